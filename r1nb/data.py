@@ -1,0 +1,131 @@
+"""Datasets: a name or a folder, and a split, to rows {prompt, answer, question, solution}."""
+
+import json
+import re
+from pathlib import Path
+
+from r1nb.errors import UserError
+from r1nb.paths import DATA
+from r1nb.prompts import build_messages, format_answer
+
+GSM8K = "openai/gsm8k"
+MARKS = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator marks, <<48/2=24>>
+
+
+def load_rows(dataset: str, split: str):
+    """Rows of a split as a datasets.Dataset: prompt (chat messages), answer (the gold), question,
+    solution (the steps), and whatever other columns there are.
+
+    `dataset` is "bundled", "openai/gsm8k" (needs network once) or a folder of `<split>.jsonl` files
+    in GSM8K's form. Raises UserError for a missing, empty or malformed file, naming the line.
+    """
+    from datasets import Dataset
+
+    if dataset == GSM8K:
+        return _from_hub(split).map(_row)
+    folder = DATA / "problems" if dataset == "bundled" else Path(dataset).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"Unknown dataset {dataset!r}: use 'bundled', '{GSM8K}' or a folder of .jsonl files.")
+    rows = read_jsonl(folder / f"{split}.jsonl", ("question", "answer"))
+    return Dataset.from_list([row | _row(row, f"{split}.jsonl, line {n}") for n, row in rows])
+
+
+def read_jsonl(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict]]:
+    """(line number, object) of each line; every object has the columns, as strings."""
+    if not path.is_file():
+        found = ", ".join(sorted(p.stem for p in path.parent.glob("*.jsonl"))) or "none"
+        raise UserError(f"{path.name} is not in {path.parent}; splits there: {found}.")
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            raise UserError(f"{path.name}, line {number} is not JSON: {line[:40]!r}.") from None
+        if not isinstance(row, dict) or any(not isinstance(row.get(c), str) for c in columns):
+            found = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+            raise UserError(
+                f"{path.name}, line {number} lacks a text in {' or '.join(columns)}; found: {found}."
+            )
+        rows.append((number, row))
+    if not rows:
+        raise UserError(f"{path.name} is empty: it needs one JSON object a line.")
+    return rows
+
+
+def _from_hub(split: str):
+    import datasets
+
+    try:
+        return datasets.load_dataset(GSM8K, "main", split=split)
+    except ValueError as error:
+        raise UserError(f"{GSM8K} has no split {split!r}: {str(error).splitlines()[0]}") from None
+    except OSError:  # ConnectionError is one
+        raise UserError(
+            f"{GSM8K} cannot be fetched from the Hub: without network, set dataset to a folder that "
+            "holds its train.jsonl and test.jsonl."
+        ) from None
+
+
+def _row(row: dict, where: str = "a row") -> dict:
+    solution, marker, gold = row["answer"].rpartition("####")
+    if not marker or not gold.strip():
+        raise UserError(f"{where}: the answer has no '#### <number>' at its end.")
+    return {
+        "prompt": build_messages(row["question"]),
+        "answer": gold.strip(),
+        "solution": MARKS.sub("", solution).strip(),
+    }
+
+
+def solution_as_xml(row: dict) -> str:
+    """A row's own solution as the completion that the system prompt asks for."""
+    return format_answer(row["solution"], row["answer"])
+
+
+def load_splits(recipe, tokenizer) -> tuple:
+    """(training rows, validation rows, {test split: rows}) of a recipe.
+
+    Training rows whose prompt is longer than max_prompt_length tokens are dropped, and so are
+    those whose question stands in validation or test; both are counted aloud.
+    """
+    data, sizes = recipe.data, recipe.evaluation
+    train = load_rows(data.dataset, data.train_split)
+    if data.validation_split:
+        validation = load_rows(data.dataset, data.validation_split)
+    else:
+        held_out = data.validation_rows or sizes.validation_problems
+        if held_out >= len(train):
+            raise UserError(f"validation_rows = {held_out}, but {data.train_split} has only {len(train)} rows.")
+        split = len(train) - held_out
+        train, validation = train.select(range(split)), train.select(range(split, len(train)))
+    tests = {name: load_rows(data.dataset, name) for name in data.test_splits}
+    held_out = {normalize(q) for rows in (validation, *tests.values()) for q in rows["question"]}
+    questions = enumerate(train["question"])
+    unseen = train.select([i for i, question in questions if normalize(question) not in held_out])
+    if dropped := len(train) - len(unseen):
+        print(f"Dropped {dropped} training rows whose question stands in validation or test.")
+    tokens = tokenizer.apply_chat_template(
+        list(unseen["prompt"]), add_generation_prompt=True, tokenize=True, return_dict=True
+    )
+    lengths = [len(ids) for ids in tokens["input_ids"]]
+    kept = unseen.select([i for i, n in enumerate(lengths) if n <= data.max_prompt_length])
+    if dropped := len(unseen) - len(kept):
+        print(f"Dropped {dropped} of {len(unseen)} training rows: prompt over {data.max_prompt_length} tokens.")
+    if not len(kept):
+        raise UserError(
+            f"No training row is left: the shortest prompt has {min(lengths)} tokens, "
+            f"max_prompt_length = {data.max_prompt_length}; raise it."
+        )
+
+    def some(rows, count):
+        return rows.select(range(min(count, len(rows))))
+
+    tests = {name: some(rows, sizes.test_problems) for name, rows in tests.items()}
+    return kept, some(validation, sizes.validation_problems), tests
+
+
+def normalize(question: str) -> str:
+    """A question without case, spacing and punctuation, to see whether two are the same."""
+    return " ".join(re.findall(r"\w+", question.casefold()))

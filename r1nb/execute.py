@@ -1,0 +1,155 @@
+"""Execute the training notebook without a browser: `make train`.
+
+    python -m r1nb.execute [RECIPE]
+
+Shows progress from the run folder, and ends with accuracy before and after and where things are.
+"""
+
+import os
+import re
+import sys
+import threading
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from r1nb.errors import UserError
+from r1nb.paths import NOTEBOOKS, runs_folder
+from r1nb.runs import Run
+
+NOTEBOOK = "03_train_grpo.ipynb"
+
+
+class Execution:
+    """A notebook running in a thread of its own; `section` is the heading that it has reached."""
+
+    def __init__(self, notebook: Path):
+        self.notebook = nbformat.read(notebook, as_version=4)
+        self.section, self.error = "starting the kernel", None
+        self.client = NotebookClient(
+            self.notebook,
+            timeout=None,
+            kernel_name="python3",
+            store_widget_state=False,
+            extra_arguments=["--IPKernelApp.log_level=40"],
+            on_cell_start=self._on_cell_start,
+        )
+        self.thread = threading.Thread(target=self._execute, daemon=True)
+        self.thread.start()
+
+    def _execute(self) -> None:
+        try:
+            self.client.execute()
+        except Exception as error:  # handed to the main thread
+            self.error = error
+
+    def _on_cell_start(self, cell, cell_index) -> None:
+        for earlier in reversed(self.notebook.cells[: cell_index + 1]):
+            heading = re.search(r"^#+ (.+)", earlier.source, re.MULTILINE)
+            if earlier.cell_type == "markdown" and heading:
+                self.section = heading.group(1)
+                return
+
+    def run_name(self) -> str | None:
+        """The run that the notebook has announced, if it has come so far."""
+        for cell in self.notebook.cells:
+            for output in cell.get("outputs", []):
+                if found := re.search(r"^Run folder: (?:\S*/)?(\S+)$", output.get("text", ""), re.MULTILINE):
+                    return found.group(1)
+        return None
+
+
+def execute(recipe, console: Console) -> Run:
+    """Execute notebook 03 on a recipe; returns its run, with the executed notebook inside."""
+    execution = Execution(NOTEBOOKS / NOTEBOOK)
+    steps = recipe.grpo["max_steps"]
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"),
+               TimeElapsedColumn())  # fmt: skip
+    run = None
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(execution.section, total=steps, figures="")
+        while execution.thread.is_alive():
+            time.sleep(0.5)
+            if run is None and (name := execution.run_name()):
+                run = Run(runs_folder(recipe.output.runs_dir) / name)
+            step, figures = _figures(run, steps) if run else (0, "")
+            progress.update(task, description=execution.section, completed=step, figures=figures)
+    if run is not None:
+        nbformat.write(execution.notebook, run.folder / NOTEBOOK)
+    if execution.error is not None:
+        raise UserError(_sentence(execution.error))
+    return run
+
+
+def _figures(run: Run, steps: int) -> tuple[int, str]:
+    """(last step, "step 12/80, reward 2.31, 1 min left") from the history."""
+    trained = [line for line in run.history() if "reward" in line]
+    if not trained:
+        return 0, ""
+    last = trained[-1]
+    left = last["time"] / last["step"] * (steps - last["step"])
+    return last["step"], f"step {last['step']}/{steps}, reward {last['reward']:.2f}, {left:.0f} s left"
+
+
+def _sentence(error: Exception) -> str:
+    if not isinstance(error, CellExecutionError):
+        return f"The notebook could not be executed: {error}"
+    if error.ename == "UserError":
+        return error.evalue
+    return f"The notebook stopped with {error.ename}: {error.evalue}"
+
+
+def summary_tables(run: Run) -> list[Table]:
+    """Accuracy and rewards before and after, a table for each test split."""
+    tables = []
+    for split, stages in run.evaluation().items():
+        table = Table(title=f"{split}: {stages['before']['n']} problems, greedy")
+        for column in ("", "before", "before, <reasoning> given", "after"):
+            table.add_column(column, justify="left" if not column else "right")
+        ordered = [stages[stage] for stage in ("before", "prefilled", "after")]
+        for rate in ("strict", "lenient", "format"):
+            cells = []
+            for stage in ordered:
+                low, high = stage[f"{rate}_interval"]
+                cells.append(f"{stage[rate]:.1%} [{low:.1%}, {high:.1%}]")
+            table.add_row(rate, *cells)
+        for name in run.weights():
+            table.add_row(name, *(f"{stage['rewards'][name]:.3f}" for stage in ordered))
+        tables.append(table)
+    return tables
+
+
+def main(argv: list[str]) -> None:
+    from r1nb.hardware import require, suggest_recipe, this_machine
+    from r1nb.recipe import load_recipe
+
+    console = Console()
+    recipe = load_recipe(*argv)
+    machine = this_machine()
+    require(recipe, machine)
+    console.print(f"Recipe {recipe.name} on {machine}. {recipe.about}")
+    suggested, reason = suggest_recipe(machine)
+    if suggested != recipe.name and machine.gpu:
+        console.print(f"For this GPU: make train RECIPE={suggested} ({reason}).")
+    os.environ["R1NB_SET"] = f"{os.environ.get('R1NB_SET', '')} recipe={argv[0] if argv else recipe.name}"
+    run = execute(recipe, console)
+    for table in summary_tables(run):
+        console.print(table)
+    here = Path.cwd()
+    for what, path in (("run folder", run.folder), ("adapter", run.adapter), ("curves", run.folder / "curves.png"),
+                       ("notebook", run.folder / NOTEBOOK)):  # fmt: skip
+        shown = path.relative_to(here) if path.is_relative_to(here) else path
+        console.print(f"{what + ':':<12}{shown}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"r1nb: {error}")

@@ -1,0 +1,14 @@
+"""Where things are: the same from a checkout, an editable install and a wheel."""
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else None
+RECIPES = PACKAGE / "recipes"
+DATA = CHECKOUT / "data" if CHECKOUT else PACKAGE / "_data"  # the wheel carries data/ as _data/
+NOTEBOOKS = CHECKOUT / "notebooks" if CHECKOUT else PACKAGE / "_notebooks"
+
+
+def runs_folder(folder: str) -> Path:
+    """The folder of run folders: a relative one belongs to the checkout, else to the current one."""
+    return ((CHECKOUT or Path.cwd()) / Path(folder).expanduser()).resolve()

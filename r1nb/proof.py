@@ -1,0 +1,77 @@
+"""Proof that a saved adapter is what was trained: load it in a fresh process and compare answers.
+
+    python -m r1nb.proof RUN_FOLDER prompts.json     # what the fresh process runs
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from r1nb.errors import UserError
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Of n problems: how many the reloaded adapter answers as the trained policy did, token for
+    token, and how many it answers otherwise than the base does."""
+
+    n: int
+    same_as_trained: int
+    differs_from_base: int
+
+    def __str__(self) -> str:
+        return (
+            f"In a fresh process the saved adapter gave the trained policy's answer to "
+            f"{self.same_as_trained} of {self.n} problems, and another than the base to "
+            f"{self.differs_from_base}."
+        )
+
+
+def prove(run, rows, trained: list, base: list) -> Proof:
+    """Answer `rows` greedily in a fresh process from the run's saved adapter, and compare.
+
+    `trained` and `base` are the completions (texts) of the policy in memory on the same rows, made
+    in the same batches, with and without the adapter. Equality is exact on a CPU in fp32; on a GPU
+    the order of sums may differ between processes.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        task, result = Path(folder, "rows.json"), Path(folder, "answers.json")
+        columns = ("prompt", "question", "answer")
+        task.write_text(json.dumps([{c: row[c] for c in columns} for row in rows]))
+        command = [sys.executable, "-m", "r1nb.proof", str(run.folder), str(task), str(result)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise UserError(f"The adapter of {run.name} could not be loaded afresh: {reason}")
+        answers = json.loads(result.read_text())
+    return Proof(
+        n=len(answers),
+        same_as_trained=sum(a == b for a, b in zip(answers, trained, strict=True)),
+        differs_from_base=sum(a != b for a, b in zip(answers, base, strict=True)),
+    )
+
+
+def main(folder: str, task: str, result: str) -> None:
+    from datasets import Dataset
+
+    from r1nb.evaluation import evaluate
+    from r1nb.models import load_policy
+    from r1nb.runs import Run
+
+    run = Run(folder)
+    recipe = run.recipe()
+    policy = load_policy(recipe, say=lambda line: None)
+    policy.load_adapter(run.adapter)
+    rows = Dataset.from_list(json.loads(Path(task).read_text()))
+    answers = [graded.completion for graded in evaluate(policy, rows, recipe)]
+    Path(result).write_text(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"r1nb: {error}")

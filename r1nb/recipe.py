@@ -1,0 +1,294 @@
+"""What to train, on what, how: a YAML file, checked before anything long begins.
+
+Its keys are the names of TRL (`grpo`), PEFT (`lora`) and transformers or Unsloth (`model`); every
+value that TRL or Unsloth would otherwise choose is set in it.
+"""
+
+import dataclasses
+import difflib
+import os
+import shlex
+import typing
+from pathlib import Path
+
+import yaml
+
+from r1nb.errors import UserError
+from r1nb.paths import RECIPES, runs_folder
+
+
+@dataclasses.dataclass
+class ModelSettings:
+    """How the base model is loaded: arguments of FastLanguageModel.from_pretrained, and engine."""
+
+    model_name: str
+    engine: typing.Literal["transformers", "unsloth"]
+    max_seq_length: int  # tokens of prompt and completion
+    dtype: str | None = None  # None: by the machine
+    load_in_4bit: bool = False
+    fast_inference: bool = False  # Unsloth: generate with vLLM
+    max_lora_rank: int | None = None
+    gpu_memory_utilization: float | None = None
+    torch_threads: int | None = None  # a tiny model slows down on many cores
+
+
+@dataclasses.dataclass
+class LoraSettings:
+    """The adapter: arguments of peft.LoraConfig and FastLanguageModel.get_peft_model."""
+
+    r: int
+    lora_alpha: int
+    target_modules: str | list[str]
+    lora_dropout: float = 0.0
+    use_gradient_checkpointing: str | None = None  # Unsloth's own, "unsloth"
+
+
+@dataclasses.dataclass
+class DataSettings:
+    """The rows: a dataset by name or folder, and which of its splits serve what."""
+
+    dataset: str
+    train_split: str
+    test_splits: list[str]
+    max_prompt_length: int  # tokens; longer prompts are dropped, aloud
+    validation_split: str | None = None
+    validation_rows: int | None = None  # without such a split: the last rows of training
+
+
+@dataclasses.dataclass
+class EvaluationSettings:
+    """Greedy accuracy on problems that are not trained on."""
+
+    eval_every: int  # steps between looks at the validation slice
+    validation_problems: int
+    test_problems: int  # of each test split
+    eval_batch_size: int
+
+
+@dataclasses.dataclass
+class OutputSettings:
+    runs_dir: str = "runs"
+
+
+def sections() -> dict[str, type]:
+    """The recipe's sections and the classes whose fields are their keys."""
+    from trl import GRPOConfig, SFTConfig
+
+    return {
+        "model": ModelSettings,
+        "lora": LoraSettings,
+        "data": DataSettings,
+        "sft": SFTConfig,
+        "grpo": GRPOConfig,
+        "evaluation": EvaluationSettings,
+        "output": OutputSettings,
+    }
+
+
+@dataclasses.dataclass
+class Recipe:
+    """A checked recipe. `rewards` maps a reward function's name to its weight."""
+
+    name: str
+    about: str
+    model: ModelSettings
+    lora: LoraSettings
+    data: DataSettings
+    evaluation: EvaluationSettings
+    output: OutputSettings
+    sft: dict  # of a short SFT start; empty: none
+    grpo: dict
+    rewards: dict[str, float]
+    why: dict[str, str]  # a reason for each GRPO value worth one
+
+    def reward_funcs(self) -> list:
+        """TRL reward functions, the first of which logs gold and length of each completion."""
+        from r1nb.rewards import REWARDS, log_facts
+
+        first, *others = (REWARDS[name] for name in self.rewards)
+        return [log_facts(first), *others]
+
+    def grpo_config(self, output_dir: Path | str):
+        """The trl.GRPOConfig that the recipe stands for."""
+        from trl import GRPOConfig
+
+        return GRPOConfig(
+            output_dir=str(output_dir),
+            reward_weights=list(self.rewards.values()),
+            log_completions=True,
+            num_completions_to_print=0,
+            disable_tqdm=True,  # the run draws its own progress
+            **self.grpo,
+        )
+
+    def to_dict(self) -> dict:
+        """As YAML would hold it: what a run folder keeps."""
+        return dataclasses.asdict(self)
+
+    def table(self) -> list[tuple[str, object, str]]:
+        """(name, value, reason) of the GRPO values that decide a run."""
+        values = {**self.grpo, **dataclasses.asdict(self.lora)}
+        return [(key, values[key], reason) for key, reason in self.why.items()]
+
+
+def recipe_names() -> list[str]:
+    """The recipes that ship with r1nb."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def load_recipe(name: str = "tiny-cpu", **overrides) -> Recipe:
+    """A shipped recipe by name, or a YAML file by path, with values replaced by key.
+
+    The environment variable R1NB_SET replaces them once more: R1NB_SET="max_steps=5 seed=2", and
+    R1NB_SET="recipe=smollm2-135m" another recipe altogether. Raises UserError for an unknown recipe
+    or key, a value of the wrong type, and values that cannot go together.
+    """
+    overrides = overrides | _from_environment()
+    name = str(overrides.pop("recipe", name))
+    raw = _read(name)
+    fields = {section: _hints(cls) for section, cls in sections().items()}
+    for key, value in overrides.items():
+        section, key = _section_of(key, fields)
+        raw[section][key] = value
+    recipe = build_recipe(raw | {"name": Path(name).stem})
+    _check_writable(runs_folder(recipe.output.runs_dir))
+    return recipe
+
+
+def build_recipe(raw: dict) -> Recipe:
+    """A recipe from what YAML holds, every key and value checked."""
+    checked = {}
+    for section, cls in sections().items():
+        hints = _hints(cls)
+        for key in raw.get(section) or {}:
+            if key not in hints:
+                raise UserError(f"Unknown key {section}.{key}{_hint(key, hints)}")
+        values = {k: _typed(f"{section}.{k}", v, hints[k]) for k, v in (raw.get(section) or {}).items()}
+        try:
+            checked[section] = values if section in ("sft", "grpo") else cls(**values)
+        except TypeError as error:
+            missing = str(error).partition("argument")[2].strip(" s:")
+            raise UserError(f"The recipe's section {section!r} lacks {missing}.") from None
+    rewards = _typed("rewards", raw.get("rewards"), dict[str, float])
+    recipe = Recipe(raw["name"], raw.get("about", ""), rewards=rewards, why=raw.get("why", {}), **checked)
+    _check(recipe)
+    return recipe
+
+
+def _read(name: str) -> dict:
+    path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    if not path.is_file():
+        names = recipe_names()
+        hint = _hint(name, names) if path.parent == RECIPES else ": no such file"
+        raise UserError(f"Unknown recipe {name!r}{hint}. Recipes: {', '.join(names)}, or a .yaml file.")
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark else ""
+        raise UserError(f"Recipe {path} is not valid YAML{where}.") from None
+    known = {"about", "rewards", "why", "name", *sections()}
+    if not isinstance(raw, dict):
+        raise UserError(f"Recipe {path} holds no sections; see recipes/tiny-cpu.yaml.")
+    for key in raw:
+        if key not in known:
+            raise UserError(f"Recipe {name}: unknown section {key!r}{_hint(key, known)}")
+    return raw | {section: dict(raw.get(section) or {}) for section in sections()}
+
+
+def _from_environment() -> dict:
+    pairs = {}
+    for word in shlex.split(os.environ.get("R1NB_SET", "")):
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(f"R1NB_SET holds {word!r}; write key=value, as in max_steps=5.")
+        pairs[key] = yaml.safe_load(value)
+    return pairs
+
+
+def _hints(cls: type) -> dict[str, object]:
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
+
+
+def _section_of(key: str, fields: dict[str, dict]) -> tuple[str, str]:
+    """(section, key) of "learning_rate" or "sft.learning_rate"; GRPO's sections come first."""
+    section, dot, name = key.partition(".")
+    if dot and name in fields.get(section, ()):
+        return section, name
+    for section in sorted(fields, key=lambda section: section == "sft"):
+        if key in fields[section]:
+            return section, key
+    known = [k for hints in fields.values() for k in hints]
+    raise UserError(f"Unknown setting {key!r}{_hint(key, known)}")
+
+
+def _hint(word: str, words) -> str:
+    close = difflib.get_close_matches(word, list(words), n=1)
+    return f"; did you mean {close[0]!r}?" if close else "."
+
+
+def _typed(key: str, value, hint):
+    """The value as its type, so that the YAML string 5e-6 becomes a number."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(hint).validate_python(value)
+    except ValidationError as error:
+        raise UserError(f"{key} = {value!r}: {error.errors()[0]['msg']}.") from None
+
+
+def _check(recipe: Recipe) -> None:
+    from r1nb.rewards import REWARDS
+
+    grpo, group = recipe.grpo, recipe.grpo.get("num_generations", 8)
+    if group < 2:
+        raise UserError(
+            f"num_generations = {group}: a group needs at least 2 completions, since the advantage "
+            "compares them."
+        )
+    batch = grpo["per_device_train_batch_size"] * grpo.get("gradient_accumulation_steps", 1)
+    if batch % group:
+        raise UserError(
+            f"num_generations = {group} does not divide the batch of {batch} completions "
+            "(per_device_train_batch_size x gradient_accumulation_steps); make the batch "
+            f"{max(1, batch // group) * group} or {(batch // group + 1) * group}."
+        )
+    for name, weight in recipe.rewards.items():
+        if name not in REWARDS:
+            raise UserError(f"Unknown reward {name!r}{_hint(name, REWARDS)}")
+        if not 0 <= weight < float("inf"):
+            raise UserError(f"rewards.{name} = {weight}: a weight is a number of at least 0.")
+    if not any(recipe.rewards.values()):
+        raise UserError("rewards: give at least one reward a weight above 0.")
+    for key, least in (("max_steps", 1), ("max_completion_length", 1)):
+        if (value := grpo.get(key, least)) < least:
+            raise UserError(f"{key} = {value}: must be at least {least}.")
+    for section in (recipe.evaluation, recipe.lora, recipe.data, recipe.model):
+        for key, value in vars(section).items():
+            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+                raise UserError(f"{key} = {value}: must be at least 1.")
+    room = recipe.data.max_prompt_length + grpo["max_completion_length"]
+    if room > recipe.model.max_seq_length:
+        raise UserError(
+            f"max_prompt_length + max_completion_length = {room} tokens, more than max_seq_length = "
+            f"{recipe.model.max_seq_length}; raise it or lower one of the two."
+        )
+    train = recipe.data.train_split
+    if train in recipe.data.test_splits or train.startswith("test"):
+        raise UserError(
+            f"train_split = {train!r} is a test split: never train on it. Set train_split='train'."
+        )
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"runs_dir = {str(folder)!r} cannot be written ({error.strerror}); set runs_dir to a "
+            "folder of yours."
+        ) from None

@@ -1,0 +1,26 @@
+"""R1's stages other than GRPO itself. So far: the short SFT start."""
+
+from r1nb.data import solution_as_xml
+
+
+def sft_start(policy, rows, recipe, output_dir) -> float:
+    """Teach the adapter the format from the rows' own solutions, with TRL's SFTTrainer.
+
+    Does what the recipe's `sft` section says; the loss is on the solutions alone. Returns the mean
+    loss over the run.
+    """
+    from transformers import PrinterCallback
+    from trl import SFTConfig, SFTTrainer
+
+    def as_example(row: dict) -> dict:
+        return {"completion": [{"role": "assistant", "content": solution_as_xml(row)}]}
+
+    examples = rows.map(as_example).select_columns(["prompt", "completion"])
+    trainer = SFTTrainer(
+        model=policy.model,
+        args=SFTConfig(output_dir=str(output_dir), disable_tqdm=True, **recipe.sft),
+        train_dataset=examples,
+        processing_class=policy.tokenizer,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer.train().training_loss

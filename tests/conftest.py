@@ -1,0 +1,42 @@
+"""Fixtures that several test files share."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "data"))  # the scripts that made what ships
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")  # nothing here needs a network
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch):
+    monkeypatch.delenv("R1NB_SET", raising=False)
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path):
+    """The default recipe, short, with its runs in a folder of the test's own."""
+    from r1nb.recipe import load_recipe
+
+    return load_recipe(
+        "tiny-cpu",
+        runs_dir=str(tmp_path / "runs"),
+        max_steps=2,
+        per_device_train_batch_size=16,
+        eval_every=1,
+        validation_problems=6,
+        test_problems=6,
+        torch_threads=1,
+    )
+
+
+@pytest.fixture(scope="session")
+def gsm8k_dir():
+    folder = os.environ.get("R1NB_GSM8K_DIR")
+    if not folder:
+        pytest.skip("R1NB_GSM8K_DIR names no folder with GSM8K's train.jsonl and test.jsonl")
+    return Path(folder)

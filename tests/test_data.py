@@ -1,0 +1,126 @@
+"""Rows from a folder, from the Hub's name, and what becomes of files that are wrong."""
+
+import json
+
+import pytest
+
+from r1nb.data import GSM8K, load_rows, load_splits, normalize, solution_as_xml
+from r1nb.errors import UserError
+from r1nb.recipe import load_recipe
+from r1nb.rewards import REWARDS
+
+GOOD = {"question": "2 packs of 3?", "answer": "That is 2*3=<<2*3=6>>6.\n#### 6"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def write(*lines, split="train"):
+        text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+        (tmp_path / f"{split}.jsonl").write_text(text)
+        return str(tmp_path)
+
+    return write
+
+
+def test_a_row_becomes_chat_messages_and_a_gold(folder):
+    (row,) = load_rows(folder(GOOD), "train")
+    assert [m["role"] for m in row["prompt"]] == ["system", "user"]
+    assert row["prompt"][1]["content"] == row["question"] == GOOD["question"]
+    assert row["answer"] == "6"
+    assert row["solution"] == "That is 2*3=6."
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test", "test_unseen_kinds"])
+def test_every_bundled_solution_as_xml_earns_everything(split):
+    for row in load_rows("bundled", split):
+        text = solution_as_xml(row)
+        assert sum(func.score(text, row["answer"]) for func in REWARDS.values()) == 4.0
+        assert "<<" not in text
+
+
+def test_real_gsm8k_solutions_as_xml_earn_everything(gsm8k_dir):
+    for split, count in (("train", 7473), ("test", 1319)):
+        rows = load_rows(str(gsm8k_dir), split)
+        assert len(rows) == count
+        for row in rows:
+            text = solution_as_xml(row)
+            assert sum(func.score(text, row["answer"]) for func in REWARDS.values()) == 4.0
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([], ["train.jsonl is empty"]),
+        (["", "  "], ["train.jsonl is empty"]),
+        ([GOOD, "{oops"], ["train.jsonl, line 2 is not JSON", "{oops"]),
+        ([GOOD, {"prompt": "x", "answer": "#### 1"}], ["line 2", "question", "prompt, answer"]),
+        ([{"question": "x", "answer": 6}], ["line 1", "answer"]),
+        (["[1, 2]"], ["line 1", "list"]),
+        ([GOOD, {"question": "x", "answer": "just 6"}], ["line 2", "####"]),
+        ([{"question": "x", "answer": "six #### "}], ["line 1", "####"]),
+    ],
+)
+def test_a_broken_file_becomes_one_sentence(folder, lines, words):
+    with pytest.raises(UserError) as caught:
+        load_rows(folder(*lines), "train")
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_a_missing_split_names_those_there_are(folder):
+    with pytest.raises(UserError, match=r"dev\.jsonl is not in .*; splits there: train\."):
+        load_rows(folder(GOOD), "dev")
+
+
+def test_an_unknown_dataset_is_named():
+    with pytest.raises(UserError, match="Unknown dataset 'gsm9k'"):
+        load_rows("gsm9k", "train")
+
+
+def test_the_hub_without_network_becomes_one_sentence():
+    with pytest.raises(UserError, match="cannot be fetched from the Hub"):
+        load_rows(GSM8K, "train")
+
+
+class WordTokenizer:
+    """Counts words, which is all that load_splits asks of a tokenizer."""
+
+    def apply_chat_template(self, prompts, **_):
+        return {"input_ids": [p[1]["content"].split() for p in prompts]}
+
+
+@pytest.fixture
+def recipe(folder):
+    def make(**overrides):
+        rows = [GOOD | {"question": f"{n} packs of 3?"} for n in range(10)]
+        folder(*rows, GOOD | {"question": "a b c d e f g h i j k l"})
+        folder(rows[3] | {"question": "3  PACKS of 3"}, split="validation")
+        path = folder(rows[4], split="test")
+        settings = {"dataset": path, "test_splits": ["test"], "max_prompt_length": 8} | overrides
+        return load_recipe(**settings)
+
+    return make
+
+
+def test_overlap_and_long_prompts_are_dropped_aloud(recipe, capsys):
+    train, validation, tests = load_splits(recipe(), WordTokenizer())
+    said = capsys.readouterr().out
+    assert "Dropped 2 training rows whose question stands in validation or test" in said
+    assert "Dropped 1 of 9 training rows: prompt over 8 tokens" in said
+    sealed = {normalize(q) for rows in (validation, *tests.values()) for q in rows["question"]}
+    assert len(train) == 8
+    assert not sealed & {normalize(q) for q in train["question"]}
+
+
+def test_no_prompt_short_enough_is_said(recipe):
+    with pytest.raises(UserError, match="max_prompt_length = 2; raise it"):
+        load_splits(recipe(max_prompt_length=2), WordTokenizer())
+
+
+def test_without_a_validation_split_the_end_of_training_is_held_out(recipe):
+    chosen = recipe(validation_split=None, validation_rows=3)
+    train, validation, _ = load_splits(chosen, WordTokenizer())
+    assert validation["question"][-1].startswith("a b c")
+    assert len(validation) == 3
+    assert not set(train["question"]) & set(validation["question"])
+    with pytest.raises(UserError, match="validation_rows = 99"):
+        load_splits(recipe(validation_split=None, validation_rows=99), WordTokenizer())

@@ -1,0 +1,65 @@
+"""Grading, intervals, and what a check did to a step."""
+
+import pytest
+
+from r1nb.evaluation import count_checks, grade, summarize, wilson
+from r1nb.models import Completion
+from r1nb.prompts import format_answer
+
+
+@pytest.mark.parametrize(
+    ("text", "strict", "lenient", "layout"),
+    [
+        (format_answer("6*7=42", "42"), True, True, True),
+        ("42", False, True, False),
+        ("so 6*7=42\n#### 42", False, True, False),
+        (format_answer("6*7=42", "41"), False, False, True),
+        ("Sure! " + format_answer("6*7=42", "$42"), True, True, False),
+        ("<reasoning> 42 </reasoning> <answer> 42 </answer>", True, True, False),
+        ("<reasoning>\n6*7=42\n</reasoning>\n<answer>\n42", False, True, False),
+        ("I do not know", False, False, False),
+    ],
+)
+def test_grading(text, strict, lenient, layout):
+    graded = grade("What is 6*7?", "42", Completion(text, 9, False))
+    assert (graded.strict, graded.lenient, graded.format) == (strict, lenient, layout)
+
+
+def test_a_summary_counts_and_averages():
+    right, bare = format_answer("6*7=42", "42"), "42"
+    graded = [
+        grade("?", "42", Completion(right, 20, False)),
+        grade("?", "42", Completion(bare, 2, True)),
+    ]
+    summary = summarize(graded)
+    assert (summary["strict"], summary["lenient"], summary["format"]) == (0.5, 1.0, 0.5)
+    assert (summary["n"], summary["cut"], summary["tokens"]) == (2, 0.5, 11)
+    assert summary["rewards"]["correctness_reward_func"] == 1.0
+
+
+def test_wilson_against_published_values():
+    # Newcombe, Statistics in Medicine 17 (1998), table I: 81/263, 15/148, 0/20, 1/29.
+    published = [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605),
+                 (0, 20, 0.0000, 0.1611), (1, 29, 0.0061, 0.1718)]  # fmt: skip
+    for hits, n, low, high in published:
+        assert wilson(hits, n) == pytest.approx([low, high], abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("line", "corrected", "spoiled", "missed"),
+    [
+        ("There are 6*7=42 pens. Check: 6*7=42, right.", 0, 0, 0),
+        ("There are 6*7=44 pens. Check: 6*7=42, not 44.", 1, 0, 0),
+        ("There are 6*7=42 pens. Check: 6*7=44, not 42.", 0, 1, 0),
+        ("There are 6*7=44 pens. Check: 6*7=44, right.", 0, 0, 1),
+    ],
+)
+def test_what_a_check_did(line, corrected, spoiled, missed):
+    counts = count_checks([line, "no check: 1+1=2"])
+    assert counts["completions"] == 2
+    assert counts["with_check"] == counts["checks"] == 1
+    assert (counts["corrected"], counts["spoiled"], counts["missed"]) == (
+        corrected,
+        spoiled,
+        missed,
+    )

@@ -1,0 +1,130 @@
+"""The notebooks: committed with outputs of their own code, and run from any folder."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from conftest import ROOT
+from nbclient import NotebookClient
+from refresh_notebooks import code_hash
+
+from r1nb.paths import NOTEBOOKS
+from r1nb.runs import Run
+
+PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
+SHORT = (
+    "max_steps=3 per_device_train_batch_size=16 test_problems=8 validation_problems=8 "
+    "eval_every=2 torch_threads=1 runs_dir={}"
+)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_outputs_belong_to_the_code(path):
+    text = path.read_text()
+    notebook = nbformat.reads(text, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert notebook.metadata["r1nb"]["code_hash"] == code_hash(notebook), "run `make notebooks`"
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert not any(output.output_type == "error" for cell in code for output in cell.outputs)
+    assert len(text) < 500_000
+    assert "widgets" not in notebook.metadata
+    assert not re.search(r"/(home|root|tmp|work|usr|Users)/\w", text)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_notebooks_are_thin(path):
+    notebook = nbformat.read(path, as_version=4)
+    lines = [
+        line
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for line in cell.source.splitlines()
+        if line.strip()
+    ]
+    assert len(lines) <= 150
+    assert max(map(len, lines)) <= 80
+
+
+def execute(path, folder, settings: str):
+    """Execute a notebook in a clean kernel whose working directory is `folder`."""
+    environment = os.environ | {"R1NB_SET": settings}
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(folder)}})
+    client.execute(env=environment)
+    return "".join(
+        output.get("text", "") + str(output.get("data", {}).get("text/html", ""))
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """`make train` in its shortest form: notebook 03 without a browser."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    settings = SHORT.format(folder / "runs")
+    done = subprocess.run(
+        [sys.executable, "-m", "r1nb.execute", "tiny-cpu"],
+        cwd=folder, env=os.environ | {"R1NB_SET": settings}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, settings, done.stdout
+
+
+def test_notebook_03_trains_and_says_where_everything_is(trained):
+    folder, _, said = trained
+    (found,) = (folder / "runs").iterdir()
+    run = Run(found)
+    assert run.series("reward")[0] == [1, 2, 3]
+    evaluation = run.evaluation()
+    assert set(evaluation) == {"test", "test_unseen_kinds"}
+    for stages in evaluation.values():
+        assert set(stages) == {"before", "prefilled", "after"}
+        for summary in stages.values():
+            assert {"strict", "lenient", "format", "n", "strict_interval"} <= set(summary)
+    for path in ("adapter", "curves.png", "03_train_grpo.ipynb"):
+        assert (run.folder / path).exists()
+        assert f"runs/tiny-cpu-001/{path}" in said
+    for word in ("strict", "lenient", "format", *run.weights()):
+        assert word in said
+    executed = (run.folder / "03_train_grpo.ipynb").read_text()
+    assert "gave the trained policy's answer to 8 of 8 problems" in executed
+    outputs = [o for c in nbformat.reads(executed, 4).cells for o in c.get("outputs", [])]
+    assert sum("image/png" in json.dumps(o) for o in outputs) == 2  # the last frame only
+
+
+def test_notebook_05_answers_from_the_newest_run(trained):
+    folder, settings, _ = trained
+    said = execute(NOTEBOOKS / "05_sample_lora.ipynb", folder, settings)
+    assert "Loaded adapter on tiny-policy" in said
+    assert "Which is greater 9.10 or 9.9?" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "words"),
+    [
+        (["tiny-cp"], "", "did you mean 'tiny-cpu'"),
+        (["tiny-cpu"], "learning_rate=fast", "learning_rate = 'fast'"),
+        (["llama31-8b-seed"], "", "needs a CUDA GPU"),
+        (["tiny-cpu"], "dataset=nowhere", "Unknown dataset 'nowhere'"),
+        (["tiny-cpu"], "model_name=./nowhere", "no model folder"),
+    ],
+)
+def test_a_mistake_ends_make_train_with_one_sentence(tmp_path, arguments, settings, words):
+    environment = os.environ | {"R1NB_SET": f"{settings} runs_dir={tmp_path}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "r1nb.execute", *arguments],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1
+    assert last.startswith("r1nb: ")
+    assert words in last
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())  # nothing begun

@@ -1,0 +1,66 @@
+"""The project as a whole: pins, wheel, and how light it is to import."""
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+
+import pytest
+import yaml
+from conftest import ROOT
+
+
+def test_conda_and_pip_pin_the_same():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    ours = {*project["dependencies"], *extras["notebook"], *extras["gpu"]}
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    (pip,) = (entry["pip"] for entry in conda if isinstance(entry, dict))
+    assert set(pip) == ours
+
+
+def test_importing_r1nb_loads_nothing_heavy():
+    code = (
+        "import sys, r1nb, r1nb.prompts, r1nb.rewards, r1nb.recipe, r1nb.runs, r1nb.models, r1nb.data;"
+        "print([m for m in ('torch', 'unsloth', 'vllm', 'trl', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_package_stays_small():
+    files = list((ROOT / "r1nb").glob("*.py"))
+    lines = {file.name: len(file.read_text().splitlines()) for file in files}
+    assert max(lines.values()) <= 320, lines
+    assert sum(lines.values()) <= 2750, lines
+
+
+def test_the_wheel_carries_recipes_data_and_notebooks(tmp_path):
+    pytest.importorskip("hatchling", reason="hatchling builds the wheel; pip brings its own")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT, check=True, capture_output=True,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    for name in (
+        "r1nb/recipes/tiny-cpu.yaml",
+        "r1nb/_data/problems/train.jsonl",
+        "r1nb/_data/tiny-policy/model.safetensors",
+        "r1nb/_notebooks/03_train_grpo.ipynb",
+    ):
+        assert name in names
+    # From the wheel alone, in another folder, the same recipe and rows are found.
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = (
+        "import r1nb; from r1nb.recipe import load_recipe; from r1nb.data import load_rows;"
+        "r = load_recipe(); print(r1nb.__file__, len(load_rows('bundled', 'train')), r.name);"
+        "from r1nb.models import load_policy; load_policy(r)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "site"), "PATH": ""},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[:3] == [str(tmp_path / "site/r1nb/__init__.py"), "1500", "tiny-cpu"]

@@ -1,0 +1,115 @@
+"""Recipes: what ships is sound, and a mistake becomes one sentence."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+from r1nb.errors import UserError
+from r1nb.recipe import build_recipe, load_recipe, recipe_names
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_shipped_recipes_load_and_are_complete(name):
+    recipe = load_recipe(name)
+    needed = {
+        "learning_rate", "optim", "weight_decay", "max_grad_norm", "lr_scheduler_type",
+        "num_generations", "per_device_train_batch_size", "gradient_accumulation_steps",
+        "max_completion_length", "temperature", "top_p", "top_k", "loss_type", "scale_rewards",
+        "beta", "epsilon", "num_iterations", "importance_sampling_level", "report_to", "seed",
+    }  # fmt: skip
+    assert needed <= set(recipe.grpo)
+    assert 10 <= len(recipe.table()) <= 15
+    assert sum(recipe.rewards.values()) == 5
+
+
+def test_the_seed_recipe_keeps_the_articles_numbers():
+    recipe = load_recipe("llama31-8b-seed")
+    assert (recipe.lora.r, recipe.lora.lora_alpha, recipe.model.max_seq_length) == (32, 32, 512)
+    wanted = {
+        "learning_rate": 5e-6, "adam_beta1": 0.9, "adam_beta2": 0.99, "weight_decay": 0.1,
+        "warmup_steps": 0.1, "lr_scheduler_type": "cosine", "optim": "paged_adamw_8bit",
+        "num_generations": 6, "max_completion_length": 200, "max_steps": 250, "save_steps": 250,
+        "max_grad_norm": 0.1, "seed": 1337,
+    }  # fmt: skip
+    assert {key: recipe.grpo[key] for key in wanted} == wanted
+
+
+def test_grpo_config_says_what_the_recipe_says(tiny_recipe, tmp_path):
+    args = tiny_recipe.grpo_config(tmp_path)
+    for key, value in tiny_recipe.grpo.items():
+        got = getattr(args, key)
+        assert (getattr(got, "value", got) or value) == value or got == [], key
+    assert args.reward_weights == [1.0] * 5
+
+
+def test_a_recipe_survives_its_own_yaml(tiny_recipe):
+    again = build_recipe(yaml.safe_load(yaml.safe_dump(tiny_recipe.to_dict())))
+    assert dataclasses.asdict(again) == dataclasses.asdict(tiny_recipe)
+
+
+def test_overrides_from_outside(monkeypatch):
+    monkeypatch.setenv("R1NB_SET", "max_steps=5 learning_rate=5e-6 runs_dir='/tmp/r1nb runs'")
+    recipe = load_recipe(max_steps=9)
+    assert recipe.grpo["max_steps"] == 5
+    assert recipe.grpo["learning_rate"] == 5e-6
+    assert recipe.output.runs_dir == "/tmp/r1nb runs"
+    monkeypatch.setenv("R1NB_SET", "recipe=smollm2-135m sft.max_steps=7")
+    recipe = load_recipe("tiny-cpu")
+    assert (recipe.name, recipe.sft["max_steps"]) == ("smollm2-135m", 7)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"recipe": "tiny-cp"}, ["tiny-cp", "did you mean 'tiny-cpu'"]),
+        ({"recipe": "none.yaml"}, ["none.yaml"]),
+        ({"max_stepz": 3}, ["max_stepz", "did you mean 'max_steps'"]),
+        ({"learning_rate": "fast"}, ["grpo.learning_rate", "'fast'", "number"]),
+        ({"max_steps": 2.5}, ["grpo.max_steps", "2.5"]),
+        ({"engine": "jax"}, ["engine", "'jax'", "unsloth"]),
+        ({"num_generations": 1}, ["num_generations = 1", "at least 2"]),
+        ({"num_generations": 7}, ["7", "64", "63 or 70"]),
+        ({"max_steps": 0}, ["max_steps = 0", "at least 1"]),
+        ({"eval_every": 0}, ["eval_every = 0", "at least 1"]),
+        ({"r": 0}, ["r = 0", "at least 1"]),
+        ({"train_split": "test"}, ["'test'", "never train"]),
+        ({"train_split": "test_unseen_kinds"}, ["never train"]),
+        ({"max_completion_length": 1000}, ["1192", "320"]),
+        ({"runs_dir": "/proc/runs"}, ["/proc/runs", "cannot be written"]),
+    ],
+)
+def test_a_mistake_becomes_one_sentence(overrides, words):
+    with pytest.raises(UserError) as caught:
+        load_recipe(**overrides)
+    message = str(caught.value)
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [", ["not valid YAML", "line"]),
+        ("just words", ["no sections"]),
+        ("modell: {}", ["unknown section 'modell'", "did you mean 'model'"]),
+        ("model: {model_name: x}", ["model", "engine"]),
+    ],
+)
+def test_a_broken_recipe_file_becomes_one_sentence(tmp_path, text, words):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_recipe(str(path))
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_rewards_are_checked(tmp_path):
+    raw = load_recipe().to_dict()
+    for rewards, word in [
+        ({"correctnes_reward_func": 1.0}, "did you mean 'correctness_reward_func'"),
+        ({"correctness_reward_func": -1.0}, "at least 0"),
+        ({"correctness_reward_func": 0.0}, "above 0"),
+    ]:
+        with pytest.raises(UserError, match=word):
+            build_recipe(raw | {"rewards": rewards})

@@ -1,0 +1,101 @@
+"""GRPO itself, on TRL's own trainer: a run from the first step to the proof in a fresh process."""
+
+import pytest
+from trl import GRPOTrainer
+
+from r1nb.callbacks import HeldOut, LiveCurves, Recorder, cost_of_looking
+from r1nb.checks import check_groups
+from r1nb.data import load_splits
+from r1nb.evaluation import evaluate, evaluate_splits
+from r1nb.models import Completion, attach_lora, load_policy
+from r1nb.proof import prove
+from r1nb.runs import Run
+from r1nb.stages import sft_start
+
+
+@pytest.fixture
+def parts(tiny_recipe):
+    policy = load_policy(tiny_recipe, say=lambda line: None)
+    return tiny_recipe, policy, *load_splits(tiny_recipe, policy.tokenizer)
+
+
+def test_a_run_leaves_its_whole_story(parts):
+    recipe, policy, train, validation, tests = parts
+    run = Run.create(recipe)
+    before = evaluate_splits(policy, tests, recipe)
+    run.write_evaluation("before", before)
+    attach_lora(policy, recipe)
+    callbacks = [Recorder(run), HeldOut(run, policy, validation, recipe), LiveCurves(run)]
+    trainer = GRPOTrainer(
+        model=policy.model,
+        processing_class=policy.tokenizer,
+        reward_funcs=recipe.reward_funcs(),
+        args=recipe.grpo_config(run.folder),
+        train_dataset=train,
+        callbacks=callbacks,
+    )
+    result = trainer.train()
+    assert "Recorder" in cost_of_looking(callbacks, result.metrics["train_runtime"])
+
+    assert run.series("reward")[0] == [1, 2]
+    assert run.series("held_out/strict")[0] == [0, 1, 2]
+    for name in recipe.rewards:
+        assert run.series(f"rewards/{name}/mean")[0] == [1, 2]
+    log = run.completions(2)
+    assert len(log) == recipe.grpo["per_device_train_batch_size"]
+    assert set(log["answer"]) <= set(train["answer"])
+    assert (log["tokens"] > 0).all()
+    assert {"prompt", "completion", "advantage", *recipe.rewards} <= set(log.columns)
+    assert (run.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert run.looks() == [0, 1, 2]
+    assert len(run.held_out(2)) == len(validation)
+
+    policy.save_adapter(run.adapter)
+    after = evaluate_splits(policy, tests, recipe)
+    run.write_evaluation("after", after)
+    assert set(run.evaluation()) == set(recipe.data.test_splits)
+    proof = prove(
+        run,
+        tests["test"],
+        trained=[g.completion for g in after["test"]],
+        base=[g.completion for g in before["test"]],
+    )
+    assert proof.same_as_trained == proof.n == len(tests["test"])
+
+
+def test_an_sft_start_teaches_the_format(parts):
+    recipe, policy, train, *_ = parts
+    recipe.sft.update(
+        max_steps=12, learning_rate=5e-3, per_device_train_batch_size=8, use_cpu=True,
+        gradient_checkpointing=False, save_strategy="no", seed=1, bf16=False,
+    )  # fmt: skip
+    rows = train.select(range(24))
+    attach_lora(policy, recipe)
+    run = Run.create(recipe)
+    shares = [sum(g.format for g in evaluate(policy, rows, recipe)) / len(rows)]
+    assert sft_start(policy, train, recipe, run.folder / "sft") > 0
+    shares.append(sum(g.format for g in evaluate(policy, rows, recipe)) / len(rows))
+    assert shares[1] > shares[0] + 0.5
+
+
+class Scripted:
+    """A policy that always answers from a list, to plant what the check must find."""
+
+    def __init__(self, texts, cut=False):
+        self.texts, self.cut = texts, cut
+
+    def generate(self, prompts, *args, **kwargs):
+        return [
+            Completion(self.texts[i % len(self.texts)], 3, self.cut) for i in range(len(prompts))
+        ]
+
+
+def test_the_check_before_training_names_what_is_wrong(parts):
+    recipe, _, train, *_ = parts
+    ideal = "<reasoning>\nx\n</reasoning>\n<answer>\n-1\n</answer>"
+    assert "nothing to choose from" in check_groups(Scripted(["no tags"]), train, recipe)[0]
+    (silent,) = check_groups(Scripted([ideal, "no tags"]), train, recipe)
+    assert silent.endswith("never fired: correctness_reward_func.")
+    assert "cut off at 112 tokens" in check_groups(Scripted(["no"], cut=True), train, recipe)[-1]
+    half = [ideal, *(ideal.replace("-1", str(n)) for n in range(400))]
+    assert not check_groups(Scripted(half), train, recipe, groups=60)
