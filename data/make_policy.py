@@ -27,20 +27,28 @@ CHAT_TEMPLATE = (
 
 
 def draw_sum(rng: random.Random) -> Problem:
-    """A bare sum as a problem of one step."""
+    """A bare sum as a problem of one step, its result between 1 and 99."""
     while True:
         op = rng.choice("+-*/")
-        a, b = rng.randint(2, 250), rng.randint(2, 9 if op in "*/" else 200)
-        if 0 < (value := OPERATORS[op](a, b)) < 1000:
+        a, b = rng.randint(2, 19 if op == "*" else 99), rng.randint(2, 9 if op in "*/" else 90)
+        if 0 < (value := OPERATORS[op](a, b)) < 100:
             spaced = rng.choice((f"{a}{op}{b}", f"{a} {op} {b}"))
             return Problem("sum", (a, b), f"What is {spaced}?", (Step("[].", f"{a}{op}{b}", value),), "")
+
+
+def draw_drill(rng: random.Random) -> tuple[Problem, str]:
+    """Eight sums at once, which is how the policy learns its tables."""
+    steps = [draw_sum(rng).steps[0] for _ in range(8)]
+    question = f"What are {', '.join(step.sum for step in steps)}?"
+    answer = "\n".join(f"{step.sum}={step.value}" for step in steps)
+    return Problem("drill", (), question, tuple(steps), ""), answer
 
 
 def write_step(rng: random.Random, step: Step) -> str:
     """A step without calculator marks, sometimes checked, sometimes wrong at first and corrected."""
     luck, value, check = rng.random(), step.value, ""
     if luck < PLAN["corpus"]["correction"]:
-        value = max(0, step.value + rng.choice((-20, -10, -2, -1, 1, 2, 10, 20)))
+        value = max(0, step.value + rng.choice((-10, -2, -1, 1, 2, 10)))
         check = f" Check: {step.sum}={step.value}, not {value}."
     elif luck < PLAN["corpus"]["correction"] + PLAN["corpus"]["check"]:
         check = f" Check: {step.sum}={step.value}, right."
@@ -69,10 +77,12 @@ def draw_corpus(seed: str, phase: dict, count: int):
     """Yield `count` pairs (problem, answer); no problem of the test or of validation."""
     rng = random.Random(seed)
     for _ in range(count):
-        if rng.random() < PLAN["corpus"]["sums"]:
-            problem = draw_sum(rng)
-        else:
-            problem = draw(rng, rng.choice(list(KINDS)), "train")
+        luck = rng.random()
+        if luck < phase["drills"]:
+            yield draw_drill(rng)
+            continue
+        is_sum = luck < phase["drills"] + PLAN["corpus"]["sums"]
+        problem = draw_sum(rng) if is_sum else draw(rng, rng.choice(list(KINDS)), "train")
         yield problem, write_answer(rng, problem, phase)
 
 

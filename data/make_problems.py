@@ -16,14 +16,52 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-NAMES = (
-    "Ana Ben Cleo Dan Eva Finn Gita Hugo Iris Jon Kim Leo Mia Noah Olga Paul Rosa Sam Tara Uri "
-    "Vera Will Yara Zoe"
-).split()
-ITEMS = (
-    "apples books cards coins cookies eggs flowers marbles mugs oranges pears pencils pens plums "
-    "shells stamps stickers toys"
-).split()
+NAMES = [
+    "Ana",
+    "Ben",
+    "Cleo",
+    "Dan",
+    "Eva",
+    "Finn",
+    "Gita",
+    "Hugo",
+    "Iris",
+    "Jon",
+    "Kim",
+    "Leo",
+    "Mia",
+    "Noah",
+    "Olga",
+    "Paul",
+    "Rosa",
+    "Sam",
+    "Tara",
+    "Uri",
+    "Vera",
+    "Will",
+    "Yara",
+    "Zoe",
+]
+ITEMS = [
+    "apples",
+    "books",
+    "cards",
+    "coins",
+    "cookies",
+    "eggs",
+    "flowers",
+    "marbles",
+    "mugs",
+    "oranges",
+    "pears",
+    "pencils",
+    "pens",
+    "plums",
+    "shells",
+    "stamps",
+    "stickers",
+    "toys",
+]
 OPERATORS = {
     "+": operator.add,
     "-": operator.sub,
@@ -47,7 +85,7 @@ class Kind:
 
 KINDS = {
     "packs": Kind(
-        {"a": (2, 9), "b": (11, 40)},
+        {"a": (2, 9), "b": (3, 19)},
         (
             "{N} buys {a} packs of {I}. Each pack holds {b} {I}. How many {I} does {N} have?",
             "There are {a} boxes with {b} {I} in each box. How many {I} are there in all?",
@@ -55,7 +93,7 @@ KINDS = {
         ("There are [c=a*b] {I}.",),
     ),
     "share": Kind(
-        {"a": (12, 180), "b": (2, 9)},
+        {"a": (12, 99), "b": (2, 9)},
         (
             "{N} shares {a} {I} equally among {b} friends. How many {I} does each friend get?",
             "{N} puts {a} {I} into {b} bags, the same number in each. How many are in one bag?",
@@ -63,7 +101,7 @@ KINDS = {
         ("Each gets [c=a/b] {I}.",),
     ),
     "eaten": Kind(
-        {"a": (2, 9), "b": (5, 30), "c": (4, 60)},
+        {"a": (2, 9), "b": (3, 19), "c": (4, 50)},
         (
             "{N} has {a} bags with {b} {I} each and gives away {c} {I}. How many are left?",
             "{N} fills {a} shelves with {b} {I} each. Then {c} {I} are sold. How many remain?",
@@ -71,7 +109,7 @@ KINDS = {
         ("At first there are [d=a*b] {I}.", "Then [e=d-c] {I} are left."),
     ),
     "loose": Kind(
-        {"a": (2, 9), "b": (5, 30), "c": (4, 90)},
+        {"a": (2, 9), "b": (3, 19), "c": (4, 50)},
         (
             "{N} has {a} bags of {b} {I} and {c} loose {I}. How many {I} does {N} have in all?",
             "A shop gets {a} crates of {b} {I} and finds {c} more {I}. How many are there now?",
@@ -79,7 +117,7 @@ KINDS = {
         ("The full ones hold [d=a*b] {I}.", "With the others that is [e=d+c] {I}."),
     ),
     "split_sum": Kind(
-        {"a": (10, 120), "b": (10, 120), "c": (2, 9)},
+        {"a": (5, 60), "b": (5, 60), "c": (2, 9)},
         (
             "{N} has {a} {I} and finds {b} more, then shares them equally among {c} friends. "
             "How many {I} does each get?",
@@ -89,7 +127,7 @@ KINDS = {
         ("Together there are [d=a+b] {I}.", "Each part has [e=d/c] {I}."),
     ),
     "times": Kind(
-        {"a": (6, 60), "b": (2, 6)},
+        {"a": (4, 30), "b": (2, 6)},
         (
             "{N} has {a} {I}. {M} has {b} times as many. How many {I} do they have together?",
             "{N} finds {a} {I} and {M} finds {b} times that number. How many is that in all?",
@@ -97,7 +135,7 @@ KINDS = {
         ("{M} has [c=a*b] {I}.", "Together they have [d=a+c] {I}."),
     ),
     "change": Kind(
-        {"a": (2, 9), "b": (3, 25), "c": (50, 200)},
+        {"a": (2, 9), "b": (3, 19), "c": (30, 99)},
         (
             "{N} buys {a} {I} at {b} dollars each and pays with {c} dollars. "
             "How many dollars does {N} get back?",
@@ -106,10 +144,9 @@ KINDS = {
         ("The {I} cost [d=a*b] dollars.", "So [e=c-d] dollars are left."),
     ),
     "two_prices": Kind(
-        {"a": (2, 9), "b": (3, 20), "c": (2, 9), "d": (3, 20)},
+        {"a": (2, 9), "b": (2, 15), "c": (2, 9), "d": (2, 15)},
         (
-            "{N} buys {a} {I} at {b} dollars each and {c} {J} at {d} dollars each. "
-            "How much does {N} pay?",
+            "{N} buys {a} {I} at {b} dollars each and {c} {J} at {d} dollars each. How much does {N} pay?",
             "One of the {I} costs {b} dollars, one of the {J} {d} dollars. {N} takes {a} {I} and "
             "{c} {J}. What is the total in dollars?",
         ),
@@ -120,7 +157,7 @@ KINDS = {
         ),
     ),
     "savings": Kind(
-        {"a": (3, 25), "b": (2, 9), "c": (5, 90), "d": (5, 90)},
+        {"a": (3, 15), "b": (2, 9), "c": (5, 50), "d": (5, 50)},
         (
             "{N} saves {a} dollars a week for {b} weeks. {N} had {c} dollars before and spends {d} "
             "dollars. How many dollars does {N} have now?",
@@ -134,7 +171,7 @@ KINDS = {
         ),
     ),
     "fewer": Kind(
-        {"a": (20, 90), "b": (4, 60), "c": (2, 4)},
+        {"a": (10, 50), "b": (4, 40), "c": (2, 4)},
         (
             "{N} has {a} {I}. {M} has {b} fewer. {O} has {c} times as many as {M}. How many {I} do "
             "{M} and {O} have together?",
@@ -148,7 +185,7 @@ KINDS = {
         ),
     ),
     "bus": Kind(
-        {"a": (20, 90), "b": (3, 40), "c": (3, 40), "d": (3, 40), "e": (3, 40)},
+        {"a": (20, 60), "b": (3, 30), "c": (3, 30), "d": (3, 30), "e": (3, 30)},
         (
             "A bus starts with {a} people. First {b} get off and {c} get on, then {d} get off and "
             "{e} get on. How many people are on the bus?",
@@ -163,7 +200,7 @@ KINDS = {
         ),
     ),
     "bakery": Kind(
-        {"a": (3, 9), "b": (10, 30), "c": (2, 6), "d": (4, 15), "e": (2, 6)},
+        {"a": (3, 9), "b": (5, 20), "c": (2, 6), "d": (3, 9), "e": (2, 6)},
         (
             "A baker makes {a} trays of {b} {I} and sells {c} bags of {d} {I}. The rest is put "
             "into {e} equal boxes. How many {I} are in a box?",
@@ -179,7 +216,7 @@ KINDS = {
     ),
     # Kinds that GRPO never sees.
     "given": Kind(
-        {"a": (30, 180), "b": (11, 150)},
+        {"a": (20, 99), "b": (5, 90)},
         (
             "{N} has {a} {I} and gives {b} of them to {M}. How many {I} does {N} keep?",
             "Of {a} {I} in a shop, {b} are sold. How many {I} are not sold?",
@@ -188,7 +225,7 @@ KINDS = {
         seen=False,
     ),
     "pages": Kind(
-        {"a": (80, 200), "b": (5, 30), "c": (2, 7)},
+        {"a": (40, 99), "b": (3, 19), "c": (2, 7)},
         (
             "A book has {a} pages. {N} reads {b} pages a day for {c} days. How many pages are left?",
             "{N} must walk {a} miles and walks {b} miles a day for {c} days. How many are left?",
@@ -197,7 +234,7 @@ KINDS = {
         seen=False,
     ),
     "wages": Kind(
-        {"a": (2, 9), "b": (3, 20), "c": (2, 9), "d": (3, 20)},
+        {"a": (2, 9), "b": (2, 15), "c": (2, 9), "d": (2, 15)},
         (
             "{N} works {a} hours at {b} dollars an hour and {c} hours at {d} dollars an hour. "
             "How many dollars does {N} earn?",
@@ -212,7 +249,7 @@ KINDS = {
         seen=False,
     ),
     "garden": Kind(
-        {"a": (5, 40), "b": (5, 40), "c": (2, 4)},
+        {"a": (3, 20), "b": (3, 20), "c": (2, 4)},
         (
             "A garden is {a} meters long and {b} meters wide. A fence costs {c} dollars a meter. "
             "How many dollars does a fence all around cost?",
@@ -264,7 +301,7 @@ class Problem:
 
 
 def draw(rng: random.Random, kind: str, split: str) -> Problem:
-    """One problem of a kind from a split; its results lie between 1 and 999."""
+    """One problem of a kind from a split; its results lie between 1 and 99."""
     spec = KINDS[kind]
     while True:
         values = {name: rng.randint(*bounds) for name, bounds in spec.numbers.items()}
@@ -278,7 +315,7 @@ def draw(rng: random.Random, kind: str, split: str) -> Problem:
             values[name] = OPERATORS[op](left, right)
             text = re.sub(r"\[.*?\]", "[]", sentence)
             steps.append(Step(text, f"{left}{op}{right}", values[name]))
-        if all(0 < step.value < 1000 for step in steps):
+        if all(0 < step.value < 100 for step in steps):
             break
     people = dict(zip("NMO", rng.sample(NAMES, 3), strict=True))
     items = dict(zip("IJ", rng.sample(ITEMS, 2), strict=True))

@@ -84,46 +84,51 @@ def solution_as_xml(row: dict) -> str:
     return format_answer(row["solution"], row["answer"])
 
 
-def load_splits(recipe, tokenizer) -> tuple:
+def load_splits(recipe) -> tuple:
     """(training rows, validation rows, {test split: rows}) of a recipe.
 
-    Training rows whose prompt is longer than max_prompt_length tokens are dropped, and so are
-    those whose question stands in validation or test; both are counted aloud.
+    Training rows whose question stands in validation or test are dropped, aloud.
     """
     data, sizes = recipe.data, recipe.evaluation
     train = load_rows(data.dataset, data.train_split)
     if data.validation_split:
         validation = load_rows(data.dataset, data.validation_split)
     else:
-        held_out = data.validation_rows or sizes.validation_problems
-        if held_out >= len(train):
-            raise UserError(f"validation_rows = {held_out}, but {data.train_split} has only {len(train)} rows.")
-        split = len(train) - held_out
+        count = data.validation_rows or sizes.validation_problems
+        if count >= len(train):
+            raise UserError(f"validation_rows = {count}, but {data.train_split} has only {len(train)} rows.")
+        split = len(train) - count
         train, validation = train.select(range(split)), train.select(range(split, len(train)))
     tests = {name: load_rows(data.dataset, name) for name in data.test_splits}
-    held_out = {normalize(q) for rows in (validation, *tests.values()) for q in rows["question"]}
-    questions = enumerate(train["question"])
-    unseen = train.select([i for i, question in questions if normalize(question) not in held_out])
-    if dropped := len(train) - len(unseen):
+    sealed = {normalize(q) for rows in (validation, *tests.values()) for q in rows["question"]}
+    kept = [i for i, question in enumerate(train["question"]) if normalize(question) not in sealed]
+    if dropped := len(train) - len(kept):
         print(f"Dropped {dropped} training rows whose question stands in validation or test.")
-    tokens = tokenizer.apply_chat_template(
-        list(unseen["prompt"]), add_generation_prompt=True, tokenize=True, return_dict=True
-    )
-    lengths = [len(ids) for ids in tokens["input_ids"]]
-    kept = unseen.select([i for i, n in enumerate(lengths) if n <= data.max_prompt_length])
-    if dropped := len(unseen) - len(kept):
-        print(f"Dropped {dropped} of {len(unseen)} training rows: prompt over {data.max_prompt_length} tokens.")
-    if not len(kept):
-        raise UserError(
-            f"No training row is left: the shortest prompt has {min(lengths)} tokens, "
-            f"max_prompt_length = {data.max_prompt_length}; raise it."
-        )
+    if not kept:
+        raise UserError(f"No row of {data.train_split} is left to train on: all stand in validation or test.")
 
     def some(rows, count):
         return rows.select(range(min(count, len(rows))))
 
     tests = {name: some(rows, sizes.test_problems) for name, rows in tests.items()}
-    return kept, some(validation, sizes.validation_problems), tests
+    return train.select(kept), some(validation, sizes.validation_problems), tests
+
+
+def drop_long_prompts(rows, tokenizer, limit: int):
+    """The rows whose prompt has at most `limit` tokens; says how many were dropped."""
+    tokens = tokenizer.apply_chat_template(
+        list(rows["prompt"]), add_generation_prompt=True, tokenize=True, return_dict=True
+    )
+    lengths = [len(ids) for ids in tokens["input_ids"]]
+    kept = [i for i, length in enumerate(lengths) if length <= limit]
+    if dropped := len(rows) - len(kept):
+        print(f"Dropped {dropped} of {len(rows)} training rows: prompt over {limit} tokens.")
+    if not kept:
+        raise UserError(
+            f"No training row is left: the shortest prompt has {min(lengths)} tokens and "
+            f"max_prompt_length is {limit}; raise it."
+        )
+    return rows.select(kept)
 
 
 def normalize(question: str) -> str:

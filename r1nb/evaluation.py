@@ -28,7 +28,7 @@ class Graded:
 
 
 def grade(question: str, answer: str, completion) -> Graded:
-    """Grade a models.Completion against the gold answer."""
+    """Grade a policy.Completion against the gold answer."""
     text = completion.text
     return Graded(
         question=question,
@@ -73,8 +73,7 @@ def summarize(graded: list[Graded]) -> dict:
     summary["cut"] = sum(g.cut for g in graded) / n
     summary["tokens"] = sum(g.tokens for g in graded) / n
     summary["rewards"] = {
-        name: sum(func.score(g.completion, g.answer) for g in graded) / n
-        for name, func in REWARDS.items()
+        name: sum(func.score(g.completion, g.answer) for g in graded) / n for name, func in REWARDS.items()
     }
     return summary
 

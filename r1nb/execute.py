@@ -7,6 +7,7 @@ Shows progress from the run folder, and ends with accuracy before and after and 
 
 import os
 import re
+import shlex
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from rich.table import Table
 from r1nb.errors import UserError
 from r1nb.paths import NOTEBOOKS, runs_folder
 from r1nb.runs import Run
+from r1nb.tables import STAGES, rate_cell
 
 NOTEBOOK = "03_train_grpo.ipynb"
 
@@ -99,7 +101,7 @@ def _figures(run: Run, steps: int) -> tuple[int, str]:
 
 def _sentence(error: Exception) -> str:
     if not isinstance(error, CellExecutionError):
-        return f"The notebook could not be executed: {error}"
+        return f"The notebook could not be executed (is r1nb[notebook] installed?): {error}"
     if error.ename == "UserError":
         return error.evalue
     return f"The notebook stopped with {error.ename}: {error.evalue}"
@@ -109,18 +111,14 @@ def summary_tables(run: Run) -> list[Table]:
     """Accuracy and rewards before and after, a table for each test split."""
     tables = []
     for split, stages in run.evaluation().items():
-        table = Table(title=f"{split}: {stages['before']['n']} problems, greedy")
-        for column in ("", "before", "before, <reasoning> given", "after"):
-            table.add_column(column, justify="left" if not column else "right")
-        ordered = [stages[stage] for stage in ("before", "prefilled", "after")]
+        table = Table("", title=f"{split}: {stages['before']['n']} problems, greedy")
+        for stage in STAGES.values():
+            table.add_column(stage, justify="right")
+        ordered = [stages[stage] for stage in STAGES]
         for rate in ("strict", "lenient", "format"):
-            cells = []
-            for stage in ordered:
-                low, high = stage[f"{rate}_interval"]
-                cells.append(f"{stage[rate]:.1%} [{low:.1%}, {high:.1%}]")
-            table.add_row(rate, *cells)
+            table.add_row(rate, *(rate_cell(summary, rate) for summary in ordered))
         for name in run.weights():
-            table.add_row(name, *(f"{stage['rewards'][name]:.3f}" for stage in ordered))
+            table.add_row(name, *(f"{summary['rewards'][name]:.3f}" for summary in ordered))
         tables.append(table)
     return tables
 
@@ -130,20 +128,26 @@ def main(argv: list[str]) -> None:
     from r1nb.recipe import load_recipe
 
     console = Console()
-    recipe = load_recipe(*argv)
+    name = argv[0] if argv else "tiny-cpu"
+    os.environ["R1NB_SET"] = f"recipe={shlex.quote(name)} {os.environ.get('R1NB_SET', '')}"
+    recipe = load_recipe()
     machine = this_machine()
     require(recipe, machine)
     console.print(f"Recipe {recipe.name} on {machine}. {recipe.about}")
     suggested, reason = suggest_recipe(machine)
     if suggested != recipe.name and machine.gpu:
         console.print(f"For this GPU: make train RECIPE={suggested} ({reason}).")
-    os.environ["R1NB_SET"] = f"{os.environ.get('R1NB_SET', '')} recipe={argv[0] if argv else recipe.name}"
     run = execute(recipe, console)
     for table in summary_tables(run):
         console.print(table)
+    places = {
+        "run folder": run.folder,
+        "adapter": run.adapter,
+        "curves": run.folder / "curves.png",
+        "notebook": run.folder / NOTEBOOK,
+    }
     here = Path.cwd()
-    for what, path in (("run folder", run.folder), ("adapter", run.adapter), ("curves", run.folder / "curves.png"),
-                       ("notebook", run.folder / NOTEBOOK)):  # fmt: skip
+    for what, path in places.items():
         shown = path.relative_to(here) if path.is_relative_to(here) else path
         console.print(f"{what + ':':<12}{shown}", soft_wrap=True)
 

@@ -1,7 +1,11 @@
-"""What this machine is, and which recipe it can run."""
+"""What this machine is, and which recipe it can run.
+
+python -m r1nb.hardware [RECIPE]      # refuses, in one sentence, what cannot run here
+"""
 
 import os
 import platform
+import sys
 from dataclasses import dataclass
 
 from r1nb.errors import UserError
@@ -75,7 +79,18 @@ def environment() -> dict:
 
     from r1nb.paths import CHECKOUT
 
-    names = "r1nb torch transformers trl peft datasets accelerate unsloth vllm bitsandbytes".split()
+    names = [
+        "r1nb",
+        "torch",
+        "transformers",
+        "trl",
+        "peft",
+        "datasets",
+        "accelerate",
+        "unsloth",
+        "vllm",
+        "bitsandbytes",
+    ]
     versions = {}
     for name in names:
         try:
@@ -95,3 +110,10 @@ def environment() -> dict:
         "versions": versions,
         "commit": commit,
     }
+
+
+if __name__ == "__main__":
+    try:
+        choose_recipe(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"r1nb: {error}")

@@ -1,177 +1,17 @@
-"""The policy: a base model, a tokenizer and a LoRA adapter behind one small interface.
+"""From a recipe or a folder to a policy.
 
 Two engines: transformers + PEFT anywhere, Unsloth (with vLLM for generation) on a CUDA GPU.
 """
 
-import hashlib
 import json
 import os
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from r1nb.errors import UserError
 from r1nb.paths import DATA
-from r1nb.prompts import SYSTEM_PROMPT, ensure_chat_template, format_prompt
-
-CARD = "r1nb.json"  # beside an adapter: what it was trained on
-
-
-@dataclass(frozen=True)
-class Completion:
-    text: str
-    tokens: int
-    cut: bool  # stopped by the limit of tokens, not by an end token
-
-
-class Policy:
-    """A model with its tokenizer; `settings` are the recipe's ModelSettings."""
-
-    def __init__(self, model, tokenizer, settings):
-        self.model, self.tokenizer, self.settings = model, tokenizer, settings
-        self._vllm_adapter = None
-
-    @property
-    def has_adapter(self) -> bool:
-        return bool(getattr(self.model, "peft_config", None))
-
-    def generate(
-        self,
-        prompts: list[list[dict]],
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        adapter: bool = True,
-        prefill: str = "",
-    ) -> list[Completion]:
-        """One completion for each prompt (chat messages), in one batch.
-
-        Temperature 0 is greedy. `adapter=False` asks the base model. `prefill` is put at the start
-        of the reply and is part of the completion's text.
-        """
-        texts = [format_prompt(self.tokenizer, messages, prefill) for messages in prompts]
-        base = self.has_adapter and not adapter
-        if self.settings.fast_inference:
-            return self._generate_vllm(texts, max_new_tokens, temperature, top_p, base, prefill)
-        import torch
-
-        batch = self.tokenizer(
-            texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
-        ).to(self.model.device)
-        sampling = {"do_sample": False}
-        if temperature > 0:
-            sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
-        training = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad(), self.model.disable_adapter() if base else nullcontext():
-                output = self.model.generate(
-                    **batch,
-                    **sampling,
-                    max_new_tokens=max_new_tokens,
-                    pad_token_id=self.tokenizer.pad_token_id,
-                    eos_token_id=self.end_tokens,
-                )
-        finally:
-            self.model.train(training)
-        return [self._completion(ids, prefill) for ids in output[:, batch.input_ids.shape[1] :].tolist()]
-
-    @property
-    def end_tokens(self) -> list[int]:
-        configured = self.model.generation_config.eos_token_id
-        configured = configured if isinstance(configured, list) else [configured]
-        return sorted({self.tokenizer.eos_token_id, *configured} - {None})
-
-    def _completion(self, ids: list[int], prefill: str) -> Completion:
-        end = next((i for i, token in enumerate(ids) if token in self.end_tokens), None)
-        kept = ids if end is None else ids[:end]
-        text = prefill + self.tokenizer.decode(kept, skip_special_tokens=True)
-        return Completion(text, len(kept), end is None)
-
-    def _generate_vllm(self, texts, max_new_tokens, temperature, top_p, base, prefill):
-        from vllm import SamplingParams
-
-        params = SamplingParams(max_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
-        request = None if base or not self.has_adapter else self._lora_request()
-        outputs = self.model.fast_generate(
-            texts, sampling_params=params, lora_request=request, use_tqdm=False
-        )
-        replies = [output.outputs[0] for output in outputs]
-        return [
-            Completion(prefill + r.text, len(r.token_ids), r.finish_reason == "length")
-            for r in replies
-        ]
-
-    def _lora_request(self):
-        """The adapter as it is now, handed to vLLM through a folder of its own."""
-        import tempfile
-
-        if self._vllm_adapter is None:
-            self._vllm_adapter = tempfile.TemporaryDirectory()
-        self.model.save_lora(self._vllm_adapter.name)
-        return self.model.load_lora(self._vllm_adapter.name)
-
-    def fingerprint(self) -> str:
-        """A hash of the base model: its sizes, its embedding and its norms (never quantised).
-
-        The same for one base in 4-bit and in 16-bit; an adapter fits only where it is equal.
-        """
-        import torch
-
-        digest = hashlib.sha256()
-        for name, weight in sorted(self.model.named_parameters()):
-            if "lora_" in name or "norm" not in name and "embed_tokens" not in name:
-                continue
-            stride = max(1, weight.numel() // 4096)
-            digest.update(str(tuple(weight.shape)).encode())
-            sample = weight.detach().flatten()[::stride].to("cpu", torch.bfloat16)
-            digest.update(sample.view(torch.int16).numpy().tobytes())
-        return digest.hexdigest()[:16]
-
-    def save_adapter(self, folder: Path, **facts) -> Path:
-        """Save the adapter as PEFT safetensors, with a card of what it belongs to."""
-        self.model.peft_config["default"].base_model_name_or_path = self.settings.model_name
-        self.model.save_pretrained(str(folder), save_embedding_layers=False)
-        card = {
-            "model": vars(self.settings),
-            "base_fingerprint": self.fingerprint(),
-            "system_prompt": SYSTEM_PROMPT,
-            **facts,
-        }
-        (folder / CARD).write_text(json.dumps(card, indent=2) + "\n")
-        return folder
-
-    def save_merged(self, folder: Path) -> Path:
-        """Save the base with the adapter's weights added: a plain model, no PEFT needed."""
-        import copy
-
-        merged = copy.deepcopy(self.model).merge_and_unload()
-        merged.save_pretrained(str(folder))
-        self.tokenizer.save_pretrained(str(folder))
-        return folder
-
-    def load_adapter(self, folder: Path | str) -> None:
-        """Put a saved adapter on the base model; refuse one that was made for another base."""
-        folder = Path(folder).expanduser()
-        for name in ("adapter_config.json", "adapter_model.safetensors"):
-            if not (folder / name).is_file():
-                raise UserError(f"{folder} holds no adapter: {name} is missing.")
-        if (folder / CARD).is_file():
-            card = json.loads((folder / CARD).read_text())
-            if card["base_fingerprint"] != self.fingerprint():
-                raise UserError(
-                    f"The adapter in {folder.name} was made for {card['model']['model_name']}, not for "
-                    f"{self.settings.model_name} as loaded here; load it on its own base model."
-                )
-        from peft import PeftModel
-
-        try:
-            self.model = PeftModel.from_pretrained(self.model, str(folder))
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise UserError(
-                f"The adapter in {folder} does not fit {self.settings.model_name}: "
-                f"{str(error).splitlines()[0]}"
-            ) from None
+from r1nb.policy import CARD, Policy
+from r1nb.prompts import ensure_chat_template
 
 
 def load_policy(recipe, say=print) -> Policy:
@@ -239,8 +79,6 @@ def load_trained(folder: Path | str | None = None, recipe=None):
     None takes the newest finished run. Unless given, the recipe is the run's, and for a folder that
     belongs to no run `tiny-cpu` with the folder's model.
     """
-    from dataclasses import replace
-
     from r1nb.recipe import load_recipe
     from r1nb.runs import Run
 
@@ -255,7 +93,9 @@ def load_trained(folder: Path | str | None = None, recipe=None):
     weights = folder / "adapter" if (folder / "recipe.yaml").is_file() else folder
     is_adapter = (weights / "adapter_config.json").is_file()
     if not is_adapter and not (weights / "config.json").is_file():
-        raise UserError(f"{folder} holds neither an adapter nor a model (no adapter_config.json, no config.json).")
+        raise UserError(
+            f"{folder} holds neither an adapter nor a model (no adapter_config.json, no config.json)."
+        )
     if recipe is None:
         in_run = (weights.parent / "recipe.yaml").is_file()
         recipe = Run(weights.parent).recipe() if in_run else load_recipe()

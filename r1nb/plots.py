@@ -3,7 +3,7 @@
 import io
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from r1nb.evaluation import count_checks
 from r1nb.rewards import REWARDS
@@ -13,7 +13,13 @@ BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, BLACK = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000",
 )  # fmt: skip
 RATES = {"strict": (BLUE, "-", "o"), "lenient": (ORANGE, "--", "s"), "format": (GREEN, ":", "^")}
-REWARD_STYLES = [(BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (VERMILION, ":"), (PURPLE, "-")]
+REWARD_STYLES = [
+    (BLUE, "-"),
+    (ORANGE, "--"),
+    (GREEN, "-."),
+    (VERMILION, ":"),
+    (PURPLE, (0, (3, 1, 1, 1, 1, 1))),
+]
 
 
 def training_curves(run) -> Figure:
@@ -116,3 +122,4 @@ def png(figure: Figure) -> bytes:
 def _plain(axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -139,6 +139,9 @@ def recipe_names() -> list[str]:
 def load_recipe(name: str = "tiny-cpu", **overrides) -> Recipe:
     """A shipped recipe by name, or a YAML file by path, with values replaced by key.
 
+    `rewards` replaces them all: {name: weight}. Where GRPO's sections and `sft` share a key,
+    `sft.max_steps` means the latter.
+
     The environment variable R1NB_SET replaces them once more: R1NB_SET="max_steps=5 seed=2", and
     R1NB_SET="recipe=smollm2-135m" another recipe altogether. Raises UserError for an unknown recipe
     or key, a value of the wrong type, and values that cannot go together.
@@ -146,6 +149,7 @@ def load_recipe(name: str = "tiny-cpu", **overrides) -> Recipe:
     overrides = overrides | _from_environment()
     name = str(overrides.pop("recipe", name))
     raw = _read(name)
+    raw["rewards"] = overrides.pop("rewards", raw.get("rewards"))
     fields = {section: _hints(cls) for section, cls in sections().items()}
     for key, value in overrides.items():
         section, key = _section_of(key, fields)

@@ -87,9 +87,7 @@ def xmlcount_reward_func(text: str, answer: str) -> float:
     score = 0.0
     for i, place in enumerate(places):
         if place is not None and all(
-            (other < place) == (j < i)
-            for j, other in enumerate(places)
-            if other is not None and j != i
+            (other < place) == (j < i) for j, other in enumerate(places) if other is not None and j != i
         ):
             score += 0.125
     trailing = text.rpartition("</answer>")[2].strip() if "</answer>" in text else ""

@@ -1,9 +1,9 @@
 """The run folder: everything that lasts of a run, written as it happens, reopened any time.
 
-    recipe.yaml         the recipe as used           history.jsonl   one line a step, and each
-    environment.json    versions, machine, commit                    look at the validation slice
-    completions/        TRL's completion log         checkpoint-*/   TRL's checkpoints
-    evaluation.json     accuracy before and after    adapter/        the trained adapter
+recipe.yaml         the recipe as used           history.jsonl   one line a step, and each
+environment.json    versions, machine, commit                    look at the validation slice
+completions/        TRL's completion log         checkpoint-*/   TRL's checkpoints
+evaluation.json     accuracy before and after    adapter/        the trained adapter
 """
 
 import json
@@ -48,9 +48,7 @@ class Run:
     @classmethod
     def latest(cls, runs_dir: str = "runs", finished: bool = True) -> "Run | None":
         """The newest run, by default of those that saved an adapter; None if there is none."""
-        found = sorted(
-            runs_folder(runs_dir).glob("*/recipe.yaml"), key=lambda path: path.stat().st_mtime
-        )
+        found = sorted(runs_folder(runs_dir).glob("*/recipe.yaml"), key=lambda path: path.stat().st_mtime)
         found = [p.parent for p in found if not finished or (p.parent / "adapter").is_dir()]
         return cls(found[-1]) if found else None
 

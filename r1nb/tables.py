@@ -6,6 +6,7 @@ from r1nb.prompts import build_messages
 from r1nb.rewards import REWARDS
 
 STAGES = {"before": "before", "prefilled": "before, <reasoning> given", "after": "after"}
+# The middle one is the untrained policy with the format put into its mouth.
 
 
 def accuracy_table(run):
@@ -30,6 +31,11 @@ def rate_cell(summary: dict, rate: str) -> str:
     """A rate with its 95 % interval: 93.0% [89.5, 95.4]."""
     low, high = summary[f"{rate}_interval"]
     return f"{summary[rate]:.1%} [{low * 100:.1f}, {high * 100:.1f}]"
+
+
+def settings_table(recipe):
+    """The GRPO and LoRA values that decide a run, each with its reason."""
+    return _styled([[str(cell) for cell in row] for row in recipe.table()], ["setting", "value", "why"])
 
 
 def completion_table(run, steps: list[int], each: int):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from r1nb.data import GSM8K, load_rows, load_splits, normalize, solution_as_xml
+from r1nb.data import GSM8K, drop_long_prompts, load_rows, load_splits, normalize, solution_as_xml
 from r1nb.errors import UserError
 from r1nb.recipe import load_recipe
 from r1nb.rewards import REWARDS
@@ -82,7 +82,7 @@ def test_the_hub_without_network_becomes_one_sentence():
 
 
 class WordTokenizer:
-    """Counts words, which is all that load_splits asks of a tokenizer."""
+    """Counts words, which is all that drop_long_prompts asks of a tokenizer."""
 
     def apply_chat_template(self, prompts, **_):
         return {"input_ids": [p[1]["content"].split() for p in prompts]}
@@ -101,26 +101,36 @@ def recipe(folder):
     return make
 
 
-def test_overlap_and_long_prompts_are_dropped_aloud(recipe, capsys):
-    train, validation, tests = load_splits(recipe(), WordTokenizer())
+def test_overlap_is_dropped_aloud(recipe, capsys):
+    train, validation, tests = load_splits(recipe())
     said = capsys.readouterr().out
     assert "Dropped 2 training rows whose question stands in validation or test" in said
-    assert "Dropped 1 of 9 training rows: prompt over 8 tokens" in said
     sealed = {normalize(q) for rows in (validation, *tests.values()) for q in rows["question"]}
-    assert len(train) == 8
+    assert len(train) == 9
     assert not sealed & {normalize(q) for q in train["question"]}
 
 
-def test_no_prompt_short_enough_is_said(recipe):
-    with pytest.raises(UserError, match="max_prompt_length = 2; raise it"):
-        load_splits(recipe(max_prompt_length=2), WordTokenizer())
+def test_long_prompts_are_dropped_aloud(recipe, capsys):
+    train, *_ = load_splits(recipe())
+    kept = drop_long_prompts(train, WordTokenizer(), 8)
+    assert "Dropped 1 of 9 training rows: prompt over 8 tokens" in capsys.readouterr().out
+    assert len(kept) == 8
+    with pytest.raises(UserError, match="shortest prompt has 4 tokens and max_prompt_length is 2"):
+        drop_long_prompts(train, WordTokenizer(), 2)
 
 
 def test_without_a_validation_split_the_end_of_training_is_held_out(recipe):
     chosen = recipe(validation_split=None, validation_rows=3)
-    train, validation, _ = load_splits(chosen, WordTokenizer())
+    train, validation, _ = load_splits(chosen)
     assert validation["question"][-1].startswith("a b c")
     assert len(validation) == 3
     assert not set(train["question"]) & set(validation["question"])
     with pytest.raises(UserError, match="validation_rows = 99"):
-        load_splits(recipe(validation_split=None, validation_rows=99), WordTokenizer())
+        load_splits(recipe(validation_split=None, validation_rows=99))
+
+
+def test_nothing_left_to_train_on_is_said(recipe, folder):
+    chosen = recipe()
+    folder(GOOD | {"question": "4 packs of 3?"})
+    with pytest.raises(UserError, match="No row of train is left"):
+        load_splits(chosen)

@@ -3,7 +3,7 @@
 import pytest
 
 from r1nb.evaluation import count_checks, grade, summarize, wilson
-from r1nb.models import Completion
+from r1nb.policy import Completion
 from r1nb.prompts import format_answer
 
 

@@ -9,7 +9,8 @@ import torch
 from r1nb.data import load_rows
 from r1nb.errors import UserError
 from r1nb.hardware import Machine, require, suggest_recipe
-from r1nb.models import CARD, attach_lora, load_policy, load_trained
+from r1nb.models import attach_lora, load_policy, load_trained
+from r1nb.policy import CARD
 from r1nb.prompts import build_messages, ensure_chat_template, format_prompt
 from r1nb.recipe import load_recipe
 

@@ -46,9 +46,7 @@ def test_format_answer_is_laid_out_as_the_system_prompt_asks():
 def test_a_tokenizer_without_a_chat_template_gets_plain_paragraphs():
     tokenizer = TinyTokenizer()
     ensure_chat_template(tokenizer)
-    assert format_prompt(tokenizer, build_messages("How many?")) == (
-        f"{SYSTEM_PROMPT}\n\nHow many?\n\n"
-    )
+    assert format_prompt(tokenizer, build_messages("How many?")) == (f"{SYSTEM_PROMPT}\n\nHow many?\n\n")
     reply = {"role": "assistant", "content": "Two."}
     assert format_prompt(tokenizer, [reply]) == "Two.\n\n<eos>"
 

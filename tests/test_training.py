@@ -7,7 +7,8 @@ from r1nb.callbacks import HeldOut, LiveCurves, Recorder, cost_of_looking
 from r1nb.checks import check_groups
 from r1nb.data import load_splits
 from r1nb.evaluation import evaluate, evaluate_splits
-from r1nb.models import Completion, attach_lora, load_policy
+from r1nb.models import attach_lora, load_policy
+from r1nb.policy import Completion
 from r1nb.proof import prove
 from r1nb.runs import Run
 from r1nb.stages import sft_start
@@ -16,7 +17,7 @@ from r1nb.stages import sft_start
 @pytest.fixture
 def parts(tiny_recipe):
     policy = load_policy(tiny_recipe, say=lambda line: None)
-    return tiny_recipe, policy, *load_splits(tiny_recipe, policy.tokenizer)
+    return tiny_recipe, policy, *load_splits(tiny_recipe)
 
 
 def test_a_run_leaves_its_whole_story(parts):
@@ -85,9 +86,7 @@ class Scripted:
         self.texts, self.cut = texts, cut
 
     def generate(self, prompts, *args, **kwargs):
-        return [
-            Completion(self.texts[i % len(self.texts)], 3, self.cut) for i in range(len(prompts))
-        ]
+        return [Completion(self.texts[i % len(self.texts)], 3, self.cut) for i in range(len(prompts))]
 
 
 def test_the_check_before_training_names_what_is_wrong(parts):

@@ -1,0 +1,123 @@
+"""Turn finished runs into what the README shows: two CSV files and one picture in data/results.
+
+make train; R1NB_SET="seed=2" make train; R1NB_SET="seed=3" make train
+python data/make_results.py runs/tiny-cpu-001 runs/tiny-cpu-002 runs/tiny-cpu-003
+"""
+
+import csv
+import sys
+import textwrap
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from r1nb.evaluation import count_checks
+from r1nb.plots import draw_held_out
+from r1nb.runs import Run
+
+RESULTS = Path(__file__).parent / "results"
+STAGES = ("before", "prefilled", "after")
+
+
+def write_curves(runs: list[Run], path: Path) -> None:
+    """A row for each seed and step: reward, held-out rates, length, checks."""
+    names = ("reward", "held_out/strict", "held_out/lenient", "held_out/format",
+             "completions/mean_length", "completions/clipped_ratio")  # fmt: skip
+    counted = ("with_check", "corrected", "spoiled")
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["seed", "step", *names, *counted])
+        for run in runs:
+            series = {name: dict(zip(*run.series(name), strict=True)) for name in names}
+            log = run.completions().groupby("step")["completion"]
+            checks = {step: count_checks(list(texts)) for step, texts in log}
+            for step in sorted({step for values in series.values() for step in values}):
+                values = [series[name].get(step) for name in names]
+                cells = ["" if value is None else f"{value:.4g}" for value in values]
+                counts = [checks[step][key] if step in checks else "" for key in counted]
+                writer.writerow([run.recipe().grpo["seed"], step, *cells, *counts])
+
+
+def write_evaluation(runs: list[Run], path: Path) -> None:
+    """A row for each seed, test split and stage: rates with intervals, rewards."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        rewards = list(runs[0].weights())
+        rates = ("strict", "lenient", "format")
+        writer.writerow(["seed", "split", "stage", "n", *(c for r in rates for c in (r, "low", "high")),
+                         "tokens", *rewards])  # fmt: skip
+        for run in runs:
+            for split, stages in run.evaluation().items():
+                for stage in STAGES:
+                    summary = stages[stage]
+                    cells = [c for r in rates for c in (summary[r], *summary[f"{r}_interval"])]
+                    cells += [summary["tokens"], *(summary["rewards"][name] for name in rewards)]
+                    seed = run.recipe().grpo["seed"]
+                    writer.writerow([seed, split, stage, summary["n"], *(f"{c:.4f}" for c in cells)])
+
+
+def table(runs: list[Run]) -> str:
+    """The accuracy table of the README, in Markdown."""
+    lines = ["| test | seed | | strict | lenient | format |", "|---|---|---|---|---|---|"]
+    words = {"before": "before", "prefilled": "before, `<reasoning>` given", "after": "**after**"}
+    for split in runs[0].evaluation():
+        for run in runs:
+            stages = run.evaluation()[split]
+            for stage in STAGES:
+                cells = []
+                for rate in ("strict", "lenient", "format"):
+                    low, high = stages[stage][f"{rate}_interval"]
+                    cells.append(f"{stages[stage][rate]:.1%} [{100 * low:.1f}, {100 * high:.1f}]")
+                seed = run.recipe().grpo["seed"]
+                lines.append(f"| {split} | {seed} | {words[stage]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw_hero(runs: list[Run], problem: int, path: Path) -> None:
+    """Held-out rates over steps, every seed; one problem's answers at start, middle and end."""
+    figure = Figure(figsize=(10, 6.6), dpi=110, facecolor="white")
+    top = figure.add_axes((0.07, 0.52, 0.9, 0.40))
+    for number, run in enumerate(runs):
+        draw_held_out(top, run, alpha=0.75, labels=number == 0)
+    n = int(runs[0].series("held_out/n")[1][0])
+    top.set_title(f"GRPO on a laptop CPU: {n} held-out problems, greedy, {len(runs)} seeds", fontsize=12)
+    top.set_xlabel("optimizer step (64 completions each)", fontsize=9)
+    top.set_xlim(0, runs[0].series("held_out/strict")[0][-1])
+    top.spines[["top", "right"]].set_visible(False)
+    run = runs[0]
+    looks = run.looks()
+    answers = [run.held_out(step)[problem] for step in looks]
+    question = textwrap.fill(f"Held-out problem: {answers[0]['question']}", 120)
+    figure.text(0.07, 0.425, question, fontsize=9.5, va="top", wrap=True)
+    for column, (step, answer) in enumerate(zip(looks, answers, strict=True)):
+        left = 0.07 + column * 0.31
+        right = "right" if answer["strict"] else "right number, no format" if answer["lenient"] else "wrong"
+        figure.text(left, 0.355, f"after step {step}: {right}", fontsize=9.5, weight="bold", va="top")
+        lines = [textwrap.fill(line, 42) for line in answer["completion"].splitlines()]
+        figure.text(left, 0.315, "\n".join(lines), fontsize=8.5, family="monospace", va="top",
+                    parse_math=False)  # fmt: skip
+    figure.savefig(path)
+
+
+def main(folders: list[str]) -> None:
+    runs = [Run(folder) for folder in folders]
+    RESULTS.mkdir(exist_ok=True)
+    name = runs[0].recipe().name
+    write_curves(runs, RESULTS / f"{name}-curves.csv")
+    write_evaluation(runs, RESULTS / f"{name}-evaluation.csv")
+    looks = [runs[0].held_out(step) for step in runs[0].looks()]
+    # The first problem of three steps that was wrong at the start and is right at the end.
+    problem = next(
+        (
+            i
+            for i, (first, *_, last) in enumerate(zip(*looks, strict=True))
+            if not first["lenient"] and last["strict"] and last["completion"].count("=") >= 3
+        ),
+        0,
+    )
+    draw_hero(runs, problem, RESULTS / "hero.png")
+    print(table(runs))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
