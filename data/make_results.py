@@ -44,7 +44,8 @@ def write_evaluation(runs: list[Run], path: Path) -> None:
         writer = csv.writer(file)
         rewards = list(runs[0].weights())
         rates = ("strict", "lenient", "format")
-        writer.writerow(["seed", "split", "stage", "n", *(c for r in rates for c in (r, "low", "high")),
+        columns = [c for rate in rates for c in (rate, f"{rate}_low", f"{rate}_high")]
+        writer.writerow(["seed", "split", "stage", "n", *columns,
                          "tokens", *rewards])  # fmt: skip
         for run in runs:
             for split, stages in run.evaluation().items():
@@ -53,7 +54,7 @@ def write_evaluation(runs: list[Run], path: Path) -> None:
                     cells = [c for r in rates for c in (summary[r], *summary[f"{r}_interval"])]
                     cells += [summary["tokens"], *(summary["rewards"][name] for name in rewards)]
                     seed = run.recipe().grpo["seed"]
-                    writer.writerow([seed, split, stage, summary["n"], *(f"{c:.4f}" for c in cells)])
+                    writer.writerow([seed, split, stage, summary["n"], *(f"{c:.6f}" for c in cells)])
 
 
 def table(runs: list[Run]) -> str:
@@ -99,23 +100,23 @@ def draw_hero(runs: list[Run], problem: int, path: Path) -> None:
     figure.savefig(path)
 
 
+def telling_problem(run: Run) -> int:
+    """The first held-out problem that was wrong before and right, in three steps or more, after."""
+    looks = [run.held_out(step) for step in run.looks()]
+    for number, (first, *_, last) in enumerate(zip(*looks, strict=True)):
+        if not first["lenient"] and last["strict"] and last["completion"].count("=") >= 3:
+            return number
+    return 0
+
+
 def main(folders: list[str]) -> None:
     runs = [Run(folder) for folder in folders]
     RESULTS.mkdir(exist_ok=True)
     name = runs[0].recipe().name
     write_curves(runs, RESULTS / f"{name}-curves.csv")
     write_evaluation(runs, RESULTS / f"{name}-evaluation.csv")
-    looks = [runs[0].held_out(step) for step in runs[0].looks()]
-    # The first problem of three steps that was wrong at the start and is right at the end.
-    problem = next(
-        (
-            i
-            for i, (first, *_, last) in enumerate(zip(*looks, strict=True))
-            if not first["lenient"] and last["strict"] and last["completion"].count("=") >= 3
-        ),
-        0,
-    )
-    draw_hero(runs, problem, RESULTS / "hero.png")
+    if len(runs) > 1:
+        draw_hero(runs, telling_problem(runs[0]), RESULTS / "hero.png")
     print(table(runs))
 
 

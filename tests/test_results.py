@@ -1,0 +1,54 @@
+"""The committed results: of the seeds that were announced, held against what was claimed."""
+
+import csv
+
+import make_policy
+import pytest
+from conftest import ROOT
+
+CLAIMS = make_policy.PLAN["claims"]
+RESULTS = ROOT / "data" / "results"
+
+
+def rows(name: str) -> list[dict]:
+    with (RESULTS / name).open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> dict:
+    """{(seed, stage): row} of the sealed test with new numbers."""
+    table = rows("tiny-cpu-evaluation.csv")
+    return {(int(r["seed"]), r["stage"]): r for r in table if r["split"] == "test"}
+
+
+def test_every_announced_seed_is_reported(evaluation):
+    assert {seed for seed, _ in evaluation} == set(CLAIMS["seeds"])
+
+
+@pytest.mark.parametrize("seed", CLAIMS["seeds"])
+def test_each_seed_keeps_the_claims(evaluation, seed):
+    before, after = evaluation[seed, "before"], evaluation[seed, "after"]
+    for rate in ("strict", "lenient"):
+        rise = float(after[rate]) - float(before[rate])
+        assert rise >= CLAIMS[f"{rate}_rise"]
+        assert float(after[f"{rate}_low"]) > float(before[f"{rate}_high"])
+    assert float(before["format"]) <= CLAIMS["format_before_at_most"]
+    assert float(after["format"]) >= CLAIMS["format_after_at_least"]
+    assert int(after["n"]) >= 200
+    rewards = [name for name in after if name.endswith("_reward_func")]
+    assert len(rewards) == 5
+    assert all(float(after[name]) > 0 for name in rewards)
+
+
+def test_the_readme_quotes_the_results(evaluation):
+    readme = (ROOT / "README.md").read_text()
+    for row in evaluation.values():
+        low, high = 100 * float(row["strict_low"]), 100 * float(row["strict_high"])
+        assert f"{float(row['strict']):.1%} [{low:.1f}, {high:.1f}]" in readme
+
+
+def test_smollm2_learned_something_to_choose_from():
+    history = [row for row in rows("smollm2-135m-curves.csv") if row["reward"]]
+    assert len(history) >= 5
+    assert any(float(row["reward_std"]) > 0 for row in history)
