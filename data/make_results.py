@@ -76,12 +76,12 @@ def table(runs: list[Run]) -> str:
 
 def draw_hero(runs: list[Run], problem: int, path: Path) -> None:
     """Held-out rates over steps, every seed; one problem's answers at start, middle and end."""
-    figure = Figure(figsize=(10, 6.6), dpi=110, facecolor="white")
+    figure = Figure(figsize=(10, 6.2), dpi=110, facecolor="white")
     top = figure.add_axes((0.07, 0.52, 0.9, 0.40))
     for number, run in enumerate(runs):
         draw_held_out(top, run, alpha=0.75, labels=number == 0)
     n = int(runs[0].series("held_out/n")[1][0])
-    top.set_title(f"GRPO on a laptop CPU: {n} held-out problems, greedy, {len(runs)} seeds", fontsize=12)
+    top.set_title(f"GRPO on two CPU cores: {n} held-out problems, greedy, {len(runs)} seeds", fontsize=12)
     top.set_xlabel("optimizer step (64 completions each)", fontsize=9)
     top.set_xlim(0, runs[0].series("held_out/strict")[0][-1])
     top.spines[["top", "right"]].set_visible(False)

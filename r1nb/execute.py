@@ -16,12 +16,14 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from r1nb.errors import UserError
 from r1nb.paths import NOTEBOOKS, runs_folder
+from r1nb.rewards import short_name
 from r1nb.runs import Run
 from r1nb.tables import STAGES, rate_cell
 
@@ -111,14 +113,15 @@ def summary_tables(run: Run) -> list[Table]:
     """Accuracy and rewards before and after, a table for each test split."""
     tables = []
     for split, stages in run.evaluation().items():
-        table = Table("", title=f"{split}: {stages['before']['n']} problems, greedy")
+        title = f"{split}: {stages['before']['n']} problems, greedy; rates with 95 % intervals"
+        table = Table("", title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
         for stage in STAGES.values():
             table.add_column(stage, justify="right")
         ordered = [stages[stage] for stage in STAGES]
         for rate in ("strict", "lenient", "format"):
             table.add_row(rate, *(rate_cell(summary, rate) for summary in ordered))
         for name in run.weights():
-            table.add_row(name, *(f"{summary['rewards'][name]:.3f}" for summary in ordered))
+            table.add_row(short_name(name), *(f"{summary['rewards'][name]:.3f}" for summary in ordered))
         tables.append(table)
     return tables
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from r1nb.evaluation import count_checks
-from r1nb.rewards import REWARDS
+from r1nb.rewards import REWARDS, short_name
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, BLACK = (
@@ -56,8 +56,7 @@ def _draw_each_reward(axes, run) -> None:
     for name, (color, line) in zip(run.weights(), REWARD_STYLES, strict=False):
         steps, mean = run.series(f"rewards/{name}/mean")
         share = [value / REWARDS[name].high for value in mean]
-        label = name.removesuffix("_func").removesuffix("_reward")
-        axes.plot(steps, share, color=color, linestyle=line, linewidth=1.5, label=label)
+        axes.plot(steps, share, color=color, linestyle=line, linewidth=1.5, label=short_name(name))
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_title("Each reward, share of its maximum", fontsize=10)

@@ -18,6 +18,11 @@ STRICT = re.compile(r"<reasoning>\n(.*)\n</reasoning>\n<answer>\n(.*)\n</answer>
 REWARDS: dict[str, Callable] = {}
 
 
+def short_name(name: str) -> str:
+    """A reward function's name without its ending, for tables and legends."""
+    return name.removesuffix("_func").removesuffix("_reward")
+
+
 def reward(high: float, low: float = 0.0):
     """Turn `score(text, answer) -> float` into a TRL reward function and list it in REWARDS.
 

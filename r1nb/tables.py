@@ -3,10 +3,10 @@
 import html
 
 from r1nb.prompts import build_messages
-from r1nb.rewards import REWARDS
+from r1nb.rewards import REWARDS, short_name
 
-STAGES = {"before": "before", "prefilled": "before, <reasoning> given", "after": "after"}
-# The middle one is the untrained policy with the format put into its mouth.
+# Prefilled: the untrained policy with <reasoning> put into its mouth.
+STAGES = {"before": "before", "prefilled": "before, prefilled", "after": "after"}
 
 
 def accuracy_table(run):
@@ -19,7 +19,7 @@ def accuracy_table(run):
             cells["cut off"] = f"{summary['cut']:.1%}"
             cells["tokens, mean"] = f"{summary['tokens']:.0f}"
             rewards = run.weights()
-            cells |= {name: f"{summary['rewards'][name]:.3f}" for name in rewards}
+            cells |= {short_name(name): f"{summary['rewards'][name]:.3f}" for name in rewards}
             column = f"{split} ({summary['n']})", STAGES[stage]
             columns[column] = None
             for name, cell in cells.items():
@@ -55,8 +55,8 @@ def completion_table(run, steps: list[int], each: int):
             values = [f"{line[name]:.2f}" for name in weights]
             rows.append([str(step), line["answer"], line["completion"], *values,
                          f"{total:.2f}", f"{line['advantage']:+.2f}"])  # fmt: skip
-    short = [name.removesuffix("_func").removesuffix("_reward") for name in weights]
-    return _styled(rows, ["step", "gold", "completion", *short, "total", "advantage"])
+    names = map(short_name, weights)
+    return _styled(rows, ["step", "gold", "completion", *names, "total", "advantage"])
 
 
 def side_by_side(policy, questions, max_tokens: int, golds=None, **sampling):

@@ -30,6 +30,8 @@ def clean(notebook) -> None:
             for output in cell.outputs:
                 output.get("metadata", {}).clear()
                 output.pop("transient", None)
+                if len(output.get("data", {})) > 1:
+                    output.data.pop("text/plain", None)  # the address of the object that was shown
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
