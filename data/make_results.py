@@ -1,6 +1,6 @@
 """Turn finished runs into what the README shows: two CSV files and one picture in data/results.
 
-make train; R1NB_SET="seed=2" make train; R1NB_SET="seed=3" make train
+for seed in 11 12 13; do R1NB_SET="seed=$seed" make train; done
 python data/make_results.py runs/tiny-cpu-001 runs/tiny-cpu-002 runs/tiny-cpu-003
 """
 
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from r1nb.evaluation import count_checks
 from r1nb.plots import draw_held_out
 from r1nb.runs import Run
+from r1nb.tables import rate_cell
 
 RESULTS = Path(__file__).parent / "results"
 STAGES = ("before", "prefilled", "after")
@@ -21,7 +22,7 @@ STAGES = ("before", "prefilled", "after")
 
 def write_curves(runs: list[Run], path: Path) -> None:
     """A row for each seed and step: reward, held-out rates, length, checks."""
-    names = ("reward", "held_out/strict", "held_out/lenient", "held_out/format",
+    names = ("reward", "reward_std", "held_out/strict", "held_out/lenient", "held_out/format",
              "completions/mean_length", "completions/clipped_ratio")  # fmt: skip
     counted = ("with_check", "corrected", "spoiled")
     with path.open("w", newline="") as file:
@@ -40,37 +41,34 @@ def write_curves(runs: list[Run], path: Path) -> None:
 
 def write_evaluation(runs: list[Run], path: Path) -> None:
     """A row for each seed, test split and stage: rates with intervals, rewards."""
+    rewards, rates = list(runs[0].weights()), ("strict", "lenient", "format")
+    columns = [c for rate in rates for c in (rate, f"{rate}_low", f"{rate}_high")]
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        rewards = list(runs[0].weights())
-        rates = ("strict", "lenient", "format")
-        columns = [c for rate in rates for c in (rate, f"{rate}_low", f"{rate}_high")]
-        writer.writerow(["seed", "split", "stage", "n", *columns,
-                         "tokens", *rewards])  # fmt: skip
+        writer.writerow(["seed", "train_seconds", "split", "stage", "n", *columns, "tokens", *rewards])
         for run in runs:
+            seed, seconds = run.recipe().grpo["seed"], round(run.series("time")[1][-1])
             for split, stages in run.evaluation().items():
                 for stage in STAGES:
                     summary = stages[stage]
                     cells = [c for r in rates for c in (summary[r], *summary[f"{r}_interval"])]
                     cells += [summary["tokens"], *(summary["rewards"][name] for name in rewards)]
-                    seed = run.recipe().grpo["seed"]
-                    writer.writerow([seed, split, stage, summary["n"], *(f"{c:.6f}" for c in cells)])
+                    facts = [seed, seconds, split, stage, summary["n"]]
+                    writer.writerow([*facts, *(f"{c:.6f}" for c in cells)])
 
 
 def table(runs: list[Run]) -> str:
-    """The accuracy table of the README, in Markdown."""
-    lines = ["| test | seed | | strict | lenient | format |", "|---|---|---|---|---|---|"]
-    words = {"before": "before", "prefilled": "before, `<reasoning>` given", "after": "**after**"}
-    for split in runs[0].evaluation():
-        for run in runs:
-            stages = run.evaluation()[split]
-            for stage in STAGES:
-                cells = []
-                for rate in ("strict", "lenient", "format"):
-                    low, high = stages[stage][f"{rate}_interval"]
-                    cells.append(f"{stages[stage][rate]:.1%} [{100 * low:.1f}, {100 * high:.1f}]")
-                seed = run.recipe().grpo["seed"]
-                lines.append(f"| {split} | {seed} | {words[stage]} | {' | '.join(cells)} |")
+    """The accuracy table of the README, in Markdown; before training all seeds are the same."""
+    first, *_ = runs
+    rows = [("before", first, "before"), ("before, prefilled", first, "prefilled")]
+    rows += [(f"**after**, seed {run.recipe().grpo['seed']}", run, "after") for run in runs]
+    splits = {split: stages["before"]["n"] for split, stages in first.evaluation().items()}
+    columns = [(split, rate) for split in splits for rate in ("strict", "lenient", "format")]
+    names = " | ".join(f"{split} ({splits[split]}): {rate}" for split, rate in columns)
+    lines = [f"| | {names} |", "|---" * (len(columns) + 1) + "|"]
+    for name, run, stage in rows:
+        cells = [rate_cell(run.evaluation()[split][stage], rate) for split, rate in columns]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -26,7 +26,7 @@ def check_groups(policy, rows, recipe, groups: int = 4) -> list[str]:
     n, found = len(completions), []
     if not any(spread):
         found.append(
-            f"All {n} completions of a group earn the same ({totals[0]:g} of "
+            f"In each of {len(spread)} groups all {size} completions earn the same ({totals[0]:g} of "
             f"{sum(REWARDS[k].high * w for k, w in recipe.rewards.items()):g} in the first): GRPO has "
             "nothing to choose from. Give the policy a short SFT start (the recipe's sft section), "
             "or problems that it solves now and then."

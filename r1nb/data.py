@@ -27,7 +27,11 @@ def load_rows(dataset: str, split: str):
     if not folder.is_dir():
         raise UserError(f"Unknown dataset {dataset!r}: use 'bundled', '{GSM8K}' or a folder of .jsonl files.")
     rows = read_jsonl(folder / f"{split}.jsonl", ("question", "answer"))
-    return Dataset.from_list([row | _row(row, f"{split}.jsonl, line {n}") for n, row in rows])
+    rows = [row | _row(row, f"{split}.jsonl, line {n}") for n, row in rows]
+    try:
+        return Dataset.from_list(rows)
+    except ValueError as error:  # pyarrow's ArrowInvalid is one
+        raise UserError(f"{split}.jsonl: a column holds values of several types ({error}).") from None
 
 
 def read_jsonl(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict]]:
@@ -36,13 +40,14 @@ def read_jsonl(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict]]:
         found = ", ".join(sorted(p.stem for p in path.parent.glob("*.jsonl"))) or "none"
         raise UserError(f"{path.name} is not in {path.parent}; splits there: {found}.")
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            raise UserError(f"{path.name}, line {number} is not JSON: {line[:40]!r}.") from None
+            row = json.loads(line.decode("utf-8-sig"))
+        except ValueError:  # not JSON, or not UTF-8
+            shown = line[:40].decode("utf-8", "replace")
+            raise UserError(f"{path.name}, line {number} is not JSON in UTF-8: {shown!r}.") from None
         if not isinstance(row, dict) or any(not isinstance(row.get(c), str) for c in columns):
             found = ", ".join(row) if isinstance(row, dict) else type(row).__name__
             raise UserError(
@@ -114,8 +119,12 @@ def load_splits(recipe) -> tuple:
     return train.select(kept), some(validation, sizes.validation_problems), tests
 
 
-def drop_long_prompts(rows, tokenizer, limit: int):
-    """The rows whose prompt has at most `limit` tokens; says how many were dropped."""
+def drop_long_prompts(rows, tokenizer, recipe):
+    """The rows whose prompt has at most max_prompt_length tokens; says how many were dropped.
+
+    Refuses fewer rows than one batch needs, of which TRL would make a training of no step.
+    """
+    limit = recipe.data.max_prompt_length
     tokens = tokenizer.apply_chat_template(
         list(rows["prompt"]), add_generation_prompt=True, tokenize=True, return_dict=True
     )
@@ -127,6 +136,14 @@ def drop_long_prompts(rows, tokenizer, limit: int):
         raise UserError(
             f"No training row is left: the shortest prompt has {min(lengths)} tokens and "
             f"max_prompt_length is {limit}; raise it."
+        )
+    grpo = recipe.grpo
+    batch = grpo["per_device_train_batch_size"] * grpo.get("gradient_accumulation_steps", 1)
+    needed = batch // grpo.get("num_generations", 8)
+    if len(kept) < needed:
+        raise UserError(
+            f"{len(kept)} training rows are too few: a step takes {needed} problems; give more rows or "
+            "lower per_device_train_batch_size."
         )
     return rows.select(kept)
 

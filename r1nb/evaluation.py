@@ -20,7 +20,7 @@ class Graded:
     question: str
     answer: str
     completion: str
-    tokens: int
+    ids: tuple[int, ...]
     cut: bool
     strict: bool
     lenient: bool
@@ -34,7 +34,7 @@ def grade(question: str, answer: str, completion) -> Graded:
         question=question,
         answer=answer,
         completion=text,
-        tokens=completion.tokens,
+        ids=completion.ids,
         cut=completion.cut,
         strict=correctness_reward_func.score(text, answer) > 0,
         lenient=same_answer(last_number(text) or "", answer),
@@ -62,7 +62,7 @@ def summarize(graded: list[Graded]) -> dict:
     """Rates with their 95 % intervals, mean length in tokens, and each reward's mean.
 
     {"strict": rate, "strict_interval": [low, high], "lenient": .., "format": .., "cut": ..,
-    "tokens": .., "n": .., "rewards": {name: mean}, "checks": share of completions with a check}
+    "tokens": .., "n": .., "rewards": {name: mean}}
     """
     n = len(graded)
     summary: dict = {"n": n}
@@ -71,7 +71,7 @@ def summarize(graded: list[Graded]) -> dict:
         summary[rate] = hits / n
         summary[f"{rate}_interval"] = wilson(hits, n)
     summary["cut"] = sum(g.cut for g in graded) / n
-    summary["tokens"] = sum(g.tokens for g in graded) / n
+    summary["tokens"] = sum(len(g.ids) for g in graded) / n
     summary["rewards"] = {
         name: sum(func.score(g.completion, g.answer) for g in graded) / n for name, func in REWARDS.items()
     }

@@ -35,6 +35,9 @@ class Execution:
 
     def __init__(self, notebook: Path):
         self.notebook = nbformat.read(notebook, as_version=4)
+        for cell in self.notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None  # those of an earlier run
         self.section, self.error = "starting the kernel", None
         self.client = NotebookClient(
             self.notebook,
@@ -64,7 +67,7 @@ class Execution:
         """The run that the notebook has announced, if it has come so far."""
         for cell in self.notebook.cells:
             for output in cell.get("outputs", []):
-                if found := re.search(r"^Run folder: (?:\S*/)?(\S+)$", output.get("text", ""), re.MULTILINE):
+                if found := re.search(r"^Run folder: (?:.*/)?(.+)$", output.get("text", ""), re.MULTILINE):
                     return found.group(1)
         return None
 
@@ -88,6 +91,8 @@ def execute(recipe, console: Console) -> Run:
         nbformat.write(execution.notebook, run.folder / NOTEBOOK)
     if execution.error is not None:
         raise UserError(_sentence(execution.error))
+    if run is None:
+        raise UserError(f"{NOTEBOOK} ended without a run: does its text still say 'Run folder:'?")
     return run
 
 

@@ -15,7 +15,7 @@ CARD = "r1nb.json"  # beside an adapter: what it was trained on
 @dataclass(frozen=True)
 class Completion:
     text: str
-    tokens: int
+    ids: tuple[int, ...]  # tokens, without prefill and end token
     cut: bool  # stopped by the limit of tokens, not by an end token
 
 
@@ -24,7 +24,7 @@ class Policy:
 
     def __init__(self, model, tokenizer, settings):
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
-        self._vllm_adapter = None
+        self._vllm_adapters = 0  # how many have been handed to vLLM, which tells them by number
 
     @property
     def has_adapter(self) -> bool:
@@ -81,27 +81,29 @@ class Policy:
         end = next((i for i, token in enumerate(ids) if token in self.end_tokens), None)
         kept = ids if end is None else ids[:end]
         text = prefill + self.tokenizer.decode(kept, skip_special_tokens=True)
-        return Completion(text, len(kept), end is None)
+        return Completion(text, tuple(kept), end is None)
 
     def _generate_vllm(self, texts, max_new_tokens, temperature, top_p, base, prefill):
-        from vllm import SamplingParams
-
-        params = SamplingParams(max_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
-        request = None if base or not self.has_adapter else self._lora_request()
-        outputs = self.model.fast_generate(
-            texts, sampling_params=params, lora_request=request, use_tqdm=False
-        )
-        replies = [output.outputs[0] for output in outputs]
-        return [Completion(prefill + r.text, len(r.token_ids), r.finish_reason == "length") for r in replies]
-
-    def _lora_request(self):
-        """The adapter as it is now, handed to vLLM through a folder of its own."""
         import tempfile
 
-        if self._vllm_adapter is None:
-            self._vllm_adapter = tempfile.TemporaryDirectory()
-        self.model.save_lora(self._vllm_adapter.name)
-        return self.model.load_lora(self._vllm_adapter.name)
+        from vllm import SamplingParams
+        from vllm.lora.request import LoRARequest
+
+        params = SamplingParams(max_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
+        prompts = [
+            {"prompt_token_ids": ids}  # as text, vLLM would put a second begin token before them
+            for ids in self.tokenizer(texts, add_special_tokens=False).input_ids
+        ]
+        with tempfile.TemporaryDirectory() as folder:
+            request = None
+            if self.has_adapter and not base:  # the adapter as it is now
+                self.model.save_pretrained(folder)
+                self._vllm_adapters += 1
+                request = LoRARequest("adapter", self._vllm_adapters, folder)
+            outputs = self.model.fast_generate(
+                prompts, sampling_params=params, lora_request=request, use_tqdm=False
+            )
+        return [self._completion(list(output.outputs[0].token_ids), prefill) for output in outputs]
 
     def fingerprint(self) -> str:
         """A hash of the base model: its sizes, its embedding and its norms (never quantised).

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from r1nb.errors import UserError
@@ -31,11 +31,12 @@ class Proof:
 
 
 def prove(run, rows, trained: list, base: list) -> Proof:
-    """Answer `rows` greedily in a fresh process from the run's saved adapter, and compare.
+    """Answer `rows` greedily in a fresh process from the run's saved adapter, and compare tokens.
 
-    `trained` and `base` are the completions (texts) of the policy in memory on the same rows, made
-    in the same batches, with and without the adapter. Equality is exact on a CPU in fp32; on a GPU
-    the order of sums may differ between processes.
+    `trained` and `base` are what evaluation.evaluate gave for the policy in memory on the same rows,
+    with and without the adapter. Equality is exact on a CPU in fp32. The fresh process always
+    generates with transformers, beside whatever engine holds the GPU; there, sums run in another
+    order and some answers may differ.
     """
     with tempfile.TemporaryDirectory() as folder:
         task, result = Path(folder, "rows.json"), Path(folder, "answers.json")
@@ -46,11 +47,11 @@ def prove(run, rows, trained: list, base: list) -> Proof:
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise UserError(f"The adapter of {run.name} could not be loaded afresh: {reason}")
-        answers = json.loads(result.read_text())
+        answers = [tuple(ids) for ids in json.loads(result.read_text())]
     return Proof(
         n=len(answers),
-        same_as_trained=sum(a == b for a, b in zip(answers, trained, strict=True)),
-        differs_from_base=sum(a != b for a, b in zip(answers, base, strict=True)),
+        same_as_trained=sum(a == b.ids for a, b in zip(answers, trained, strict=True)),
+        differs_from_base=sum(a != b.ids for a, b in zip(answers, base, strict=True)),
     )
 
 
@@ -63,10 +64,11 @@ def main(folder: str, task: str, result: str) -> None:
 
     run = Run(folder)
     recipe = run.recipe()
+    recipe.model = replace(recipe.model, engine="transformers", fast_inference=False)
     policy = load_policy(recipe, say=lambda line: None)
     policy.load_adapter(run.adapter)
     rows = Dataset.from_list(json.loads(Path(task).read_text()))
-    answers = [graded.completion for graded in evaluate(policy, rows, recipe)]
+    answers = [graded.ids for graded in evaluate(policy, rows, recipe)]
     Path(result).write_text(json.dumps(answers))
 
 

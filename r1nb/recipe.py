@@ -4,6 +4,7 @@ Its keys are the names of TRL (`grpo`), PEFT (`lora`) and transformers or Unslot
 value that TRL or Unsloth would otherwise choose is set in it.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import os
@@ -15,74 +16,16 @@ import yaml
 
 from r1nb.errors import UserError
 from r1nb.paths import RECIPES, runs_folder
-
-
-@dataclasses.dataclass
-class ModelSettings:
-    """How the base model is loaded: arguments of FastLanguageModel.from_pretrained, and engine."""
-
-    model_name: str
-    engine: typing.Literal["transformers", "unsloth"]
-    max_seq_length: int  # tokens of prompt and completion
-    dtype: str | None = None  # None: by the machine
-    load_in_4bit: bool = False
-    fast_inference: bool = False  # Unsloth: generate with vLLM
-    max_lora_rank: int | None = None
-    gpu_memory_utilization: float | None = None
-    torch_threads: int | None = None  # a tiny model slows down on many cores
-
-
-@dataclasses.dataclass
-class LoraSettings:
-    """The adapter: arguments of peft.LoraConfig and FastLanguageModel.get_peft_model."""
-
-    r: int
-    lora_alpha: int
-    target_modules: str | list[str]
-    lora_dropout: float = 0.0
-    use_gradient_checkpointing: str | None = None  # Unsloth's own, "unsloth"
-
-
-@dataclasses.dataclass
-class DataSettings:
-    """The rows: a dataset by name or folder, and which of its splits serve what."""
-
-    dataset: str
-    train_split: str
-    test_splits: list[str]
-    max_prompt_length: int  # tokens; longer prompts are dropped, aloud
-    validation_split: str | None = None
-    validation_rows: int | None = None  # without such a split: the last rows of training
-
-
-@dataclasses.dataclass
-class EvaluationSettings:
-    """Greedy accuracy on problems that are not trained on."""
-
-    eval_every: int  # steps between looks at the validation slice
-    validation_problems: int
-    test_problems: int  # of each test split
-    eval_batch_size: int
-
-
-@dataclasses.dataclass
-class OutputSettings:
-    runs_dir: str = "runs"
-
-
-def sections() -> dict[str, type]:
-    """The recipe's sections and the classes whose fields are their keys."""
-    from trl import GRPOConfig, SFTConfig
-
-    return {
-        "model": ModelSettings,
-        "lora": LoraSettings,
-        "data": DataSettings,
-        "sft": SFTConfig,
-        "grpo": GRPOConfig,
-        "evaluation": EvaluationSettings,
-        "output": OutputSettings,
-    }
+from r1nb.settings import (
+    LOSSES,
+    RESERVED,
+    DataSettings,
+    EvaluationSettings,
+    LoraSettings,
+    ModelSettings,
+    OutputSettings,
+    sections,
+)
 
 
 @dataclasses.dataclass
@@ -128,7 +71,7 @@ class Recipe:
     def table(self) -> list[tuple[str, object, str]]:
         """(name, value, reason) of the GRPO values that decide a run."""
         values = {**self.grpo, **dataclasses.asdict(self.lora)}
-        return [(key, values[key], reason) for key, reason in self.why.items()]
+        return [(key, values[key], reason) for key, reason in self.why.items() if key in values]
 
 
 def recipe_names() -> list[str]:
@@ -148,12 +91,17 @@ def load_recipe(name: str = "tiny-cpu", **overrides) -> Recipe:
     """
     overrides = overrides | _from_environment()
     name = str(overrides.pop("recipe", name))
+    _import_unsloth_first(name)
     raw = _read(name)
     raw["rewards"] = overrides.pop("rewards", raw.get("rewards"))
     fields = {section: _hints(cls) for section, cls in sections().items()}
     for key, value in overrides.items():
         section, key = _section_of(key, fields)
         raw[section][key] = value
+    for section, key in (("data", "dataset"), ("model", "model_name")):
+        path = Path(str(raw[section].get(key, ""))).expanduser()
+        if raw[section].get(key) and path.is_dir():  # stays right in another working directory
+            raw[section][key] = str(path.resolve())
     recipe = build_recipe(raw | {"name": Path(name).stem})
     _check_writable(runs_folder(recipe.output.runs_dir))
     return recipe
@@ -197,16 +145,37 @@ def _read(name: str) -> dict:
     for key in raw:
         if key not in known:
             raise UserError(f"Recipe {name}: unknown section {key!r}{_hint(key, known)}")
-    return raw | {section: dict(raw.get(section) or {}) for section in sections()}
+    for section in sections():
+        if not isinstance(raw.setdefault(section, {}) or {}, dict):
+            raise UserError(f"Recipe {name}: section {section!r} must hold key: value lines.")
+        raw[section] = dict(raw[section] or {})
+    return raw
+
+
+def _import_unsloth_first(name: str) -> None:
+    """Unsloth patches trl and transformers only if it is imported before them."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    if path.is_file() and "engine: unsloth" in path.read_text():
+        import torch
+
+        if torch.cuda.is_available():
+            with contextlib.suppress(ImportError):  # load_policy says what is missing
+                import unsloth  # noqa: F401
 
 
 def _from_environment() -> dict:
     pairs = {}
-    for word in shlex.split(os.environ.get("R1NB_SET", "")):
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise UserError(f"R1NB_SET holds {word!r}; write key=value, as in max_steps=5.")
-        pairs[key] = yaml.safe_load(value)
+    text = os.environ.get("R1NB_SET", "")
+    try:
+        for word in shlex.split(text):
+            key, equals, value = word.partition("=")
+            if not equals:
+                raise UserError(f"R1NB_SET holds {word!r}; write key=value, as in max_steps=5.")
+            pairs[key] = yaml.safe_load(value)
+    except (ValueError, yaml.YAMLError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"R1NB_SET = {text!r} cannot be read: a quote or bracket is not closed.") from None
     return pairs
 
 
@@ -246,11 +215,23 @@ def _check(recipe: Recipe) -> None:
     from r1nb.rewards import REWARDS
 
     grpo, group = recipe.grpo, recipe.grpo.get("num_generations", 8)
+    for key in ("max_steps", "per_device_train_batch_size", "max_completion_length", "seed"):
+        if key not in grpo:
+            raise UserError(f"The recipe's section 'grpo' lacks {key}; see recipes/tiny-cpu.yaml.")
+    if ours := sorted(set(grpo) & RESERVED):
+        raise UserError(f"grpo.{ours[0]} is set by r1nb itself; take it out of the recipe.")
+    if not recipe.data.test_splits:
+        raise UserError("test_splits is empty: name at least one split to measure accuracy on.")
+    if (loss := grpo.get("loss_type", "dapo")) not in LOSSES:
+        raise UserError(f"loss_type = {loss!r}{_hint(loss, LOSSES)} TRL has {', '.join(LOSSES)}.")
     if group < 2:
         raise UserError(
             f"num_generations = {group}: a group needs at least 2 completions, since the advantage "
             "compares them."
         )
+    for key in ("max_steps", "max_completion_length", "per_device_train_batch_size"):
+        if grpo[key] < 1:
+            raise UserError(f"{key} = {grpo[key]}: must be at least 1.")
     batch = grpo["per_device_train_batch_size"] * grpo.get("gradient_accumulation_steps", 1)
     if batch % group:
         raise UserError(
@@ -265,9 +246,6 @@ def _check(recipe: Recipe) -> None:
             raise UserError(f"rewards.{name} = {weight}: a weight is a number of at least 0.")
     if not any(recipe.rewards.values()):
         raise UserError("rewards: give at least one reward a weight above 0.")
-    for key, least in (("max_steps", 1), ("max_completion_length", 1)):
-        if (value := grpo.get(key, least)) < least:
-            raise UserError(f"{key} = {value}: must be at least {least}.")
     for section in (recipe.evaluation, recipe.lora, recipe.data, recipe.model):
         for key, value in vars(section).items():
             if isinstance(value, int) and not isinstance(value, bool) and value < 1:
@@ -283,6 +261,11 @@ def _check(recipe: Recipe) -> None:
         raise UserError(
             f"train_split = {train!r} is a test split: never train on it. Set train_split='train'."
         )
+    if recipe.model.engine != "unsloth":  # whose settings only its own GPU machine can judge
+        try:
+            recipe.grpo_config("unused")
+        except (TypeError, ValueError) as error:
+            raise UserError(f"TRL refuses the recipe: {str(error).splitlines()[0]}") from None
 
 
 def _check_writable(folder: Path) -> None:

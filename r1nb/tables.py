@@ -9,6 +9,9 @@ from r1nb.rewards import REWARDS, short_name
 STAGES = {"before": "before", "prefilled": "before, prefilled", "after": "after"}
 
 
+NO_MATH = 'class="tex2jax_ignore mathjax_ignore"'  # two dollar signs are no formula
+
+
 def accuracy_table(run):
     """Rates with intervals and mean rewards, for each test split and stage so far."""
     columns, rows = {}, {}
@@ -41,20 +44,20 @@ def settings_table(recipe):
 def completion_table(run, steps: list[int], each: int):
     """Sampled completions of some steps with each reward, their total and their advantage.
 
-    Of the first group of a step the completions of lowest and highest advantage are shown, and
-    others between them, `each` in all.
+    Of the group whose rewards differ most, the completions of lowest and highest advantage are
+    shown, and others between them, `each` in all.
     """
     weights = run.weights()
     rows = []
     for step in steps:
         log = run.completions(step)
-        group = log[log["prompt"] == log["prompt"].iloc[0]].sort_values("advantage")
+        log["total"] = sum(log[name] * weight for name, weight in weights.items())
+        widest = log.groupby("prompt")["total"].std().idxmax()
+        group = log[log["prompt"] == widest].sort_values("advantage")
         picked = sorted({round(i * (len(group) - 1) / max(1, each - 1)) for i in range(each)})
         for _, line in group.iloc[picked].iterrows():
-            total = sum(line[name] * weight for name, weight in weights.items())
-            values = [f"{line[name]:.2f}" for name in weights]
-            rows.append([str(step), line["answer"], line["completion"], *values,
-                         f"{total:.2f}", f"{line['advantage']:+.2f}"])  # fmt: skip
+            values = [f"{line[name]:g}" for name in [*weights, "total"]]
+            rows.append([str(step), line["answer"], line["completion"], *values, f"{line['advantage']:+.2f}"])
     names = map(short_name, weights)
     return _styled(rows, ["step", "gold", "completion", *names, "total", "advantage"])
 
@@ -81,7 +84,7 @@ def _marked(text: str, gold: str | None) -> str:
     if gold is None:
         return text
     right = REWARDS["correctness_reward_func"].score(text, gold) > 0
-    return f"{'✅' if right else '❌'} {text}"
+    return f"{'✓' if right else '✗'} {text}"
 
 
 def _styled(rows: list[list[str]], columns: list):
@@ -93,7 +96,12 @@ def _styled(rows: list[list[str]], columns: list):
     properties = {"text-align": "left", "vertical-align": "top", "white-space": "normal"}
     headers = [{"selector": "th", "props": [("text-align", "left")]}]
     style = table.style.hide(axis="index").format(_escaped).format_index(_escaped, axis="columns")
-    return style.set_properties(**properties).set_table_styles(headers).set_uuid("r1nb")
+    return (
+        style.set_properties(**properties)
+        .set_table_styles(headers)
+        .set_uuid("r1nb")
+        .set_table_attributes(NO_MATH)
+    )
 
 
 def _escaped(text) -> str:

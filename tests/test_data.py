@@ -66,6 +66,21 @@ def test_a_broken_file_becomes_one_sentence(folder, lines, words):
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
+def test_odd_but_valid_files_are_read(tmp_path):
+    odd = GOOD | {"question": "2\u2028packs\x85of 3?"}
+    text = json.dumps(odd, ensure_ascii=False)
+    (tmp_path / "train.jsonl").write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\r\n")
+    assert load_rows(str(tmp_path), "train")[0]["question"] == odd["question"]
+    (tmp_path / "train.jsonl").write_bytes(text.encode("utf-16"))
+    with pytest.raises(UserError, match="line 1 is not JSON in UTF-8"):
+        load_rows(str(tmp_path), "train")
+
+
+def test_a_column_of_several_types_is_said(folder):
+    with pytest.raises(UserError, match="several types"):
+        load_rows(folder(GOOD | {"level": 1}, GOOD | {"level": "hard"}), "train")
+
+
 def test_a_missing_split_names_those_there_are(folder):
     with pytest.raises(UserError, match=r"dev\.jsonl is not in .*; splits there: train\."):
         load_rows(folder(GOOD), "dev")
@@ -112,11 +127,13 @@ def test_overlap_is_dropped_aloud(recipe, capsys):
 
 def test_long_prompts_are_dropped_aloud(recipe, capsys):
     train, *_ = load_splits(recipe())
-    kept = drop_long_prompts(train, WordTokenizer(), 8)
+    kept = drop_long_prompts(train, WordTokenizer(), recipe())
     assert "Dropped 1 of 9 training rows: prompt over 8 tokens" in capsys.readouterr().out
     assert len(kept) == 8
     with pytest.raises(UserError, match="shortest prompt has 4 tokens and max_prompt_length is 2"):
-        drop_long_prompts(train, WordTokenizer(), 2)
+        drop_long_prompts(train, WordTokenizer(), recipe(max_prompt_length=2))
+    with pytest.raises(UserError, match="8 training rows are too few: a step takes 16 problems"):
+        drop_long_prompts(train, WordTokenizer(), recipe(per_device_train_batch_size=128))
 
 
 def test_without_a_validation_split_the_end_of_training_is_held_out(recipe):

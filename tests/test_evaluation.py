@@ -21,15 +21,15 @@ from r1nb.prompts import format_answer
     ],
 )
 def test_grading(text, strict, lenient, layout):
-    graded = grade("What is 6*7?", "42", Completion(text, 9, False))
+    graded = grade("What is 6*7?", "42", Completion(text, (7,) * 9, False))
     assert (graded.strict, graded.lenient, graded.format) == (strict, lenient, layout)
 
 
 def test_a_summary_counts_and_averages():
     right, bare = format_answer("6*7=42", "42"), "42"
     graded = [
-        grade("?", "42", Completion(right, 20, False)),
-        grade("?", "42", Completion(bare, 2, True)),
+        grade("?", "42", Completion(right, (7,) * 20, False)),
+        grade("?", "42", Completion(bare, (7,) * 2, True)),
     ]
     summary = summarize(graded)
     assert (summary["strict"], summary["lenient"], summary["format"]) == (0.5, 1.0, 0.5)

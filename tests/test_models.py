@@ -68,7 +68,7 @@ def test_answers_do_not_depend_on_their_neighbours(policy, prompts):
 
 def test_generation_stops_at_its_limit_and_says_so(policy, prompts):
     (one,) = policy.generate(prompts[:1], 1)
-    assert (one.tokens, one.cut) == (1, True)
+    assert (len(one.ids), one.cut) == (1, True)
     prefilled = texts(policy, prompts, prefill="<reasoning>\n")
     assert all(text.startswith("<reasoning>\n") for text in prefilled)
 

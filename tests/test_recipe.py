@@ -73,6 +73,12 @@ def test_overrides_from_outside(monkeypatch):
         ({"max_steps": 0}, ["max_steps = 0", "at least 1"]),
         ({"eval_every": 0}, ["eval_every = 0", "at least 1"]),
         ({"r": 0}, ["r = 0", "at least 1"]),
+        ({"per_device_train_batch_size": 0}, ["per_device_train_batch_size = 0", "at least 1"]),
+        ({"loss_type": "dapoo"}, ["'dapoo'", "did you mean 'dapo'"]),
+        ({"dtype": "float23"}, ["'float23'", "float32"]),
+        ({"optim": "adamw_torhc"}, ["TRL refuses", "adamw_torhc"]),
+        ({"output_dir": "x"}, ["output_dir", "set by r1nb"]),
+        ({"test_splits": []}, ["test_splits is empty"]),
         ({"train_split": "test"}, ["'test'", "never train"]),
         ({"train_split": "test_unseen_kinds"}, ["never train"]),
         ({"max_completion_length": 1000}, ["1192", "320"]),
@@ -94,6 +100,7 @@ def test_a_mistake_becomes_one_sentence(overrides, words):
         ("just words", ["no sections"]),
         ("modell: {}", ["unknown section 'modell'", "did you mean 'model'"]),
         ("model: {model_name: x}", ["model", "engine"]),
+        ("model: tiny-policy", ["section 'model'", "key: value"]),
     ],
 )
 def test_a_broken_recipe_file_becomes_one_sentence(tmp_path, text, words):
@@ -102,6 +109,26 @@ def test_a_broken_recipe_file_becomes_one_sentence(tmp_path, text, words):
     with pytest.raises(UserError) as caught:
         load_recipe(str(path))
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["test_splits=[test", "runs_dir='x", "max_steps"])
+def test_a_slip_in_r1nb_set_becomes_one_sentence(monkeypatch, text):
+    monkeypatch.setenv("R1NB_SET", text)
+    with pytest.raises(UserError, match="R1NB_SET"):
+        load_recipe()
+
+
+def test_a_recipe_without_what_training_needs_is_refused():
+    raw = load_recipe().to_dict()
+    del raw["grpo"]["max_completion_length"]
+    with pytest.raises(UserError, match="lacks max_completion_length"):
+        build_recipe(raw)
+
+
+def test_local_folders_stay_right_elsewhere(monkeypatch, tmp_path):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe(dataset="mine").data.dataset == str(tmp_path / "mine")
 
 
 def test_rewards_are_checked(tmp_path):

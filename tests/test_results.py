@@ -36,6 +36,7 @@ def test_each_seed_keeps_the_claims(evaluation, seed):
     assert float(before["format"]) <= CLAIMS["format_before_at_most"]
     assert float(after["format"]) >= CLAIMS["format_after_at_least"]
     assert int(after["n"]) >= 200
+    assert int(after["train_seconds"]) <= CLAIMS["train_seconds_at_most"]
     rewards = [name for name in after if name.endswith("_reward_func")]
     assert len(rewards) == 5
     assert all(float(after[name]) > 0 for name in rewards)

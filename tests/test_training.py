@@ -58,8 +58,8 @@ def test_a_run_leaves_its_whole_story(parts):
     proof = prove(
         run,
         tests["test"],
-        trained=[g.completion for g in after["test"]],
-        base=[g.completion for g in before["test"]],
+        trained=after["test"],
+        base=before["test"],
     )
     assert proof.same_as_trained == proof.n == len(tests["test"])
 
@@ -86,7 +86,7 @@ class Scripted:
         self.texts, self.cut = texts, cut
 
     def generate(self, prompts, *args, **kwargs):
-        return [Completion(self.texts[i % len(self.texts)], 3, self.cut) for i in range(len(prompts))]
+        return [Completion(self.texts[i % len(self.texts)], (7,) * 3, self.cut) for i in range(len(prompts))]
 
 
 def test_the_check_before_training_names_what_is_wrong(parts):

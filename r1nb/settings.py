@@ -1,0 +1,75 @@
+"""The keys of a recipe: one class a section, beside TRL's GRPOConfig and SFTConfig."""
+
+import dataclasses
+import typing
+
+RESERVED = {"output_dir", "reward_weights", "log_completions", "num_completions_to_print", "disable_tqdm"}
+LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo")
+
+
+@dataclasses.dataclass
+class ModelSettings:
+    """How the base model is loaded: arguments of FastLanguageModel.from_pretrained, and engine."""
+
+    model_name: str
+    engine: typing.Literal["transformers", "unsloth"]
+    max_seq_length: int  # tokens of prompt and completion
+    dtype: typing.Literal["float32", "bfloat16", "float16"] | None = None  # None: by the machine
+    load_in_4bit: bool = False
+    fast_inference: bool = False  # Unsloth: generate with vLLM
+    max_lora_rank: int | None = None
+    gpu_memory_utilization: float | None = None
+    torch_threads: int | None = None  # a tiny model slows down on many cores
+
+
+@dataclasses.dataclass
+class LoraSettings:
+    """The adapter: arguments of peft.LoraConfig and FastLanguageModel.get_peft_model."""
+
+    r: int
+    lora_alpha: int
+    target_modules: str | list[str]
+    lora_dropout: float = 0.0
+    use_gradient_checkpointing: str | None = None  # Unsloth's own, "unsloth"
+
+
+@dataclasses.dataclass
+class DataSettings:
+    """The rows: a dataset by name or folder, and which of its splits serve what."""
+
+    dataset: str
+    train_split: str
+    test_splits: list[str]
+    max_prompt_length: int  # tokens; longer prompts are dropped, aloud
+    validation_split: str | None = None
+    validation_rows: int | None = None  # without such a split: the last rows of training
+
+
+@dataclasses.dataclass
+class EvaluationSettings:
+    """Greedy accuracy on problems that are not trained on."""
+
+    eval_every: int  # steps between looks at the validation slice
+    validation_problems: int
+    test_problems: int  # of each test split
+    eval_batch_size: int
+
+
+@dataclasses.dataclass
+class OutputSettings:
+    runs_dir: str = "runs"
+
+
+def sections() -> dict[str, type]:
+    """The recipe's sections and the classes whose fields are their keys."""
+    from trl import GRPOConfig, SFTConfig
+
+    return {
+        "model": ModelSettings,
+        "lora": LoraSettings,
+        "data": DataSettings,
+        "sft": SFTConfig,
+        "grpo": GRPOConfig,
+        "evaluation": EvaluationSettings,
+        "output": OutputSettings,
+    }
