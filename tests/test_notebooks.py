@@ -13,6 +13,7 @@ from nbclient import NotebookClient
 from refresh_notebooks import code_hash
 
 from r1nb.paths import NOTEBOOKS
+from r1nb.rewards import short_name
 from r1nb.runs import Run
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -91,7 +92,7 @@ def test_notebook_03_trains_and_says_where_everything_is(trained):
     for path in ("adapter", "curves.png", "03_train_grpo.ipynb"):
         assert (run.folder / path).exists()
         assert f"runs/tiny-cpu-001/{path}" in said
-    for word in ("strict", "lenient", "format", *run.weights()):
+    for word in ("strict", "lenient", "format", *map(short_name, run.weights())):
         assert word in said
     executed = (run.folder / "03_train_grpo.ipynb").read_text()
     assert "gave the trained policy's answer to 8 of 8 problems" in executed

@@ -67,7 +67,7 @@ def test_a_run_leaves_its_whole_story(parts):
 def test_an_sft_start_teaches_the_format(parts):
     recipe, policy, train, *_ = parts
     recipe.sft.update(
-        max_steps=12, learning_rate=5e-3, per_device_train_batch_size=8, use_cpu=True,
+        max_steps=24, learning_rate=5e-3, per_device_train_batch_size=8, use_cpu=True,
         gradient_checkpointing=False, save_strategy="no", seed=1, bf16=False,
     )  # fmt: skip
     rows = train.select(range(24))
