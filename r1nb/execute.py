@@ -119,9 +119,17 @@ def summary_tables(run: Run) -> list[Table]:
     tables = []
     for split, stages in run.evaluation().items():
         title = f"{split}: {stages['before']['n']} problems, greedy; rates with 95 % intervals"
-        table = Table("", title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-        for stage in STAGES.values():
-            table.add_column(stage, justify="right")
+        table = Table(
+            "",
+            title=title,
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            collapse_padding=True,
+            title_justify="left",
+            title_style="bold",
+        )
+        for stage in STAGES:
+            table.add_column(stage, justify="right", no_wrap=True)
         ordered = [stages[stage] for stage in STAGES]
         for rate in ("strict", "lenient", "format"):
             table.add_row(rate, *(rate_cell(summary, rate) for summary in ordered))

@@ -19,6 +19,7 @@ from r1nb.paths import RECIPES, runs_folder
 from r1nb.settings import (
     LOSSES,
     RESERVED,
+    SHIPPED,
     DataSettings,
     EvaluationSettings,
     LoraSettings,
@@ -99,9 +100,9 @@ def load_recipe(name: str = "tiny-cpu", **overrides) -> Recipe:
         section, key = _section_of(key, fields)
         raw[section][key] = value
     for section, key in (("data", "dataset"), ("model", "model_name")):
-        path = Path(str(raw[section].get(key, ""))).expanduser()
-        if raw[section].get(key) and path.is_dir():  # stays right in another working directory
-            raw[section][key] = str(path.resolve())
+        value = str(raw[section].get(key, ""))
+        if value not in ("", *SHIPPED) and (path := Path(value).expanduser()).is_dir():
+            raw[section][key] = str(path.resolve())  # stays right in another working directory
     recipe = build_recipe(raw | {"name": Path(name).stem})
     _check_writable(runs_folder(recipe.output.runs_dir))
     return recipe

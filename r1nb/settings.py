@@ -4,6 +4,7 @@ import dataclasses
 import typing
 
 RESERVED = {"output_dir", "reward_weights", "log_completions", "num_completions_to_print", "disable_tqdm"}
+SHIPPED = ("bundled", "tiny-policy", "smollm2-135m")  # names that are no folder of the user's
 LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo")
 
 
