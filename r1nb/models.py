@@ -30,6 +30,8 @@ def load_policy(recipe, say=print) -> Policy:
     dtype = settings.dtype or ("bfloat16" if torch.cuda.is_available() else "float32")
     shown = Path(settings.model_name).name if Path(path).is_dir() else settings.model_name
     say(f"AutoModelForCausalLM.from_pretrained({shown!r}, dtype={dtype!r})")
+    if torch.cuda.is_available() and not recipe.grpo.get("use_cpu"):
+        options["device_map"] = {"": 0}
     if settings.load_in_4bit:
         from transformers import BitsAndBytesConfig
 
@@ -44,8 +46,6 @@ def load_policy(recipe, say=print) -> Policy:
     if "gguf_file" in options:  # the weights are plain now; say so, or they cannot be saved
         model.hf_quantizer, model.is_quantized = None, False
         del model.config.quantization_config
-    if torch.cuda.is_available() and not recipe.grpo.get("use_cpu"):
-        model.to("cuda")
     ensure_chat_template(tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -73,11 +73,11 @@ def attach_lora(policy: Policy, recipe) -> None:
     policy.model = get_peft_model(policy.model, LoraConfig(task_type="CAUSAL_LM", **settings))
 
 
-def load_trained(folder: Path | str | None = None, recipe=None):
+def load_trained(folder: Path | str | None = None):
     """(policy, recipe, folder) from a run folder, an adapter folder or a merged model's folder.
 
-    None takes the newest finished run. Unless given, the recipe is the run's, and for a folder that
-    belongs to no run `tiny-cpu` with the folder's model.
+    None takes the newest finished run. The recipe is the run's, and for a folder that belongs to no
+    run `tiny-cpu` with the folder's model.
     """
     from r1nb.recipe import load_recipe
     from r1nb.runs import Run
@@ -96,12 +96,11 @@ def load_trained(folder: Path | str | None = None, recipe=None):
         raise UserError(
             f"{folder} holds neither an adapter nor a model (no adapter_config.json, no config.json)."
         )
-    if recipe is None:
-        in_run = (weights.parent / "recipe.yaml").is_file()
-        recipe = Run(weights.parent).recipe() if in_run else load_recipe()
-        if is_adapter and not in_run and (weights / CARD).is_file():
-            card = json.loads((weights / CARD).read_text())
-            recipe = replace(recipe, model=replace(recipe.model, **card["model"]))
+    in_run = (weights.parent / "recipe.yaml").is_file()
+    recipe = Run(weights.parent).recipe() if in_run else load_recipe()
+    if is_adapter and not in_run and (weights / CARD).is_file():
+        card = json.loads((weights / CARD).read_text())
+        recipe = replace(recipe, model=replace(recipe.model, **card["model"]))
     if not is_adapter:
         recipe = replace(recipe, model=replace(recipe.model, model_name=str(weights)))
     policy = load_policy(recipe)

@@ -132,8 +132,8 @@ def _read(name: str) -> dict:
     path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
     if not path.is_file():
         names = recipe_names()
-        hint = _hint(name, names) if path.parent == RECIPES else ": no such file"
-        raise UserError(f"Unknown recipe {name!r}{hint}. Recipes: {', '.join(names)}, or a .yaml file.")
+        hint = _hint(name, names) if path.parent == RECIPES else ": no such file."
+        raise UserError(f"Unknown recipe {name!r}{hint} Recipes: {', '.join(names)}, or a .yaml file.")
     try:
         raw = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
