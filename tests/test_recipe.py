@@ -48,12 +48,13 @@ def test_a_recipe_survives_its_own_yaml(tiny_recipe):
     assert dataclasses.asdict(again) == dataclasses.asdict(tiny_recipe)
 
 
-def test_overrides_from_outside(monkeypatch):
-    monkeypatch.setenv("R1NB_SET", "max_steps=5 learning_rate=5e-6 runs_dir='/tmp/r1nb runs'")
+def test_overrides_from_outside(monkeypatch, tmp_path):
+    folder = str(tmp_path / "my runs")
+    monkeypatch.setenv("R1NB_SET", f"max_steps=5 learning_rate=5e-6 runs_dir='{folder}'")
     recipe = load_recipe(max_steps=9)
     assert recipe.grpo["max_steps"] == 5
     assert recipe.grpo["learning_rate"] == 5e-6
-    assert recipe.output.runs_dir == "/tmp/r1nb runs"
+    assert recipe.output.runs_dir == folder
     monkeypatch.setenv("R1NB_SET", "recipe=smollm2-135m sft.max_steps=7")
     recipe = load_recipe("tiny-cpu")
     assert (recipe.name, recipe.sft["max_steps"]) == ("smollm2-135m", 7)
