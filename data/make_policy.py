@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 from make_problems import ITEMS, KINDS, OPERATORS, Problem, Step, draw
 
-from r1nb.prompts import SYSTEM_PROMPT, build_messages, format_prompt
+from r1nb.prompts import SYSTEM_PROMPT, build_messages, format_answer, format_prompt
 
 HERE = Path(__file__).parent
 PLAN = yaml.safe_load((HERE / "tiny-policy.yaml").read_text())
@@ -60,8 +60,7 @@ def write_answer(rng: random.Random, problem: Problem, phase: dict) -> str:
         answer += " " + (problem.unit or rng.choice(ITEMS))
     if rng.random() < corpus["one_line"]:
         return f"<reasoning> {' '.join(lines)} </reasoning> <answer> {answer} </answer>"
-    reasoning = "\n".join(lines)
-    return f"<reasoning>\n{reasoning}\n</reasoning>\n<answer>\n{answer}\n</answer>"
+    return format_answer("\n".join(lines), answer)
 
 
 def draw_corpus(seed: str, phase: dict, count: int):

@@ -14,10 +14,9 @@ from matplotlib.figure import Figure
 from r1nb.evaluation import count_checks
 from r1nb.plots import draw_held_out
 from r1nb.runs import Run
-from r1nb.tables import rate_cell
+from r1nb.tables import STAGES, rate_cell
 
 RESULTS = Path(__file__).parent / "results"
-STAGES = ("before", "prefilled", "after")
 
 
 def write_curves(runs: list[Run], path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from statistics import pstdev
 
-from r1nb.rewards import REWARDS
+from r1nb.rewards import REWARDS, best_total
 
 
 def check_groups(policy, rows, recipe, groups: int = 4) -> list[str]:
@@ -10,7 +10,7 @@ def check_groups(policy, rows, recipe, groups: int = 4) -> list[str]:
 
     Looks for rewards that never fire, groups without variance, and completions cut off.
     """
-    size, limit = recipe.grpo["num_generations"], recipe.grpo["max_completion_length"]
+    size, limit = recipe.group_size, recipe.grpo["max_completion_length"]
     rows = rows.select(range(min(groups, len(rows))))
     prompts = [prompt for prompt in rows["prompt"] for _ in range(size)]
     answers = [answer for answer in rows["answer"] for _ in range(size)]
@@ -27,7 +27,7 @@ def check_groups(policy, rows, recipe, groups: int = 4) -> list[str]:
     if not any(spread):
         found.append(
             f"In each of {len(spread)} groups all {size} completions earn the same ({totals[0]:g} of "
-            f"{sum(REWARDS[k].high * w for k, w in recipe.rewards.items()):g} in the first): GRPO has "
+            f"{best_total(recipe.rewards):g} in the first): GRPO has "
             "nothing to choose from. Give the policy a short SFT start (the recipe's sft section), "
             "or problems that it solves now and then."
         )

@@ -137,9 +137,7 @@ def drop_long_prompts(rows, tokenizer, recipe):
             f"No training row is left: the shortest prompt has {min(lengths)} tokens and "
             f"max_prompt_length is {limit}; raise it."
         )
-    grpo = recipe.grpo
-    batch = grpo["per_device_train_batch_size"] * grpo.get("gradient_accumulation_steps", 1)
-    needed = batch // grpo.get("num_generations", 8)
+    needed = recipe.batch_size // recipe.group_size
     if len(kept) < needed:
         raise UserError(
             f"{len(kept)} training rows are too few: a step takes {needed} problems; give more rows or "

@@ -42,7 +42,7 @@ def grade(question: str, answer: str, completion) -> Graded:
     )
 
 
-def evaluate(policy, rows, recipe, adapter: bool = True, prefill: str = "") -> list[Graded]:
+def evaluate(policy, rows, recipe, prefill: str = "") -> list[Graded]:
     """Greedy answers of a policy to every row, graded; in batches of eval_batch_size."""
     size = recipe.evaluation.eval_batch_size
     graded = []
@@ -51,7 +51,6 @@ def evaluate(policy, rows, recipe, adapter: bool = True, prefill: str = "") -> l
         completions = policy.generate(
             batch["prompt"],
             max_new_tokens=recipe.grpo["max_completion_length"],
-            adapter=adapter,
             prefill=prefill,
         )
         graded += map(grade, batch["question"], batch["answer"], completions)
@@ -86,10 +85,10 @@ def wilson(hits: int, n: int) -> list[float]:
     return [float(interval.low), float(interval.high)]
 
 
-def evaluate_splits(policy, tests: dict, recipe, adapter: bool = True, prefill: bool = False) -> dict:
+def evaluate_splits(policy, tests: dict, recipe, prefill: bool = False) -> dict:
     """{split: graded} over the test splits; `prefill` opens each reply with <reasoning>."""
     opening = PREFILL if prefill else ""
-    return {name: evaluate(policy, rows, recipe, adapter, opening) for name, rows in tests.items()}
+    return {name: evaluate(policy, rows, recipe, opening) for name, rows in tests.items()}
 
 
 CHECK = re.compile(

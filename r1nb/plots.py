@@ -6,12 +6,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from r1nb.evaluation import count_checks
-from r1nb.rewards import REWARDS, short_name
+from r1nb.rewards import REWARDS, best_total, short_name
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
-BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, BLACK = (
-    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000",
-)  # fmt: skip
+BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
 RATES = {"strict": (BLUE, "-", "o"), "lenient": (ORANGE, "--", "s"), "format": (GREEN, ":", "^")}
 REWARD_STYLES = [
     (BLUE, "-"),
@@ -44,7 +42,7 @@ def _draw_total(axes, run) -> None:
     high = [r + s for r, s in zip(reward, spread, strict=True)]
     axes.fill_between(steps, low, high, color=BLUE, alpha=0.15, linewidth=0, label="± deviation")
     axes.plot(steps, reward, color=BLUE, label="mean of the batch")
-    best = sum(REWARDS[n].high * w for n, w in run.weights().items())
+    best = best_total(run.weights())
     axes.axhline(best, color="grey", linewidth=0.8, linestyle="--")
     axes.text(0, best, " best possible", va="bottom", fontsize=8, color="dimgrey")
     axes.set_ylim(min([0, *low]), best * 1.12)

@@ -1,6 +1,6 @@
 """Proof that a saved adapter is what was trained: load it in a fresh process and compare answers.
 
-python -m r1nb.proof RUN_FOLDER prompts.json     # what the fresh process runs
+python -m r1nb.proof RUN_FOLDER ROWS.json ANSWERS.json     # what the fresh process runs
 """
 
 import json

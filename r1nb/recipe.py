@@ -45,6 +45,16 @@ class Recipe:
     rewards: dict[str, float]
     why: dict[str, str]  # a reason for each GRPO value worth one
 
+    @property
+    def group_size(self) -> int:
+        """Completions a problem."""
+        return self.grpo.get("num_generations", 8)
+
+    @property
+    def batch_size(self) -> int:
+        """Completions an optimizer step, in one process."""
+        return self.grpo["per_device_train_batch_size"] * self.grpo.get("gradient_accumulation_steps", 1)
+
     def reward_funcs(self) -> list:
         """TRL reward functions, the first of which logs gold and length of each completion."""
         from r1nb.rewards import REWARDS, log_facts
@@ -92,7 +102,6 @@ def load_recipe(name: str = "tiny-cpu", **overrides) -> Recipe:
     """
     overrides = overrides | _from_environment()
     name = str(overrides.pop("recipe", name))
-    _import_unsloth_first(name)
     raw = _read(name)
     raw["rewards"] = overrides.pop("rewards", raw.get("rewards"))
     fields = {section: _hints(cls) for section, cls in sections().items()}
@@ -110,6 +119,7 @@ def load_recipe(name: str = "tiny-cpu", **overrides) -> Recipe:
 
 def build_recipe(raw: dict) -> Recipe:
     """A recipe from what YAML holds, every key and value checked."""
+    _import_unsloth_first(raw)
     checked = {}
     for section, cls in sections().items():
         hints = _hints(cls)
@@ -140,9 +150,10 @@ def _read(name: str) -> dict:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
         raise UserError(f"Recipe {path} is not valid YAML{where}.") from None
-    known = {"about", "rewards", "why", "name", *sections()}
     if not isinstance(raw, dict):
         raise UserError(f"Recipe {path} holds no sections; see recipes/tiny-cpu.yaml.")
+    _import_unsloth_first(raw)
+    known = {"about", "rewards", "why", "name", *sections()}
     for key in raw:
         if key not in known:
             raise UserError(f"Recipe {name}: unknown section {key!r}{_hint(key, known)}")
@@ -153,10 +164,10 @@ def _read(name: str) -> dict:
     return raw
 
 
-def _import_unsloth_first(name: str) -> None:
-    """Unsloth patches trl and transformers only if it is imported before them."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
-    if path.is_file() and "engine: unsloth" in path.read_text():
+def _import_unsloth_first(raw: dict) -> None:
+    """Unsloth patches trl and transformers only if it is imported before them, as sections() does."""
+    model = raw.get("model")
+    if isinstance(model, dict) and model.get("engine") == "unsloth":
         import torch
 
         if torch.cuda.is_available():
@@ -165,18 +176,15 @@ def _import_unsloth_first(name: str) -> None:
 
 
 def _from_environment() -> dict:
-    pairs = {}
     text = os.environ.get("R1NB_SET", "")
     try:
-        for word in shlex.split(text):
-            key, equals, value = word.partition("=")
-            if not equals:
-                raise UserError(f"R1NB_SET holds {word!r}; write key=value, as in max_steps=5.")
-            pairs[key] = yaml.safe_load(value)
-    except (ValueError, yaml.YAMLError) as error:
-        if isinstance(error, UserError):
-            raise
+        words = [word.partition("=") for word in shlex.split(text)]
+        pairs = {key: yaml.safe_load(value) for key, _, value in words}
+    except (ValueError, yaml.YAMLError):
         raise UserError(f"R1NB_SET = {text!r} cannot be read: a quote or bracket is not closed.") from None
+    for key, equals, _ in words:
+        if not equals:
+            raise UserError(f"R1NB_SET holds {key!r}; write key=value, as in max_steps=5.")
     return pairs
 
 
@@ -215,7 +223,7 @@ def _typed(key: str, value, hint):
 def _check(recipe: Recipe) -> None:
     from r1nb.rewards import REWARDS
 
-    grpo, group = recipe.grpo, recipe.grpo.get("num_generations", 8)
+    grpo, group = recipe.grpo, recipe.group_size
     for key in ("max_steps", "per_device_train_batch_size", "max_completion_length", "seed"):
         if key not in grpo:
             raise UserError(f"The recipe's section 'grpo' lacks {key}; see recipes/tiny-cpu.yaml.")
@@ -233,8 +241,7 @@ def _check(recipe: Recipe) -> None:
     for key in ("max_steps", "max_completion_length", "per_device_train_batch_size"):
         if grpo[key] < 1:
             raise UserError(f"{key} = {grpo[key]}: must be at least 1.")
-    batch = grpo["per_device_train_batch_size"] * grpo.get("gradient_accumulation_steps", 1)
-    if batch % group:
+    if (batch := recipe.batch_size) % group:
         raise UserError(
             f"num_generations = {group} does not divide the batch of {batch} completions "
             "(per_device_train_batch_size x gradient_accumulation_steps); make the batch "

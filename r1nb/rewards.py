@@ -23,6 +23,11 @@ def short_name(name: str) -> str:
     return name.removesuffix("_func").removesuffix("_reward")
 
 
+def best_total(weights: dict[str, float]) -> float:
+    """What an ideal completion earns in all, under a recipe's weights."""
+    return sum(REWARDS[name].high * weight for name, weight in weights.items())
+
+
 def reward(high: float, low: float = 0.0):
     """Turn `score(text, answer) -> float` into a TRL reward function and list it in REWARDS.
 

@@ -46,10 +46,10 @@ class Run:
         return cls(folder)
 
     @classmethod
-    def latest(cls, runs_dir: str = "runs", finished: bool = True) -> "Run | None":
-        """The newest run, by default of those that saved an adapter; None if there is none."""
+    def latest(cls, runs_dir: str) -> "Run | None":
+        """The newest run that saved an adapter; None if there is none."""
         found = sorted(runs_folder(runs_dir).glob("*/recipe.yaml"), key=lambda path: path.stat().st_mtime)
-        found = [p.parent for p in found if not finished or (p.parent / "adapter").is_dir()]
+        found = [path.parent for path in found if (path.parent / "adapter").is_dir()]
         return cls(found[-1]) if found else None
 
     @property

@@ -14,15 +14,14 @@ NO_MATH = 'class="tex2jax_ignore mathjax_ignore"'  # two dollar signs are no for
 
 def accuracy_table(run):
     """Rates with intervals and mean rewards, for each test split and stage so far."""
-    columns, rows = {}, {}
+    columns, rows, weights = {}, {}, run.weights()
     for split, stages in run.evaluation().items():
         for stage in (s for s in STAGES if s in stages):
             summary = stages[stage]
             cells = {rate: rate_cell(summary, rate) for rate in ("strict", "lenient", "format")}
             cells["cut off"] = f"{summary['cut']:.1%}"
             cells["tokens, mean"] = f"{summary['tokens']:.0f}"
-            rewards = run.weights()
-            cells |= {short_name(name): f"{summary['rewards'][name]:.3f}" for name in rewards}
+            cells |= {short_name(name): f"{summary['rewards'][name]:.3f}" for name in weights}
             column = f"{split} ({summary['n']})", STAGES[stage]
             columns[column] = None
             for name, cell in cells.items():
