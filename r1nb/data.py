@@ -1,4 +1,4 @@
-"""Datasets: a name or a folder, and a split, to rows {prompt, answer, question, solution}."""
+"""Datasets: a name, file or folder, and a split, to rows {prompt, answer, question, solution}."""
 
 import json
 import re
@@ -7,38 +7,129 @@ from pathlib import Path
 from r1nb.errors import UserError
 from r1nb.paths import DATA
 from r1nb.prompts import build_messages, format_answer
+from r1nb.sources import SOURCES, Source, own_source, source_of
 
-GSM8K = "openai/gsm8k"
-MARKS = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator marks, <<48/2=24>>
+GYM = "reasoning-gym:"
+SUFFIXES = (".jsonl", ".csv", ".parquet")
+SPLIT = re.compile(r"(\w+)(\[.*\])?")  # train, or train[-300:]
 
 
-def load_rows(dataset: str, split: str):
+def load_rows(dataset: str, split: str, question=None, answer=None, layout: str = "reasoning"):
     """Rows of a split as a datasets.Dataset: prompt (chat messages), answer (the gold), question,
-    solution (the steps), and whatever other columns there are.
+    solution (the steps, or ""), and whatever other columns a reward may need.
 
-    `dataset` is "bundled", "openai/gsm8k" (needs network once) or a folder of `<split>.jsonl` files
-    in GSM8K's form. Raises UserError for a missing, empty or malformed file, naming the line.
+    `dataset` is "bundled", a name of SOURCES (or with a subset, "openai/gsm8k:socratic"),
+    "reasoning-gym:<task>+<task>", a file or folder of .jsonl, .csv or .parquet, or any name of the
+    Hub. Of data that is not in SOURCES' shape, `question` and `answer` name the columns. A split may
+    be a slice: "train[-300:]". Rows without a gold are dropped, aloud. Raises UserError for what
+    cannot be read, naming the line or the columns found.
     """
+    return _load(dataset, split, question, answer, layout)[0]
+
+
+def _load(dataset: str, split: str, question, answer, layout) -> tuple:
+    """(rows, their Source, None for a reasoning-gym task)."""
+    import datasets
+
+    if not (match := SPLIT.fullmatch(split)):
+        raise UserError(f"split = {split!r}: write a name, or a slice of one, as in 'train[-300:]'.")
+    if dataset.startswith(GYM):
+        return _slice(_gym_rows(dataset, match[1], layout), split), None
+    name, _, subset = dataset.partition(":")
+    path = DATA / "problems" if dataset == "bundled" else Path(dataset).expanduser()
+    if path.exists():
+        raw, where = _read_local(path, match[1])
+    elif re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith(".") and path.suffix not in SUFFIXES:
+        known = SOURCES.get(dataset) or SOURCES.get(name)
+        raw, where = _from_hub(name, subset or (known and known.subset), match[1]), name
+    else:
+        raise UserError(
+            f"Unknown dataset {dataset!r}: use 'bundled', {', '.join(SOURCES)}, {GYM}<task>, another "
+            "name of the Hub, or a file or folder of .jsonl, .csv or .parquet."
+        )
+    columns = raw.column_names
+    if bool(question) != bool(answer):
+        raise UserError("Name both columns: question_column and answer_column.")
+    source = own_source(question, answer) if question else SOURCES.get(dataset) or source_of(columns)
+    if source is None or not set(source.columns) <= set(columns):
+        wanted = " and ".join(source.columns) if source else "columns of a known dataset"
+        hint = "" if question else "; say which hold them with question_column and answer_column"
+        raise UserError(f"{where} has no {wanted}; it has the columns {', '.join(columns)}{hint}.")
+    if path.exists():  # a file of yours keeps its other columns
+        others = [column for column in columns if column not in source.columns]
+        made = [{c: row[c] for c in others} | _row(source, row, layout) for row in raw]
+        rows = datasets.Dataset.from_list(made)
+    else:  # the Hub's other columns are long texts that nobody asks for here
+        rows = raw.map(lambda row: _row(source, row, layout), remove_columns=columns)
+    kept = rows.select([i for i, gold in enumerate(rows["answer"]) if gold != ""])
+    if len(kept) < len(rows):
+        print(f"Dropped {len(rows) - len(kept)} of {len(rows)} rows of {split}: no gold, or marked invalid.")
+    if not len(kept):
+        shown = str(raw[0])[:150]
+        raise UserError(f"No row of {where} has a gold; it belongs in {source.gold}. A row: {shown}")
+    return _slice(kept, split), source
+
+
+def _row(source: Source, row: dict, layout: str) -> dict:
+    try:
+        read = source.read(row)
+    except (
+        AttributeError,
+        IndexError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ):  # a cell that is empty, or of another type
+        read = dict.fromkeys(("question", "answer", "solution"), "")
+        read |= {column: None for column in ("nums", "target") if column in source.columns}
+    return read | {"prompt": build_messages(read["question"], layout)}
+
+
+def _slice(rows, split: str):
+    """The rows that a split's slice asks for; all without one."""
+    from datasets import ReadInstruction
+
+    base = SPLIT.fullmatch(split)[1]
+    try:
+        (part,) = ReadInstruction.from_spec(split).to_absolute({base: len(rows)})
+    except (ValueError, AssertionError) as error:
+        raise UserError(f"split = {split!r}: {str(error).splitlines()[0]}") from None
+    return rows.select(range(part.from_ or 0, len(rows) if part.to is None else part.to))
+
+
+def _read_local(path: Path, split: str) -> tuple:
+    """(raw rows, what to call them) of a file, or of the file <split>.<suffix> in a folder."""
     from datasets import Dataset
 
-    if dataset == GSM8K:
-        return _from_hub(split).map(_row)
-    folder = DATA / "problems" if dataset == "bundled" else Path(dataset).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"Unknown dataset {dataset!r}: use 'bundled', '{GSM8K}' or a folder of .jsonl files.")
-    rows = read_jsonl(folder / f"{split}.jsonl", ("question", "answer"))
-    rows = [row | _row(row, f"{split}.jsonl, line {n}") for n, row in rows]
+    if path.is_dir():
+        files = {file.stem: file for file in sorted(path.iterdir()) if file.suffix in SUFFIXES}
+        if split not in files:
+            raise UserError(f"{split}.jsonl is not in {path}; splits there: {', '.join(files) or 'none'}.")
+        path = files[split]
+    elif split != "train":
+        raise UserError(
+            f"{path.name} is one file, whose only split is 'train': take a slice of it, as in "
+            f"'train[-100:]', instead of {split!r}."
+        )
     try:
-        return Dataset.from_list(rows)
-    except ValueError as error:  # pyarrow's ArrowInvalid is one
-        raise UserError(f"{split}.jsonl: a column holds values of several types ({error}).") from None
+        if path.suffix == ".jsonl":
+            return Dataset.from_list(read_jsonl(path)), path.name
+        if path.suffix == ".parquet":
+            return Dataset.from_parquet(str(path), cache_dir=None), path.name
+        if path.suffix == ".csv":
+            import pandas
+
+            # As text, so that 007 and 1,080 stay what they are.
+            return Dataset.from_pandas(pandas.read_csv(path, dtype=str, keep_default_na=False)), path.name
+    except UserError:
+        raise
+    except ValueError as error:  # pyarrow's and pandas' own are ValueErrors
+        raise UserError(f"{path.name} cannot be read: {str(error).splitlines()[0]}.") from None
+    raise UserError(f"{path.name}: use a file that ends in {', '.join(SUFFIXES)}.")
 
 
-def read_jsonl(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict]]:
-    """(line number, object) of each line; every object has the columns, as strings."""
-    if not path.is_file():
-        found = ", ".join(sorted(p.stem for p in path.parent.glob("*.jsonl"))) or "none"
-        raise UserError(f"{path.name} is not in {path.parent}; splits there: {found}.")
+def read_jsonl(path: Path) -> list[dict]:
+    """The objects of a file, one a line."""
     rows = []
     for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         if not line.strip():
@@ -48,75 +139,125 @@ def read_jsonl(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict]]:
         except ValueError:  # not JSON, or not UTF-8
             shown = line[:40].decode("utf-8", "replace")
             raise UserError(f"{path.name}, line {number} is not JSON in UTF-8: {shown!r}.") from None
-        if not isinstance(row, dict) or any(not isinstance(row.get(c), str) for c in columns):
-            found = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+        if not isinstance(row, dict):
+            raise UserError(f"{path.name}, line {number} is no JSON object but a {type(row).__name__}.")
+        if rows and (missing := rows[0].keys() - row.keys()):
             raise UserError(
-                f"{path.name}, line {number} lacks a text in {' or '.join(columns)}; found: {found}."
+                f"{path.name}, line {number} lacks {', '.join(sorted(missing))}; it has {', '.join(row)}."
             )
-        rows.append((number, row))
+        rows.append(row)
     if not rows:
         raise UserError(f"{path.name} is empty: it needs one JSON object a line.")
     return rows
 
 
-def _from_hub(split: str):
+def _from_hub(name: str, subset: str | None, split: str):
     import datasets
 
     try:
-        return datasets.load_dataset(GSM8K, "main", split=split)
+        return datasets.load_dataset(name, subset, split=split)
     except ValueError as error:
-        raise UserError(f"{GSM8K} has no split {split!r}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{name} has no such split or subset: {str(error).splitlines()[0]}") from None
     except OSError:  # ConnectionError is one
         raise UserError(
-            f"{GSM8K} cannot be fetched from the Hub: without network, set dataset to a folder that "
-            "holds its train.jsonl and test.jsonl."
+            f"{name} cannot be fetched from the Hub: without network, set dataset to a file or folder "
+            "that holds its rows."
         ) from None
 
 
-def _row(row: dict, where: str = "a row") -> dict:
-    solution, marker, gold = row["answer"].rpartition("####")
-    if not marker or not gold.strip():
-        raise UserError(f"{where}: the answer has no '#### <number>' at its end.")
-    return {
-        "prompt": build_messages(row["question"]),
-        "answer": gold.strip(),
-        "solution": MARKS.sub("", solution).strip(),
-    }
+def _gym_rows(dataset: str, split: str, layout: str):
+    """Problems of reasoning-gym's tasks, in turn: 1,000 to train on, 200 of any other split."""
+    from datasets import Dataset
+
+    from r1nb.rewards.gym import PROBLEMS, gym_problem, gym_tasks
+
+    if split not in PROBLEMS:
+        raise UserError(f"reasoning-gym has the splits {', '.join(PROBLEMS)}, not {split!r}.")
+    tasks, known = dataset.removeprefix(GYM).split("+"), gym_tasks()
+    if unknown := [task for task in tasks if task not in known]:
+        raise UserError(f"reasoning-gym has no task {unknown[0]!r}; it has {', '.join(known)}.")
+    start = sum(list(PROBLEMS.values())[: list(PROBLEMS).index(split)])
+    rows = []
+    for i in range(1_000 if split == "train" else 200):
+        problem = f"{tasks[i % len(tasks)]}:{start + i}"
+        question, answer = gym_problem(problem)
+        row = {"question": question, "answer": answer, "solution": "", "problem": problem}
+        rows.append(row | {"prompt": build_messages(question, layout)})
+    return Dataset.from_list(rows)
 
 
-def solution_as_xml(row: dict) -> str:
+def solution_as_xml(row: dict, layout: str = "reasoning") -> str:
     """A row's own solution as the completion that the system prompt asks for."""
-    return format_answer(row["solution"], row["answer"])
+    return format_answer(row["solution"], row["answer"], layout)
+
+
+def load_split(recipe, split: str):
+    """The rows of one split of a recipe's dataset."""
+    return _load_split(recipe, split)[0]
+
+
+def _load_split(recipe, split: str) -> tuple:
+    data = recipe.data
+    return _load(data.dataset, split, data.question_column, data.answer_column, data.layout)
 
 
 def load_splits(recipe) -> tuple:
     """(training rows, validation rows, {test split: rows}) of a recipe.
 
-    Training rows whose question stands in validation or test are dropped, aloud.
+    Training rows whose question stands in validation or test, or twice, are dropped, aloud. Raises
+    UserError for a benchmark, and for rewards that cannot judge the dataset's answers.
     """
     data, sizes = recipe.data, recipe.evaluation
-    train = load_rows(data.dataset, data.train_split)
+    train, source = _load_split(recipe, data.train_split)
+    _check_source(recipe, source)
+    tests = {name: load_split(recipe, name) for name in data.test_splits}
+    sealed = _normalized(*tests.values())
     if data.validation_split:
-        validation = load_rows(data.dataset, data.validation_split)
-    else:
+        validation = load_split(recipe, data.validation_split)
+    else:  # the last rows of training, but none that stands in a test split
+        apart = train.select(_apart(train, sealed))
         count = data.validation_rows or sizes.validation_problems
-        if count >= len(train):
-            raise UserError(f"validation_rows = {count}, but {data.train_split} has only {len(train)} rows.")
-        split = len(train) - count
-        train, validation = train.select(range(split)), train.select(range(split, len(train)))
-    tests = {name: load_rows(data.dataset, name) for name in data.test_splits}
-    sealed = {normalize(q) for rows in (validation, *tests.values()) for q in rows["question"]}
-    kept = [i for i, question in enumerate(train["question"]) if normalize(question) not in sealed]
-    if dropped := len(train) - len(kept):
+        if count >= len(apart):
+            raise UserError(f"validation_rows = {count}, but {data.train_split} has only {len(apart)} rows.")
+        validation = apart.select(range(len(apart) - count, len(apart)))
+    kept = _apart(train, sealed | _normalized(validation))
+    if dropped := len(train) - len(kept) - (0 if data.validation_split else len(validation)):
         print(f"Dropped {dropped} training rows whose question stands in validation or test.")
-    if not kept:
+    questions = train["question"]
+    first = {normalize(questions[i]): i for i in reversed(kept)}  # of equal questions, the first
+    if dropped := len(kept) - len(first):
+        print(f"Dropped {dropped} training rows whose question stands there twice.")
+    if not first:
         raise UserError(f"No row of {data.train_split} is left to train on: all stand in validation or test.")
 
     def some(rows, count):
         return rows.select(range(min(count, len(rows))))
 
     tests = {name: some(rows, sizes.test_problems) for name, rows in tests.items()}
-    return train.select(kept), some(validation, sizes.validation_problems), tests
+    return train.select(sorted(first.values())), some(validation, sizes.validation_problems), tests
+
+
+def _normalized(*several) -> set[str]:
+    return {normalize(question) for rows in several for question in rows["question"]}
+
+
+def _apart(rows, sealed: set[str]) -> list[int]:
+    """Which rows ask none of the sealed questions."""
+    return [i for i, question in enumerate(rows["question"]) if normalize(question) not in sealed]
+
+
+def _check_source(recipe, source: Source | None) -> None:
+    from r1nb.rewards import REWARDS
+
+    if source and source.benchmark:
+        raise UserError(f"{source.name} is a benchmark: evaluate on it, never train. Choose another dataset.")
+    suited = source.rewards if source else ("gym_reward_func",)
+    judging = [name for name in recipe.rewards if REWARDS[name].judges == "answer"]
+    if wrong := [name for name in judging if suited and name not in suited]:
+        raise UserError(
+            f"{wrong[0]} cannot judge the answers of {recipe.data.dataset}; use {' or '.join(suited)}, as "
+            f'in rewards={{"{suited[0]}": 1.0}}.'
+        )
 
 
 def drop_long_prompts(rows, tokenizer, recipe):

@@ -1,16 +1,15 @@
 """Accuracy on problems that were not trained on, with an interval.
 
-Strict: the answer block is right, by the same function that pays the correctness reward.
-Lenient: the last number anywhere is right. Format: the strict format reward fires.
+Strict: the answer block is right, by the reward of the recipe that judges answers. Lenient: the last
+number anywhere is right, or the last line. Format: the reward that judges the format fires.
 """
 
 import re
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 
-from r1nb.answers import last_number, same_answer
-from r1nb.prompts import PREFILL
-from r1nb.rewards import REWARDS, correctness_reward_func, strict_format_reward_func
+from r1nb.answers import last_number
+from r1nb.prompts import LAYOUTS, format_answer
 
 
 @dataclass(frozen=True)
@@ -25,35 +24,53 @@ class Graded:
     strict: bool
     lenient: bool
     format: bool
+    rewards: dict[str, float | None]
 
 
-def grade(question: str, answer: str, completion) -> Graded:
-    """Grade a policy.Completion against the gold answer."""
-    text = completion.text
-    return Graded(
-        question=question,
-        answer=answer,
-        completion=text,
-        ids=completion.ids,
-        cut=completion.cut,
-        strict=correctness_reward_func.score(text, answer) > 0,
-        lenient=same_answer(last_number(text) or "", answer),
-        format=strict_format_reward_func.score(text, answer) > 0,
-    )
+def grade(rows: dict[str, list], completions: list, recipe) -> list[Graded]:
+    """Grade a policy.Completion for each row; `rows` is a batch of a Dataset, lists by column."""
+    texts = [completion.text for completion in completions]
+    columns = rows | {"completion_ids": [list(completion.ids) for completion in completions]}
+    answers, layouts = recipe.judge_of("answer"), recipe.judge_of("format")
+    names = {*recipe.rewards, answers.__name__, layouts.__name__}
+    scores = {name: recipe.scorer(name)(texts, **columns) for name in names}
+    attempts = [scores[answers.__name__]]
+    if answers.threads == 1:  # a judge that has to be asked has read the whole reply
+        for find in (last_number, _last_line):
+            ends = [format_answer("-", find(text) or "", recipe.data.layout) for text in texts]
+            attempts.append(answers(ends, **columns))
+    graded = []
+    for i, completion in enumerate(completions):
+        strict, *lenient = [(attempt[i] or 0.0) >= answers.high for attempt in attempts]
+        graded.append(
+            Graded(
+                question=rows["question"][i],
+                answer=rows["answer"][i],
+                completion=completion.text,
+                ids=completion.ids,
+                cut=completion.cut,
+                strict=strict,
+                lenient=strict or any(lenient),
+                format=(scores[layouts.__name__][i] or 0.0) > 0,
+                rewards={name: scores[name][i] for name in recipe.rewards},
+            )
+        )
+    return graded
+
+
+def _last_line(text: str) -> str:
+    """The last line of a text, without tags."""
+    return re.sub(r"</?\w+>", "", text).strip().rpartition("\n")[2]
 
 
 def evaluate(policy, rows, recipe, prefill: str = "") -> list[Graded]:
     """Greedy answers of a policy to every row, graded; in batches of eval_batch_size."""
-    size = recipe.evaluation.eval_batch_size
+    size, limit = recipe.evaluation.eval_batch_size, recipe.grpo["max_completion_length"]
     graded = []
     for start in range(0, len(rows), size):
         batch = rows[start : start + size]
-        completions = policy.generate(
-            batch["prompt"],
-            max_new_tokens=recipe.grpo["max_completion_length"],
-            prefill=prefill,
-        )
-        graded += map(grade, batch["question"], batch["answer"], completions)
+        completions = policy.generate(batch["prompt"], max_new_tokens=limit, prefill=prefill)
+        graded += grade(batch, completions, recipe)
     return graded
 
 
@@ -71,9 +88,10 @@ def summarize(graded: list[Graded]) -> dict:
         summary[f"{rate}_interval"] = wilson(hits, n)
     summary["cut"] = sum(g.cut for g in graded) / n
     summary["tokens"] = sum(len(g.ids) for g in graded) / n
-    summary["rewards"] = {
-        name: sum(func.score(g.completion, g.answer) for g in graded) / n for name, func in REWARDS.items()
-    }
+    summary["rewards"] = {}
+    for name in graded[0].rewards if graded else ():
+        counted = [g.rewards[name] for g in graded if g.rewards[name] is not None]
+        summary["rewards"][name] = sum(counted) / len(counted) if counted else None
     return summary
 
 
@@ -87,7 +105,7 @@ def wilson(hits: int, n: int) -> list[float]:
 
 def evaluate_splits(policy, tests: dict, recipe, prefill: bool = False) -> dict:
     """{split: graded} over the test splits; `prefill` opens each reply with <reasoning>."""
-    opening = PREFILL if prefill else ""
+    opening = LAYOUTS[recipe.data.layout].prefill if prefill else ""
     return {name: evaluate(policy, rows, recipe, opening) for name, rows in tests.items()}
 
 

@@ -25,7 +25,7 @@ from r1nb.errors import UserError
 from r1nb.paths import NOTEBOOKS, runs_folder
 from r1nb.rewards import short_name
 from r1nb.runs import Run
-from r1nb.tables import STAGES, rate_cell
+from r1nb.tables import STAGES, rate_cell, score_cell
 
 NOTEBOOK = "03_train_grpo.ipynb"
 
@@ -134,7 +134,7 @@ def summary_tables(run: Run) -> list[Table]:
         for rate in ("strict", "lenient", "format"):
             table.add_row(rate, *(rate_cell(summary, rate) for summary in ordered))
         for name in run.weights():
-            table.add_row(short_name(name), *(f"{summary['rewards'][name]:.3f}" for summary in ordered))
+            table.add_row(short_name(name), *(score_cell(summary["rewards"][name]) for summary in ordered))
         tables.append(table)
     return tables
 

@@ -1,6 +1,7 @@
 """Figures of a run: pure functions from a run folder to a matplotlib Figure (no pyplot)."""
 
 import io
+from itertools import cycle
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -10,6 +11,7 @@ from r1nb.rewards import REWARDS, best_total, short_name
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
+SKY, BLACK = "#56B4E9", "#000000"
 RATES = {"strict": (BLUE, "-", "o"), "lenient": (ORANGE, "--", "s"), "format": (GREEN, ":", "^")}
 REWARD_STYLES = [
     (BLUE, "-"),
@@ -17,6 +19,8 @@ REWARD_STYLES = [
     (GREEN, "-."),
     (VERMILION, ":"),
     (PURPLE, (0, (3, 1, 1, 1, 1, 1))),
+    (SKY, "-"),
+    (BLACK, "--"),
 ]
 
 
@@ -51,11 +55,13 @@ def _draw_total(axes, run) -> None:
 
 
 def _draw_each_reward(axes, run) -> None:
-    for name, (color, line) in zip(run.weights(), REWARD_STYLES, strict=False):
+    for name, (color, line) in zip(run.weights(), cycle(REWARD_STYLES), strict=False):
         steps, mean = run.series(f"rewards/{name}/mean")
-        share = [value / REWARDS[name].high for value in mean]
+        best = REWARDS[name].high or 1.0  # a penalty's best is 0: it is drawn as it is
+        share = [value / best for value in mean]
         axes.plot(steps, share, color=color, linestyle=line, linewidth=1.5, label=short_name(name))
-    axes.set_ylim(0, 1.02)
+    lowest = min(REWARDS[name].low for name in run.weights())
+    axes.set_ylim(max(-1.0, lowest), 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_title("Each reward, share of its maximum", fontsize=10)
     axes.legend(fontsize=8, loc="lower right", frameon=False)
@@ -106,6 +112,28 @@ def reasoning_curves(run) -> Figure:
         axes.set_xlabel("optimizer step")
         axes.set_xlim(0, steps[-1])
         _plain(axes)
+    return figure
+
+
+def length_histogram(lengths: dict[str, list[int]], limit: int) -> Figure:
+    """How many tokens the prompts of each dataset have, beside the limit that drops the longer ones."""
+    figure = Figure(figsize=(8, 3), dpi=100, layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    longest = max(limit, *(max(values) for values in lengths.values()))
+    bins = range(0, longest + 8, max(2, longest // 60))
+    for (name, values), (color, line) in zip(lengths.items(), cycle(REWARD_STYLES), strict=False):
+        shares = [1 / len(values)] * len(values)
+        axes.hist(values, bins, weights=shares, histtype="step", color=color, linestyle=line, label=name)
+    axes.axvline(limit, color="grey", linewidth=0.8, linestyle="--")
+    axes.text(
+        limit, axes.get_ylim()[1], "max_prompt_length ", ha="right", va="top", fontsize=8, color="dimgrey"
+    )
+    axes.set_xlim(0, longest + 8)
+    axes.set_xlabel("tokens of the prompt")
+    axes.set_ylabel("share of rows")
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.legend(fontsize=8, frameon=False)
+    _plain(axes)
     return figure
 
 

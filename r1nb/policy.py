@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r1nb.errors import UserError
-from r1nb.prompts import SYSTEM_PROMPT, format_prompt
+from r1nb.prompts import format_prompt
 
 CARD = "r1nb.json"  # beside an adapter: what it was trained on
 
@@ -129,7 +129,6 @@ class Policy:
         card = {
             "model": vars(self.settings),
             "base_fingerprint": self.fingerprint(),
-            "system_prompt": SYSTEM_PROMPT,
             **facts,
         }
         (folder / CARD).write_text(json.dumps(card, indent=2) + "\n")

@@ -11,8 +11,31 @@ Respond in the following format:
 <answer>
 ...
 </answer>"""
-TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
-PREFILL = "<reasoning>\n"  # put into the policy's mouth, it shows what the format alone is worth
+# DeepSeek-R1's (arXiv 2501.12948, Table 1), as a system prompt.
+R1_PROMPT = """\
+A conversation between User and Assistant. The user asks a question, and the Assistant solves it. \
+The assistant first thinks about the reasoning process in the mind and then provides the user with \
+the answer. The reasoning process and answer are enclosed within <think> </think> and <answer> \
+</answer> tags, respectively, i.e., <think> reasoning process here </think> <answer> answer here </answer>."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a reply is laid out: a block of reasoning, then one with the answer, each between tags."""
+
+    system_prompt: str
+    tags: tuple[str, str, str, str]
+
+    @property
+    def prefill(self) -> str:
+        """Put into the policy's mouth, it shows what the format alone is worth."""
+        return f"{self.tags[0]}\n"
+
+
+LAYOUTS = {
+    "reasoning": Layout(SYSTEM_PROMPT, ("<reasoning>", "</reasoning>", "<answer>", "</answer>")),
+    "think": Layout(R1_PROMPT, ("<think>", "</think>", "<answer>", "</answer>")),
+}
 
 # For models without a chat template: the messages as plain paragraphs, then the reply.
 PLAIN_CHAT_TEMPLATE = (
@@ -21,10 +44,10 @@ PLAIN_CHAT_TEMPLATE = (
 )
 
 
-def build_messages(question: str) -> list[dict[str, str]]:
+def build_messages(question: str, layout: str = "reasoning") -> list[dict[str, str]]:
     """A question as the chat messages that training, evaluation and sampling all begin with."""
     return [
-        {"role": "system", "content": SYSTEM_PROMPT},
+        {"role": "system", "content": LAYOUTS[layout].system_prompt},
         {"role": "user", "content": question},
     ]
 
@@ -44,9 +67,10 @@ def format_prompt(tokenizer, messages: list[dict[str, str]], prefill: str = "") 
     return text + prefill
 
 
-def format_answer(reasoning: str, answer: str) -> str:
-    """The ideal completion, laid out as the system prompt asks."""
-    return f"<reasoning>\n{reasoning}\n</reasoning>\n<answer>\n{answer}\n</answer>"
+def format_answer(reasoning: str, answer: str, layout: str = "reasoning") -> str:
+    """The ideal completion, laid out as the system prompt asks, each tag on a line of its own."""
+    tags = LAYOUTS[layout].tags
+    return "\n".join([tags[0], reasoning, tags[1], tags[2], answer, tags[3]])
 
 
 def completion_text(completion) -> str:
@@ -71,9 +95,21 @@ class Parsed:
     after: str
 
 
-def parse_completion(text: str) -> Parsed | None:
+def parse_completion(text: str, layout: str = "reasoning") -> Parsed | None:
     """Cut a completion at its tags; None unless each stands exactly once and in order."""
-    if any(text.count(tag) != 1 for tag in TAGS):
+    tags = LAYOUTS[layout].tags
+    if any(text.count(tag) != 1 for tag in tags):
         return None
-    pieces = re.split("|".join(TAGS), text)
-    return Parsed(*pieces) if re.findall("|".join(TAGS), text) == list(TAGS) else None
+    places = [text.index(tag) for tag in tags]
+    return Parsed(*re.split("|".join(tags), text)) if places == sorted(places) else None
+
+
+def find_fault(text: str, layout: str = "reasoning") -> str:
+    """Why parse_completion returns None, in words; "" where it does not."""
+    tags = LAYOUTS[layout].tags
+    if not any(tag in text for tag in tags):
+        return "no tags at all"
+    for tag in tags:
+        if (count := text.count(tag)) != 1:
+            return f"{tag} is missing" if not count else f"{tag} stands {count} times"
+    return "" if parse_completion(text, layout) else "the tags are not in order"

@@ -25,6 +25,7 @@ from r1nb.settings import (
     LoraSettings,
     ModelSettings,
     OutputSettings,
+    ScoringSettings,
     sections,
 )
 
@@ -38,6 +39,7 @@ class Recipe:
     model: ModelSettings
     lora: LoraSettings
     data: DataSettings
+    scoring: ScoringSettings
     evaluation: EvaluationSettings
     output: OutputSettings
     sft: dict  # of a short SFT start; empty: none
@@ -55,12 +57,25 @@ class Recipe:
         """Completions an optimizer step, in one process."""
         return self.grpo["per_device_train_batch_size"] * self.grpo.get("gradient_accumulation_steps", 1)
 
+    def scorer(self, name: str, **changes):
+        """A reward by name, with the settings of this recipe that it takes."""
+        from r1nb.rewards import REWARDS
+
+        limit = self.grpo["max_completion_length"]
+        settings = {"layout": self.data.layout, "max_completion_length": limit, **vars(self.scoring)}
+        settings["overlong_cache"] = self.scoring.overlong_cache or max(1, limit // 5)
+        return dataclasses.replace(REWARDS[name], settings=settings, **changes)
+
     def reward_funcs(self) -> list:
         """TRL reward functions, the first of which logs gold and length of each completion."""
-        from r1nb.rewards import REWARDS, log_facts
+        return [self.scorer(name, logs=i == 0) for i, name in enumerate(self.rewards)]
 
-        first, *others = (REWARDS[name] for name in self.rewards)
-        return [log_facts(first), *others]
+    def judge_of(self, what: str):
+        """The reward by which evaluation judges the "answer" or the "format"."""
+        from r1nb.rewards import REWARDS
+
+        defaults = {"answer": "correctness_reward_func", "format": "strict_format_reward_func"}
+        return self.scorer(next((n for n in self.rewards if REWARDS[n].judges == what), defaults[what]))
 
     def grpo_config(self, output_dir: Path | str):
         """The trl.GRPOConfig that the recipe stands for."""
@@ -110,7 +125,7 @@ def load_recipe(name: str = "tiny-cpu", **overrides) -> Recipe:
         raw[section][key] = value
     for section, key in (("data", "dataset"), ("model", "model_name")):
         value = str(raw[section].get(key, ""))
-        if value not in ("", *SHIPPED) and (path := Path(value).expanduser()).is_dir():
+        if value not in ("", *SHIPPED) and (path := Path(value).expanduser()).exists():
             raw[section][key] = str(path.resolve())  # stays right in another working directory
     recipe = build_recipe(raw | {"name": Path(name).stem})
     _check_writable(runs_folder(recipe.output.runs_dir))
@@ -214,6 +229,8 @@ def _typed(key: str, value, hint):
     """The value as its type, so that the YAML string 5e-6 becomes a number."""
     from pydantic import TypeAdapter, ValidationError
 
+    if hint == list[str] and isinstance(value, str):
+        value = [value]  # test_splits=test
     try:
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
@@ -252,9 +269,15 @@ def _check(recipe: Recipe) -> None:
             raise UserError(f"Unknown reward {name!r}{_hint(name, REWARDS)}")
         if not 0 <= weight < float("inf"):
             raise UserError(f"rewards.{name} = {weight}: a weight is a number of at least 0.")
+    if "judge_reward_func" in recipe.rewards and not (
+        recipe.scoring.judge_url and recipe.scoring.judge_model
+    ):
+        raise UserError("judge_reward_func needs judge_url and judge_model: an OpenAI-compatible endpoint.")
+    if "language_reward_func" in recipe.rewards:
+        recipe.scorer("language_reward_func").score("")  # refuses an unknown language
     if not any(recipe.rewards.values()):
         raise UserError("rewards: give at least one reward a weight above 0.")
-    for section in (recipe.evaluation, recipe.lora, recipe.data, recipe.model):
+    for section in (recipe.evaluation, recipe.lora, recipe.data, recipe.model, recipe.scoring):
         for key, value in vars(section).items():
             if isinstance(value, int) and not isinstance(value, bool) and value < 1:
                 raise UserError(f"{key} = {value}: must be at least 1.")

@@ -36,7 +36,10 @@ class LoraSettings:
 
 @dataclasses.dataclass
 class DataSettings:
-    """The rows: a dataset by name or folder, and which of its splits serve what."""
+    """The rows: a dataset by name, file or folder, and which of its splits serve what.
+
+    A split may be a slice, as in "train[-300:]".
+    """
 
     dataset: str
     train_split: str
@@ -44,6 +47,19 @@ class DataSettings:
     max_prompt_length: int  # tokens; longer prompts are dropped, aloud
     validation_split: str | None = None
     validation_rows: int | None = None  # without such a split: the last rows of training
+    question_column: str | None = None  # of a dataset of your own
+    answer_column: str | None = None
+    layout: typing.Literal["reasoning", "think"] = "reasoning"  # tags and system prompt
+
+
+@dataclasses.dataclass
+class ScoringSettings:
+    """What some rewards must be told."""
+
+    language: str = "en"  # of language_reward_func
+    overlong_cache: int | None = None  # tokens; None: the last fifth of max_completion_length
+    judge_url: str | None = None  # of judge_reward_func, an OpenAI-compatible endpoint
+    judge_model: str | None = None
 
 
 @dataclasses.dataclass
@@ -71,6 +87,7 @@ def sections() -> dict[str, type]:
         "data": DataSettings,
         "sft": SFTConfig,
         "grpo": GRPOConfig,
+        "scoring": ScoringSettings,
         "evaluation": EvaluationSettings,
         "output": OutputSettings,
     }

@@ -1,19 +1,25 @@
 """R1's stages other than GRPO itself. So far: the short SFT start."""
 
 from r1nb.data import solution_as_xml
+from r1nb.errors import UserError
 
 
 def sft_start(policy, rows, recipe, output_dir) -> float:
     """Teach the adapter the format from the rows' own solutions, with TRL's SFTTrainer.
 
     Does what the recipe's `sft` section says; the loss is on the solutions alone. Returns the mean
-    loss over the run.
+    loss over the run. Raises UserError if no row has a solution.
     """
+    rows = rows.filter(lambda solution: solution != "", input_columns="solution")
+    if not len(rows):
+        raise UserError(
+            "The dataset shows no solutions to start from: take the sft section out of the recipe."
+        )
     from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
     def as_example(row: dict) -> dict:
-        return {"completion": [{"role": "assistant", "content": solution_as_xml(row)}]}
+        return {"completion": [{"role": "assistant", "content": solution_as_xml(row, recipe.data.layout)}]}
 
     examples = rows.map(as_example).select_columns(["prompt", "completion"])
     trainer = SFTTrainer(

@@ -1,9 +1,11 @@
 """Tables for a notebook. Completions are text to be shown, never markup: all of it is escaped."""
 
 import html
+from dataclasses import replace
 
 from r1nb.prompts import build_messages
 from r1nb.rewards import REWARDS, short_name
+from r1nb.sources import SOURCES
 
 # Prefilled: the untrained policy with <reasoning> put into its mouth.
 STAGES = {"before": "before", "prefilled": "before, prefilled", "after": "after"}
@@ -21,12 +23,12 @@ def accuracy_table(run):
             cells = {rate: rate_cell(summary, rate) for rate in ("strict", "lenient", "format")}
             cells["cut off"] = f"{summary['cut']:.1%}"
             cells["tokens, mean"] = f"{summary['tokens']:.0f}"
-            cells |= {short_name(name): f"{summary['rewards'][name]:.3f}" for name in weights}
+            cells |= {short_name(name): score_cell(summary["rewards"][name]) for name in weights}
             column = f"{split} ({summary['n']})", STAGES[stage]
             columns[column] = None
             for name, cell in cells.items():
                 rows.setdefault(name, []).append(cell)
-    return _styled([[name, *cells] for name, cells in rows.items()], [("", ""), *columns])
+    return table_of([[name, *cells] for name, cells in rows.items()], [("", ""), *columns])
 
 
 def rate_cell(summary: dict, rate: str) -> str:
@@ -35,9 +37,14 @@ def rate_cell(summary: dict, rate: str) -> str:
     return f"{summary[rate]:.1%} [{low * 100:.1f}, {high * 100:.1f}]"
 
 
+def score_cell(score: float | None) -> str:
+    """A score, or a dash where none was given."""
+    return "–" if score is None else f"{score:.3f}"  # noqa: RUF001
+
+
 def settings_table(recipe):
     """The GRPO and LoRA values that decide a run, each with its reason."""
-    return _styled([[str(cell) for cell in row] for row in recipe.table()], ["setting", "value", "why"])
+    return table_of([[str(cell) for cell in row] for row in recipe.table()], ["setting", "value", "why"])
 
 
 def completion_table(run, steps: list[int], each: int):
@@ -58,41 +65,89 @@ def completion_table(run, steps: list[int], each: int):
             values = [f"{line[name]:g}" for name in [*weights, "total"]]
             rows.append([str(step), line["answer"], line["completion"], *values, f"{line['advantage']:+.2f}"])
     names = map(short_name, weights)
-    return _styled(rows, ["step", "gold", "completion", *names, "total", "advantage"])
+    return table_of(rows, ["step", "gold", "completion", *names, "total", "advantage"])
 
 
-def side_by_side(policy, questions, max_tokens: int, golds=None, **sampling):
-    """Answers of the base beside those of the adapter; with golds, a mark for each right one.
+def side_by_side(policy, rows, recipe, max_tokens: int, **sampling):
+    """Answers of the base beside those of the adapter, with a mark for each right one.
 
+    `rows` are dicts with a question; with an answer (and what else the reward needs) they are marked.
     `sampling` is temperature and top_p; without them the answers are greedy.
     """
-    prompts = [build_messages(question) for question in questions]
-    golds = golds or [None] * len(questions)
+    rows = [dict(row) for row in rows]
+    prompts = [build_messages(row["question"], recipe.data.layout) for row in rows]
     sides = {"base": False, "adapter": True} if policy.has_adapter else {"model": True}
     answers = [
         [c.text for c in policy.generate(prompts, max_tokens, adapter=adapter, **sampling)]
         for adapter in sides.values()
     ]
-    rows = []
-    for question, gold, *texts in zip(questions, golds, *answers, strict=True):
-        rows.append([question, *([gold or ""] if any(golds) else []), *(_marked(t, gold) for t in texts)])
-    return _styled(rows, ["question", *(["gold"] if any(golds) else []), *sides])
+    golds = any(row.get("answer") for row in rows)
+    lines = []
+    for row, *texts in zip(rows, *answers, strict=True):
+        gold = [row.get("answer") or ""] if golds else []
+        lines.append([row["question"], *gold, *(_marked(text, row, recipe) for text in texts)])
+    return table_of(lines, ["question", *(["gold"] if golds else []), *sides])
 
 
-def _marked(text: str, gold: str | None) -> str:
-    if gold is None:
+def _marked(text: str, row: dict, recipe) -> str:
+    if not row.get("answer"):
         return text
-    right = REWARDS["correctness_reward_func"].score(text, gold) > 0
+    judge = recipe.judge_of("answer")
+    right = (judge.score(text, **row) or 0.0) >= judge.high
     return f"{'✓' if right else '✗'} {text}"
 
 
-def _styled(rows: list[list[str]], columns: list):
+def scores_table(names: list[str], completions: dict[str, str], answer: str, **columns):
+    """What each completion earns from some rewards with the gold `answer`, and in all."""
+    rows = []
+    for label, text in completions.items():
+        scores = [REWARDS[name].score(text, answer, **columns) for name in names]
+        total = sum(score for score in scores if score is not None)
+        rows.append([label, *(f"{score:g}" for score in scores), f"{total:g}"])
+    return table_of(rows, ["completion", *map(short_name, names), "total"])
+
+
+def reasons_table(name: str, completions: list[str], answer: str = "", settings=None, **columns):
+    """What each completion earns from one reward with the gold `answer`, and why."""
+    scorer = replace(REWARDS[name], settings=settings or {})
+    explained = [(text, *scorer.explain(text, answer, **columns)) for text in completions]
+    rows = [[text, score_cell(score), reason] for text, score, reason in explained]
+    return table_of(rows, ["completion", f"of {scorer.high:g}", "why"])
+
+
+def rewards_table():
+    """Every reward that a recipe can name: its range and what it does."""
+    rows = []
+    for name, func in REWARDS.items():
+        summary = " ".join(func.__doc__.strip().split("\n\n")[0].split())
+        rows.append([name, f"{func.low:g} to {func.high:g}", summary])
+    return table_of(rows, ["reward", "range", "what it pays"])
+
+
+def sources_table():
+    """The datasets that load_rows knows by name."""
+    rows = [
+        [name, ", ".join(source.columns), source.gold, " or ".join(map(short_name, source.rewards)),
+         "evaluate only" if source.benchmark else "yes", source.licence, source.card]
+        for name, source in SOURCES.items()
+    ]  # fmt: skip
+    heads = ["dataset", "columns", "gold", "rewards that suit", "train on it", "licence", "card"]
+    return table_of(rows, heads)
+
+
+def table_of(rows: list[list[str]], columns: list):
+    """Rows of text as a table that a notebook shows as it is."""
     import pandas
 
     if columns and isinstance(columns[0], tuple):
         columns = pandas.MultiIndex.from_tuples(columns)
     table = pandas.DataFrame(rows, columns=columns)
-    properties = {"text-align": "left", "vertical-align": "top", "white-space": "normal"}
+    properties = {
+        "text-align": "left",
+        "vertical-align": "top",
+        "white-space": "normal",
+        "padding": "4px 12px 4px 0",
+    }
     headers = [{"selector": "th", "props": [("text-align", "left")]}]
     style = table.style.hide(axis="index").format(_escaped).format_index(_escaped, axis="columns")
     return (

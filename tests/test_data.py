@@ -4,10 +4,12 @@ import json
 
 import pytest
 
-from r1nb.data import GSM8K, drop_long_prompts, load_rows, load_splits, normalize, solution_as_xml
+from r1nb.data import drop_long_prompts, load_rows, load_splits, normalize, solution_as_xml
 from r1nb.errors import UserError
 from r1nb.recipe import load_recipe
 from r1nb.rewards import REWARDS
+
+FIVE = [REWARDS[name] for name in list(REWARDS)[:5]]
 
 GOOD = {"question": "2 packs of 3?", "answer": "That is 2*3=<<2*3=6>>6.\n#### 6"}
 
@@ -34,7 +36,7 @@ def test_a_row_becomes_chat_messages_and_a_gold(folder):
 def test_every_bundled_solution_as_xml_earns_everything(split):
     for row in load_rows("bundled", split):
         text = solution_as_xml(row)
-        assert sum(func.score(text, row["answer"]) for func in REWARDS.values()) == 4.0
+        assert sum(func.score(text, row["answer"]) for func in FIVE) == 4.0
         assert "<<" not in text
 
 
@@ -44,7 +46,7 @@ def test_real_gsm8k_solutions_as_xml_earn_everything(gsm8k_dir):
         assert len(rows) == count
         for row in rows:
             text = solution_as_xml(row)
-            assert sum(func.score(text, row["answer"]) for func in REWARDS.values()) == 4.0
+            assert sum(func.score(text, row["answer"]) for func in FIVE) == 4.0
 
 
 @pytest.mark.parametrize(
@@ -53,17 +55,23 @@ def test_real_gsm8k_solutions_as_xml_earn_everything(gsm8k_dir):
         ([], ["train.jsonl is empty"]),
         (["", "  "], ["train.jsonl is empty"]),
         ([GOOD, "{oops"], ["train.jsonl, line 2 is not JSON", "{oops"]),
-        ([GOOD, {"prompt": "x", "answer": "#### 1"}], ["line 2", "question", "prompt, answer"]),
-        ([{"question": "x", "answer": 6}], ["line 1", "answer"]),
+        ([GOOD, {"prompt": "x", "answer": "#### 1"}], ["line 2 lacks question", "prompt, answer"]),
+        ([{"prompt": "x", "answer": "#### 1"}], ["columns prompt, answer", "question_column"]),
+        ([{"question": "x", "answer": 6}], ["No row of train.jsonl has a gold", "####", "6"]),
         (["[1, 2]"], ["line 1", "list"]),
-        ([GOOD, {"question": "x", "answer": "just 6"}], ["line 2", "####"]),
-        ([{"question": "x", "answer": "six #### "}], ["line 1", "####"]),
+        ([{"question": "x", "answer": "six #### "}], ["No row", "six ####"]),
     ],
 )
 def test_a_broken_file_becomes_one_sentence(folder, lines, words):
     with pytest.raises(UserError) as caught:
         load_rows(folder(*lines), "train")
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_rows_without_a_gold_are_dropped_aloud(folder, capsys):
+    rows = [GOOD, GOOD | {"answer": "just 6"}, GOOD | {"answer": "six ####"}, GOOD | {"answer": None}]
+    assert len(load_rows(folder(*rows), "train")) == 1
+    assert "Dropped 3 of 4 rows of train: no gold, or marked invalid." in capsys.readouterr().out
 
 
 def test_odd_but_valid_files_are_read(tmp_path):
@@ -77,7 +85,7 @@ def test_odd_but_valid_files_are_read(tmp_path):
 
 
 def test_a_column_of_several_types_is_said(folder):
-    with pytest.raises(UserError, match="several types"):
+    with pytest.raises(UserError, match="cannot be read"):
         load_rows(folder(GOOD | {"level": 1}, GOOD | {"level": "hard"}), "train")
 
 
@@ -93,7 +101,7 @@ def test_an_unknown_dataset_is_named():
 
 def test_the_hub_without_network_becomes_one_sentence():
     with pytest.raises(UserError, match="cannot be fetched from the Hub"):
-        load_rows(GSM8K, "train")
+        load_rows("openai/gsm8k", "train")
 
 
 class WordTokenizer:
@@ -123,6 +131,16 @@ def test_overlap_is_dropped_aloud(recipe, capsys):
     sealed = {normalize(q) for rows in (validation, *tests.values()) for q in rows["question"]}
     assert len(train) == 9
     assert not sealed & {normalize(q) for q in train["question"]}
+
+
+def test_duplicates_are_dropped_aloud(recipe, folder, capsys):
+    chosen = recipe()
+    rows = [GOOD | {"question": f"{n % 20} packs of 3?"} for n in range(30)]
+    folder(*rows, GOOD | {"question": "7  PACKS, of 3"})
+    train, *_ = load_splits(chosen)
+    assert "whose question stands there twice" in capsys.readouterr().out
+    questions = [normalize(question) for question in train["question"]]
+    assert len(set(questions)) == len(questions)
 
 
 def test_long_prompts_are_dropped_aloud(recipe, capsys):

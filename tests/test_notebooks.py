@@ -13,7 +13,7 @@ from nbclient import NotebookClient
 from refresh_notebooks import code_hash
 
 from r1nb.paths import NOTEBOOKS
-from r1nb.rewards import short_name
+from r1nb.rewards import REWARDS, short_name
 from r1nb.runs import Run
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -76,6 +76,21 @@ def trained(tmp_path_factory):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, settings, done.stdout
+
+
+def test_notebook_01_follows_rows_to_tokens(tmp_path):
+    said = execute(NOTEBOOKS / "01_prompts_and_data.ipynb", tmp_path, f"runs_dir={tmp_path}")
+    assert "Dropped 3 of 6 rows of train: no gold, or marked invalid." in said
+    assert "What is 90 x 12? -&gt; 1080" in said or "What is 90 x 12? -> 1080" in said
+
+
+def test_notebook_02_explains_every_reward(tmp_path):
+    said = execute(NOTEBOOKS / "02_rewards.ipynb", tmp_path, f"runs_dir={tmp_path}")
+    for name in REWARDS:
+        assert name in said
+    assert "Nothing is wrong." in said
+    assert "mean 1.375, deviation 1.664" in said
+    assert re.search(r"step 0: grpo [+-]0\.0000, .*; 0% of ratios beyond the clip", said)
 
 
 def test_notebook_03_trains_and_says_where_everything_is(trained):

@@ -4,9 +4,8 @@ import pytest
 from jinja2 import Template
 
 from r1nb.prompts import (
-    PREFILL,
+    LAYOUTS,
     SYSTEM_PROMPT,
-    TAGS,
     build_messages,
     completion_text,
     ensure_chat_template,
@@ -14,6 +13,8 @@ from r1nb.prompts import (
     format_prompt,
     parse_completion,
 )
+
+TAGS, PREFILL = LAYOUTS["reasoning"].tags, LAYOUTS["reasoning"].prefill
 
 
 class TinyTokenizer:

@@ -5,9 +5,11 @@ import time
 
 import pytest
 
-from r1nb import rewards
-from r1nb.prompts import TAGS, format_answer
-from r1nb.rewards import REWARDS
+from r1nb.prompts import LAYOUTS, format_answer
+from r1nb.rewards import REWARDS, five
+
+TAGS = LAYOUTS["reasoning"].tags
+FIVE = {name: REWARDS[name] for name in list(REWARDS)[:5]}
 
 IDEAL = "<reasoning>\nsix times twelve\n</reasoning>\n<answer>\n72\n</answer>"
 LINES = "\n".join(f"step {i}" for i in range(100))
@@ -89,7 +91,7 @@ ANSWERS = [
 
 
 def scores(completion, gold="72"):
-    return [func(completions=[completion], answer=[gold])[0] for func in REWARDS.values()]
+    return [func(completions=[completion], answer=[gold])[0] for func in FIVE.values()]
 
 
 @pytest.mark.parametrize(("completion", "expected"), COMPLETIONS.values(), ids=COMPLETIONS)
@@ -111,7 +113,7 @@ def test_the_ideal_completion_earns_exactly_four(reasoning, end):
     assert sum(scores(format_answer(reasoning, "72") + end)) == 4.0
 
 
-@pytest.mark.parametrize("func", REWARDS.values(), ids=REWARDS)
+@pytest.mark.parametrize("func", FIVE.values(), ids=FIVE)
 def test_one_float_a_completion_within_its_range(func):
     texts = [text for text, _ in COMPLETIONS.values()]
     texts += [format_answer("six", row[0]) for row in ANSWERS]
@@ -125,8 +127,8 @@ def test_one_float_a_completion_within_its_range(func):
 def test_names_and_highest_scores():
     highs = {"correctness": 2.0, "int": 0.5, "strict_format": 0.5, "soft_format": 0.5}
     highs = {f"{name}_reward_func": high for name, high in (highs | {"xmlcount": 0.5}).items()}
-    assert {name: func.high for name, func in REWARDS.items()} == highs
-    assert all(getattr(rewards, name) is func for name, func in REWARDS.items())
+    assert {name: func.high for name, func in FIVE.items()} == highs
+    assert all(getattr(five, name) is func for name, func in FIVE.items())
 
 
 @pytest.mark.parametrize("piece", ["9", "1,000,", "-", "$", " ", "\n", "<", *TAGS, "".join(TAGS)])

@@ -1,0 +1,60 @@
+"""Arithmetic written by a model: evaluated exactly, never executed."""
+
+import ast
+import operator
+import re
+from fractions import Fraction
+from itertools import permutations
+
+LONGEST = 200  # characters of an expression; bounds depth and time too
+ALLOWED = re.compile(r"[0-9.()+*/\s-]+")
+OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+SIGNS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-"})  # noqa: RUF001
+
+
+def evaluate_expression(text: str) -> tuple[Fraction, list[Fraction]] | None:
+    """(value, the numbers in it) of an expression in + - * / and parentheses, exactly; else None.
+
+    None for anything else: other operators, names, signs before a number, digits that are not
+    ASCII, division by zero, more than LONGEST characters.
+    """
+    text = " ".join(text.split()).translate(SIGNS) if len(text) <= LONGEST else ""
+    if not ALLOWED.fullmatch(text):
+        return None
+    numbers: list[Fraction] = []
+    try:
+        return _value(ast.parse(text, mode="eval").body, text, numbers), numbers
+    except (SyntaxError, ValueError, ZeroDivisionError, MemoryError, RecursionError):
+        return None
+
+
+def _value(node: ast.AST, text: str, numbers: list[Fraction]) -> Fraction:
+    if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
+        return OPERATORS[type(node.op)](_value(node.left, text, numbers), _value(node.right, text, numbers))
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        numbers.append(Fraction(ast.get_source_segment(text, node)))  # as written: 0.1 is one tenth
+        return numbers[-1]
+    raise ValueError("not one of the four operators")
+
+
+def solve_countdown(nums: list[int], target: int) -> str | None:
+    """An expression that uses each number once and equals the target; None if there is none."""
+
+    def search(terms: list[tuple[Fraction, str]]) -> str | None:
+        if len(terms) == 1:
+            return terms[0][1] if terms[0][0] == target else None
+        for i, j in permutations(range(len(terms)), 2):
+            (a, left), (b, right) = terms[i], terms[j]
+            rest = [term for k, term in enumerate(terms) if k not in (i, j)]
+            results = [(a - b, f"({left} - {right})")]
+            if i < j:  # sums and products are the same either way
+                results += [(a + b, f"({left} + {right})"), (a * b, f"({left} * {right})")]
+            if b:
+                results.append((a / b, f"({left} / {right})"))
+            for result in results:
+                if found := search([*rest, result]):
+                    return found
+        return None
+
+    found = search([(Fraction(n), str(n)) for n in nums])
+    return found.removeprefix("(").removesuffix(")") if found and len(nums) > 1 else found

@@ -1,0 +1,50 @@
+"""Answers that mean the same: fractions, units, LaTeX, sets and intervals, by math-verify."""
+
+from r1nb.answers import is_integer, same_answer
+from r1nb.child import ask
+from r1nb.prompts import find_fault, parse_completion
+from r1nb.rewards.registry import reward
+
+SECONDS = 5  # for one comparison
+LONGEST = 1_000  # characters of an answer
+
+
+def math_equal(given: str, gold: str, seconds: float = SECONDS) -> bool | None:
+    """Whether two answers, as text or LaTeX, mean the same; None if it took too long to say."""
+    if len(given) > LONGEST or len(gold) > LONGEST:
+        return False
+    return ask("r1nb.rewards.mathematics:compare", "math_verify", given, gold, seconds=seconds)
+
+
+def compare(given: str, gold: str) -> bool:
+    """math-verify's opinion, for as long as it takes."""
+    from math_verify import parse, verify
+
+    parsed = []
+    for answer in (gold, given):
+        bare = answer.strip().strip("$").strip()
+        boxed = bare if bare.startswith("\\boxed{") else f"\\boxed{{{bare}}}"
+        parsed.append(parse(boxed, parsing_timeout=None, fallback_mode="no_fallback"))
+    return all(parsed) and bool(verify(*parsed, timeout_seconds=None))
+
+
+@reward(high=1.0, judges="answer")
+def math_reward_func(text: str, answer: str, layout="reasoning"):
+    r"""1.0 if the answer block means the same as the gold: 1/2, 0.5 and \boxed{\frac{1}{2}} do.
+
+    Units and degrees are ignored, and 50% is both 50 and 0.5, as math-verify has it; so is an
+    unordered list equal to the same in another order. What takes over 5 seconds earns nothing.
+    """
+    parsed = parse_completion(text, layout)
+    if not parsed:
+        return 0.0, f"no answer to read: {find_fault(text, layout)}"
+    given = parsed.answer.strip()
+    if same_answer(given, answer):
+        return 1.0, f"{given[:40]} equals the gold {answer[:40]}"
+    both_integers = is_integer(given) and is_integer(answer)
+    equal = False if both_integers or not given else math_equal(given, answer)
+    if equal is None:
+        return 0.0, f"not comparable within {SECONDS} seconds"
+    if equal:
+        return 1.0, f"{given[:40]} means the same as the gold {answer[:40]}"
+    return 0.0, f"{given[:40] or 'nothing'} does not mean the gold {answer[:40]}"

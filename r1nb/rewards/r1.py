@@ -1,0 +1,38 @@
+"""DeepSeek-R1-Zero's two rewards (arXiv 2501.12948, section 2.2.2): format, and accuracy on Countdown."""
+
+from r1nb.arithmetic import evaluate_expression
+from r1nb.prompts import find_fault, parse_completion
+from r1nb.rewards.five import soft_format_reward_func
+from r1nb.rewards.registry import reward
+
+
+@reward(high=1.0, judges="format")
+def r1_format_reward_func(text: str, answer: str, layout="reasoning"):
+    """1.0 if the whole text is the two blocks, with any white space, neither blank; else 0.0."""
+    score, reason = soft_format_reward_func.function(text, answer, layout)
+    if not score:
+        return 0.0, reason
+    parsed = parse_completion(text, layout)
+    if parsed.before.strip() or parsed.after.strip():
+        return 0.0, "text before or after the two blocks"
+    return 1.0, "the two blocks and nothing else"
+
+
+@reward(high=1.0, judges="answer")
+def countdown_reward_func(text: str, answer: str, nums, target, layout="reasoning"):
+    """1.0 if the answer block is an expression of every given number, once each, equal to the target.
+
+    Four operators and parentheses, exact fractions; a final `= target` may stand after it.
+    """
+    parsed = parse_completion(text, layout)
+    if not parsed:
+        return 0.0, f"no answer to read: {find_fault(text, layout)}"
+    expression, equals, result = parsed.answer.partition("=")
+    value = evaluate_expression(expression)
+    if value is None or (equals and result.strip() != str(target)):
+        return 0.0, f"{parsed.answer.strip()[:40] or 'nothing'} is not an expression in + - * / alone"
+    found, used = value
+    if sorted(used) != sorted(nums):
+        return 0.0, f"the numbers are not {', '.join(map(str, nums))}, once each"
+    shown = str(found)[:40]
+    return (1.0, f"equals {target}") if found == target else (0.0, f"equals {shown}, not {target}")

@@ -1,0 +1,114 @@
+"""What a reward is: a function of one completion, made into what TRL calls, with name and range."""
+
+import inspect
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+
+from r1nb.errors import UserError
+from r1nb.prompts import completion_text
+
+
+@dataclass(frozen=True, eq=False)
+class Reward:
+    """A TRL reward function: called with lists, it returns one float or None (not counted) each.
+
+    `function(text, answer, ...)` scores one completion's text against the gold answer, between
+    `low` and `high`. Each further parameter is a setting of the recipe (layout, language, ...) or
+    else a column of the dataset, by name.
+    """
+
+    function: Callable
+    high: float
+    low: float = 0.0
+    judges: str = ""  # "answer" or "format": what evaluation may measure by it
+    threads: int = 1
+    settings: dict = field(default_factory=dict)
+    logs: bool = False  # also write each gold and token count into TRL's completion log
+
+    @property
+    def __name__(self) -> str:  # TRL names its metrics by it
+        return self.function.__name__
+
+    @property
+    def __doc__(self) -> str:
+        return self.function.__doc__ or ""
+
+    @property
+    def needs(self) -> list[str]:
+        """The columns without which it cannot score, beside the gold answer."""
+        parameters = _parameters(self.function).items()
+        return [name for name, required in parameters if required and name not in self.settings]
+
+    def explain(self, text: str, answer: str = "", **columns) -> tuple[float | None, str]:
+        """(score, the reason in words) of one completion."""
+        if missing := [name for name in self.needs if columns.get(name) is None]:
+            found = ", ".join(sorted(columns)) or "none"
+            raise UserError(f"{self.__name__} needs {' and '.join(missing)}; other columns: {found}.")
+        known = {k: v for k, v in (columns | self.settings).items() if k in _parameters(self.function)}
+        result = self.function(text, answer, **known)
+        score, reason = result if isinstance(result, tuple) else (result, "")
+        return (None if score is None else float(score)), reason
+
+    def score(self, text: str, answer: str = "", **columns) -> float | None:
+        """The score of one completion."""
+        return self.explain(text, answer, **columns)[0]
+
+    def __call__(self, completions, answer=None, log_extra=None, **columns) -> list[float | None]:
+        """Scores of a batch, in TRL's signature; completions are strings or chat messages."""
+        count = len(completions)
+        golds = [""] * count if answer is None else answer
+        if isinstance(golds, str) or len(golds) != count:
+            raise UserError(
+                f"answer holds {len(golds)} golds for {count} completions; give a list of one each."
+            )
+        if self.logs and log_extra:
+            log_extra("answer", list(golds))
+            log_extra("tokens", [len(ids) for ids in columns["completion_ids"]])
+        lists = {k: v for k, v in columns.items() if isinstance(v, list) and len(v) == count}
+
+        def one(i: int) -> float | None:
+            gold = "" if golds[i] is None else str(golds[i])
+            row = {name: values[i] for name, values in lists.items()}
+            return self.score(completion_text(completions[i]), gold, **row)
+
+        if self.threads > 1:
+            with ThreadPoolExecutor(self.threads) as pool:
+                return list(pool.map(one, range(count)))
+        return [one(i) for i in range(count)]
+
+
+@cache
+def _parameters(function: Callable) -> dict[str, bool]:
+    """The parameters after text and answer, and whether each is required."""
+    _text, _answer, *others = inspect.signature(function).parameters.values()
+    return {p.name: p.default is p.empty for p in others}
+
+
+REWARDS: dict[str, Reward] = {}
+
+
+def reward(high: float, low: float = 0.0, judges: str = "", threads: int = 1):
+    """List `function(text, answer, ...)` in REWARDS, as a Reward.
+
+    The function returns a number, or a number and the reason for it in words; None as the number
+    means that the completion could not be judged.
+    """
+
+    def register(function: Callable) -> Reward:
+        made = Reward(function, high, low, judges, threads)
+        REWARDS[function.__name__] = made
+        return made
+
+    return register
+
+
+def short_name(name: str) -> str:
+    """A reward function's name without its ending, for tables and legends."""
+    return name.removesuffix("_func").removesuffix("_reward")
+
+
+def best_total(weights: dict[str, float]) -> float:
+    """What an ideal completion earns in all, under a recipe's weights."""
+    return sum(REWARDS[name].high * weight for name, weight in weights.items())

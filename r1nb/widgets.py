@@ -1,0 +1,102 @@
+"""Playgrounds for notebooks: edit a completion, or a group of them, and see what it earns and why."""
+
+import html
+import re
+
+import ipywidgets as widgets
+
+from r1nb.prompts import LAYOUTS, find_fault, parse_completion
+from r1nb.rewards import best_total, short_name
+from r1nb.tables import NO_MATH, score_cell, table_of
+
+# Translucent, so that they serve a light and a dark theme; Okabe and Ito's blue, green and vermilion.
+TAG, ANSWER, OUTSIDE = "rgba(0,114,178,.30)", "rgba(0,158,115,.30)", "rgba(213,94,0,.30)"
+BETTER, WORSE = "rgb(0,114,178)", "rgb(213,94,0)"
+BOX = "border:1px solid rgba(128,128,128,.5);padding:6px;white-space:pre-wrap;line-height:1.4"
+
+
+def reward_playground(recipe, completion: str, row: dict) -> widgets.VBox:
+    """Edit a completion and its gold: the parsed parts, each reward, and the reason for each score.
+
+    `row` holds the gold `answer` and any other column that the recipe's rewards need.
+    """
+    text = _area(completion, "completion")
+    gold = widgets.Text(value=row["answer"], description="gold")
+    shown = widgets.HTML()
+
+    def update(_change=None) -> None:
+        columns = {k: v for k, v in row.items() if k != "answer"} | {"completion_ids": []}
+        lines, total = [], 0.0
+        for name, weight in recipe.rewards.items():
+            scorer = recipe.scorer(name)
+            score, reason = scorer.explain(text.value, gold.value, **columns)
+            total += (score or 0.0) * weight
+            lines.append([short_name(name), score_cell(score), f"{scorer.high:g}", reason])
+        lines.append(["total, weighted", f"{total:.3f}", f"{best_total(recipe.rewards):g}", ""])
+        table = table_of(lines, ["reward", "score", "of", "why"])
+        shown.value = highlighted(text.value, recipe.data.layout) + table.to_html()
+
+    for control in (text, gold):
+        control.observe(update, names="value")
+    update()
+    return widgets.VBox([text, gold, shown]).add_class("r1nb-playground")
+
+
+def group_playground(recipe, completions: list[str], row: dict) -> widgets.VBox:
+    """Edit a group of completions to one question: mean, deviation and each one's advantage."""
+    import torch
+
+    from r1nb.grpo import group_advantages
+
+    areas = [_area(text, f"{i}", width="70%") for i, text in enumerate(completions, 1)]
+    notes = [widgets.HTML() for _ in areas]
+    gold = widgets.Text(value=row["answer"], description="gold")
+    summary = widgets.HTML()
+
+    def update(_change=None) -> None:
+        columns = {k: v for k, v in row.items() if k != "answer"} | {"completion_ids": []}
+        weighed = [(recipe.scorer(name), weight) for name, weight in recipe.rewards.items()]
+        rewards = torch.tensor(
+            [sum((s.score(a.value, gold.value, **columns) or 0.0) * w for s, w in weighed) for a in areas]
+        )
+        for note, reward, advantage in zip(notes, rewards, group_advantages(rewards).tolist(), strict=True):
+            bar = f'<span style="background:{BETTER if advantage > 0 else WORSE}">'
+            bar += "&nbsp;" * round(abs(advantage) * 10) + "</span>"
+            note.value = f"reward {reward:.3f}<br>advantage {advantage:+.2f} {bar}"
+        summary.value = f"mean {rewards.mean():.3f}, deviation {rewards.std():.3f}" + (
+            ": all earn the same, so there is nothing to learn from this group" if rewards.std() == 0 else ""
+        )
+
+    for control in (*areas, gold):
+        control.observe(update, names="value")
+    update()
+    pairs = [widgets.HBox(pair) for pair in zip(areas, notes, strict=True)]
+    return widgets.VBox([*pairs, gold, summary]).add_class("r1nb-group")
+
+
+def highlighted(text: str, layout: str) -> str:
+    """A completion as HTML: tags blue, the answer green, what stands outside the blocks red."""
+    parsed, tags = parse_completion(text, layout), LAYOUTS[layout].tags
+    if parsed is None:
+        pieces = re.split(f"({'|'.join(tags)})", text)
+        body = "".join(_mark(piece, TAG) if piece in tags else html.escape(piece) for piece in pieces)
+        note = f"not read: {find_fault(text, layout)}"
+    else:
+        blocks = [
+            _mark(parsed.before, OUTSIDE), _mark(tags[0], TAG), html.escape(parsed.reasoning),
+            _mark(tags[1], TAG), _mark(parsed.between, OUTSIDE), _mark(tags[2], TAG),
+            _mark(parsed.answer, ANSWER), _mark(tags[3], TAG), _mark(parsed.after, OUTSIDE),
+        ]  # fmt: skip
+        body, note = "".join(blocks), "tags blue, answer green, text outside the blocks red"
+    return f'<div {NO_MATH} style="{BOX}">{body}</div><p><i>{note}</i></p>'
+
+
+def _mark(text: str, color: str) -> str:
+    return (
+        f'<span style="background:{color}">{html.escape(text)}</span>' if text.strip() else html.escape(text)
+    )
+
+
+def _area(text: str, description: str, width: str = "95%") -> widgets.Textarea:
+    rows = max(2, text.count("\n") + 1)
+    return widgets.Textarea(value=text, description=description, rows=rows, layout={"width": width})

@@ -1,0 +1,57 @@
+"""The check before training finds what is planted."""
+
+from datasets import Dataset
+
+from r1nb.checks import FAULTS, check_rewards, fault_table
+from r1nb.data import load_rows
+from r1nb.recipe import load_recipe
+from r1nb.rewards import REWARDS, reward
+
+ROWS = [{"question": "2*3?", "answer": "6", "solution": "2*3=6", "prompt": []}]
+
+
+def check(rows=ROWS, **rewards):
+    return check_rewards(Dataset.from_list(rows), load_recipe(rewards=rewards))
+
+
+def test_every_fault_costs_the_five_something():
+    table = fault_table(ROWS[0], load_recipe())
+    assert table.loc["ideal", "total"] == 4.0
+    assert list(table.index) == ["ideal", *FAULTS]
+    assert (table["total"].iloc[1:] < 4.0).all()
+
+
+def test_nothing_is_wrong_with_real_gsm8k(gsm8k_dir):
+    for split in ("train", "test"):
+        assert check_rewards(load_rows(str(gsm8k_dir), split), load_recipe()) == []
+
+
+def test_the_demos_rewards_never_fire():
+    found = check(demo_strict_format_reward_func=1.0, demo_soft_format_reward_func=1.0)
+    assert ["never fires, not even on an ideal completion" in sentence for sentence in found] == [True, True]
+
+
+def test_a_reward_that_pays_for_a_fault_is_named(monkeypatch):
+    spoilt = dict(REWARDS)
+    monkeypatch.setattr("r1nb.rewards.registry.REWARDS", spoilt)
+    monkeypatch.setattr("r1nb.rewards.REWARDS", spoilt)
+
+    @reward(high=2.0, judges="answer")
+    def correctness_reward_func(text, answer):
+        return 2.0 if answer in text else 0.0
+
+    found = check(correctness_reward_func=1.0)
+    assert any("the fault 'no tags' as much as an ideal one" in sentence for sentence in found)
+    assert any("the fault 'two answers'" in sentence for sentence in found)
+
+
+def test_golds_that_cannot_earn_full_marks_are_counted():
+    rows = [ROWS[0], ROWS[0] | {"answer": "<answer>7</answer>"}, ROWS[0] | {"answer": "8"}]
+    (found,) = check(rows, correctness_reward_func=1.0)
+    assert found.startswith("1 of 3 golds earn less than full marks from correctness_reward_func")
+    assert "<answer>7</answer>" in found
+
+
+def test_a_first_gold_of_the_wrong_kind_is_explained():
+    (found,) = check([ROWS[0] | {"answer": ""}], correctness_reward_func=1.0)
+    assert found.startswith("correctness_reward_func pays 0 of 2 for an ideal completion: nothing is not")
