@@ -17,7 +17,7 @@ from r1nb.recipe import load_recipe
 from r1nb.rewards import REWARDS
 
 STEPS = 8
-COLUMNS = {"nums": [4, 7, 8, 8], "target": 24, "problem": "chain_sum:0"}
+COLUMNS = {"nums": [4, 7, 8, 8], "target": 24}
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
     columns["completion_ids"] = policy.tokenizer(completions).input_ids
     shares = {}
     for name in REWARDS:
-        if name == "judge_reward_func":  # takes as long as its endpoint
+        if name in ("judge_reward_func", "gym_reward_func"):  # as long as an endpoint, or a task, takes
             continue
         func = recipe.scorer(name)
         for _ in range(2):  # the first time starts what the reward needs

@@ -35,6 +35,12 @@ def tiny_recipe(tmp_path):
 
 
 @pytest.fixture(scope="session")
+def gym():
+    """reasoning-gym, which is installed where there is a C compiler."""
+    return pytest.importorskip("reasoning_gym")
+
+
+@pytest.fixture(scope="session")
 def gsm8k_dir():
     folder = os.environ.get("R1NB_GSM8K_DIR")
     if not folder:

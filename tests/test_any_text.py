@@ -314,7 +314,7 @@ EVALUATED = ["countdown", "puzzle24", "polynomial_multiplication", "simple_integ
 
 
 @pytest.mark.parametrize("task", EVALUATED)
-def test_an_answer_that_is_a_program_does_nothing(task, tmp_path):
+def test_an_answer_that_is_a_program_does_nothing(gym, task, tmp_path):
     trace = tmp_path / "trace"
     for program in (
         f'__import__("pathlib").Path("{trace}").touch()',
@@ -328,7 +328,7 @@ def test_an_answer_that_is_a_program_does_nothing(task, tmp_path):
 
 
 @pytest.mark.parametrize(("task", "answer"), [("countdown", "9**9**9"), ("coin_flip", "1e99999999")])
-def test_an_answer_that_takes_for_ever_is_stopped(task, answer, monkeypatch):
+def test_an_answer_that_takes_for_ever_is_stopped(gym, task, answer, monkeypatch):
     monkeypatch.setattr("r1nb.rewards.gym.SECONDS", 3)
     score, reason = REWARDS["gym_reward_func"].explain(format_answer("so", answer), problem=f"{task}:0")
     assert (score, reason) == (0.0, f"{task} could not score the answer within 3 seconds")

@@ -178,7 +178,7 @@ def test_threads_do_not_read_each_others_answers():
     assert found == {given: given == gold for given, gold in pairs}
 
 
-def test_a_reason_goes_with_every_score():
+def test_a_reason_goes_with_every_score(gym):
     for name, func in REWARDS.items():
         if name.startswith("demo") or name == "judge_reward_func":
             continue

@@ -214,7 +214,7 @@ def test_the_final_answer_of_a_solution(text, answer):
     assert final_answer(text) == answer
 
 
-def test_all_of_reasoning_gyms_tasks():
+def test_all_of_reasoning_gyms_tasks(gym):
     score, without_gold = REWARDS["gym_reward_func"].score, []
     assert len(gym_tasks()) == 105
     for name in gym_tasks():
@@ -230,7 +230,7 @@ def test_all_of_reasoning_gyms_tasks():
     assert without_gold == ["boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour"]
 
 
-def test_reasoning_gyms_splits_are_different_problems():
+def test_reasoning_gyms_splits_are_different_problems(gym):
     rows = {split: load_rows("reasoning-gym:chain_sum+leg_counting", split) for split in PROBLEMS}
     assert [len(part) for part in rows.values()] == [1_000, 200, 200]
     assert len({problem for part in rows.values() for problem in part["problem"]}) == 1_400
@@ -244,6 +244,6 @@ def test_reasoning_gyms_splits_are_different_problems():
     ("name", "words"),
     [("chain_sums", "has no task 'chain_sums'; it has "), ("chain_sum+x", "has no task 'x'")],
 )
-def test_an_unknown_task_is_named(name, words):
+def test_an_unknown_task_is_named(gym, name, words):
     with pytest.raises(UserError, match=words):
         load_rows(f"reasoning-gym:{name}", "train")
