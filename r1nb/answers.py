@@ -42,6 +42,7 @@ def is_integer(text: str) -> bool:
 
 def same_answer(given: str, gold: str) -> bool:
     """Equal as numbers; where the gold is no number, equal as text but for case and spaces."""
+    given = given.strip().removeprefix("**").removesuffix("**")  # bold, in Markdown
     number = to_number(gold)
     if number is not None:
         return to_number(given) == number

@@ -6,6 +6,7 @@ from statistics import pstdev
 from r1nb.arithmetic import solve_countdown
 from r1nb.prompts import LAYOUTS, format_answer
 from r1nb.rewards import best_total, short_name
+from r1nb.rewards.mathematics import readable
 
 FORMATS = ("strict_format_reward_func", "soft_format_reward_func", "r1_format_reward_func")
 READERS = ("correctness_reward_func", "int_reward_func", "countdown_reward_func", "math_reward_func",
@@ -74,8 +75,11 @@ def check_rewards(rows, recipe) -> list[str]:
     Does each reward fire on an ideal completion, does each common fault cost what it should, does
     every gold (of the first 10,000 rows) earn full marks when wrapped ideally?
     """
-    found, row = [], rows[0]
-    layout = recipe.data.layout
+    found, layout = [], recipe.data.layout
+    answers = recipe.judge_of("answer", rows.column_names)
+    row = next((row for row in rows if row["answer"]), None)
+    if row is None:  # a task that only its own scorer can judge: there is no ideal to try
+        return []
     scores = _scores(recipe, row, ideal_completion(row, layout))
     for name, score in scores.items():
         high = recipe.scorer(name).high
@@ -88,22 +92,25 @@ def check_rewards(rows, recipe) -> list[str]:
         elif score <= 0 < high:
             found.append(f"{name} never fires, not even on an ideal completion: {_why(recipe, name, row)}.")
     for fault, about in FAULTS.items():
-        spoilt = _scores(recipe, row, about.spoil(ideal_completion(row, layout), LAYOUTS[layout].tags))
-        for name in set(about.costs) & set(recipe.rewards):
-            if scores[name] and not spoilt[name] < scores[name]:
+        text = about.spoil(ideal_completion(row, layout), LAYOUTS[layout].tags)
+        for name in (name for name in recipe.rewards if name in about.costs and scores[name]):
+            if not recipe.scorer(name).score(text, row["answer"], **_columns(row)) < scores[name]:
                 found.append(f"{name} pays a completion with the fault {fault!r} as much as an ideal one.")
-    answers = recipe.judge_of("answer")
     if answers.threads > 1 or found:  # a judge is not asked about every gold
         return found
     poor = []
     for row in rows.select(range(min(MOST, len(rows)))):
         text = ideal_completion(row, layout)
-        if row["answer"] and answers.score(text, row["answer"], **_columns(row)) < answers.high:
+        gold = row["answer"]
+        if not gold:
+            continue
+        unread = answers.__name__ == "math_reward_func" and not readable(gold)
+        if unread or (answers.score(text, gold, **_columns(row)) or 0.0) < answers.high:
             poor.append(row["answer"])
     if poor:
         found.append(
-            f"{len(poor)} of {len(rows)} golds earn less than full marks from {answers.__name__} though "
-            f"wrapped ideally, as {poor[0][:60]!r}: drop those rows, or choose a reward that can read them."
+            f"{len(poor)} of {min(MOST, len(rows))} golds earn less than full marks from {answers.__name__} "
+            f"though wrapped ideally, as {poor[0][:60]!r}: drop them, or choose a reward that can read them."
         )
     return found
 
@@ -128,6 +135,11 @@ def check_groups(policy, rows, recipe, groups: int = 4) -> list[str]:
     spread = [pstdev(totals[i : i + size]) for i in range(0, len(totals), size)]
     cut = sum(c.cut for c in completions)
     n, found = len(completions), []
+    for name, paid in scores.items():
+        if unjudged := sum(score is None for score in paid):
+            found.append(f"{name} gave no score for {unjudged} of {n} completions: is its judge reachable?")
+        if unjudged == n:
+            return found
     best = best_total(recipe.rewards)
     if not any(spread):
         remedy = "a short SFT start (the recipe's sft section) helps, or problems that it solves now and then"

@@ -3,12 +3,14 @@
 math-verify and some tasks of reasoning-gym evaluate an answer as Python or SymPy. An innocent looking
 tower of powers keeps them busy for ever, and a time-out by signal works in the main thread alone; so
 here the process is killed, whichever thread or worker process asks. In it, an audit hook refuses to
-start programs, to write files and to open sockets, in case an answer is a program.
+start programs, to write files and to open sockets, in case an answer is a program. That stops what a
+model stumbles into; it is no sandbox against somebody who means harm.
 """
 
 import atexit
 import json
 import os
+import secrets
 import subprocess
 import sys
 import threading
@@ -44,15 +46,17 @@ class Child:
 
     def ask(self, arguments, seconds: float):
         with self.lock:
+            token = secrets.token_hex(8)  # a reply without it is not a reply to this question
             if self.process is None or self.process.poll() is not None:
                 self.process = self._start()
             process, late, reply = self.process, threading.Event(), ""
             timer = threading.Timer(seconds, lambda: (late.set(), process.kill()))
             try:
-                process.stdin.write(json.dumps(arguments) + "\n")
+                process.stdin.write(json.dumps([token, *arguments]) + "\n")
                 process.stdin.flush()
                 timer.start()
                 reply = process.stdout.readline()
+                reply = reply.removeprefix(token) if reply.startswith(token) else ""
             except OSError:  # it ended before it was asked
                 pass
             finally:
@@ -75,7 +79,10 @@ class Child:
         )  # fmt: skip
         if process.stdout.readline() != "ready\n":
             process.communicate()
-            raise UserError(f"{self.library} is missing: pip install 'r1nb[rewards,gym]'.")
+            raise UserError(
+                f"The process that needs {self.library} did not start; is it installed? "
+                "pip install 'r1nb[rewards,gym]'."
+            )
         return process
 
 
@@ -88,7 +95,8 @@ def _refuse(event: str, arguments: tuple) -> None:
 def _serve(function: str, library: str) -> None:
     import logging
 
-    replies, sys.stdout = sys.stdout, sys.stderr  # tasks print
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # tasks print
     import_module(library)
     module, _, name = function.partition(":")
     called = getattr(import_module(module), name)
@@ -98,14 +106,17 @@ def _serve(function: str, library: str) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    sys.modules["_posixsubprocess"] = sys.modules["_ctypes"] = None  # they start programs unheard
+    subprocess._fork_exec = None
     sys.addaudithook(_refuse)
     print("ready", file=replies, flush=True)
     for line in sys.stdin:
+        token, *arguments = json.loads(line)
         try:
-            result = called(*json.loads(line))
+            result = called(*arguments)
         except Exception:  # whatever it makes of what a model wrote
             result = False
-        print(json.dumps(result), file=replies, flush=True)
+        print(token, json.dumps(result), file=replies, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,20 @@
 
 import json
 import re
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 from r1nb.errors import UserError
 from r1nb.paths import DATA
-from r1nb.prompts import build_messages, format_answer
+from r1nb.prompts import LAYOUTS, build_messages, format_answer
 from r1nb.sources import SOURCES, Source, own_source, source_of
 
 GYM = "reasoning-gym:"
+WORD = re.compile(r"(?:\.(?=\d))?\w+|[^\w\s.,;:!?'\"]")
+SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 SUFFIXES = (".jsonl", ".csv", ".parquet")
+HUB = re.compile(r"(?!.*\.(?:jsonl?|csv|parquet|txt)$)\w[\w.-]*/[\w.-]+")  # owner/name, and no file
 SPLIT = re.compile(r"(\w+)(\[.*\])?")  # train, or train[-300:]
 
 
@@ -31,7 +36,10 @@ def _load(dataset: str, split: str, question, answer, layout) -> tuple:
     """(rows, their Source, None for a reasoning-gym task)."""
     import datasets
 
-    if not (match := SPLIT.fullmatch(split)):
+    dataset = str(dataset)
+    if layout not in LAYOUTS:
+        raise UserError(f"layout = {layout!r}: known are {', '.join(LAYOUTS)}.")
+    if not (match := SPLIT.fullmatch(str(split))):
         raise UserError(f"split = {split!r}: write a name, or a slice of one, as in 'train[-300:]'.")
     if dataset.startswith(GYM):
         return _slice(_gym_rows(dataset, match[1], layout), split), None
@@ -39,7 +47,7 @@ def _load(dataset: str, split: str, question, answer, layout) -> tuple:
     path = DATA / "problems" if dataset == "bundled" else Path(dataset).expanduser()
     if path.exists():
         raw, where = _read_local(path, match[1])
-    elif re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith(".") and path.suffix not in SUFFIXES:
+    elif HUB.fullmatch(name):
         known = SOURCES.get(dataset) or SOURCES.get(name)
         raw, where = _from_hub(name, subset or (known and known.subset), match[1]), name
     else:
@@ -47,10 +55,13 @@ def _load(dataset: str, split: str, question, answer, layout) -> tuple:
             f"Unknown dataset {dataset!r}: use 'bundled', {', '.join(SOURCES)}, {GYM}<task>, another "
             "name of the Hub, or a file or folder of .jsonl, .csv or .parquet."
         )
-    columns = raw.column_names
+    columns, raw = raw.column_names, _slice(raw, split)
     if bool(question) != bool(answer):
         raise UserError("Name both columns: question_column and answer_column.")
-    source = own_source(question, answer) if question else SOURCES.get(dataset) or source_of(columns)
+    known = SOURCES.get(dataset) or source_of(columns)
+    source = own_source(question, answer) if question else known
+    if question and known and known.benchmark:  # whatever its columns are called
+        source = replace(source, name=known.name, benchmark=True)
     if source is None or not set(source.columns) <= set(columns):
         wanted = " and ".join(source.columns) if source else "columns of a known dataset"
         hint = "" if question else "; say which hold them with question_column and answer_column"
@@ -61,13 +72,20 @@ def _load(dataset: str, split: str, question, answer, layout) -> tuple:
         rows = datasets.Dataset.from_list(made)
     else:  # the Hub's other columns are long texts that nobody asks for here
         rows = raw.map(lambda row: _row(source, row, layout), remove_columns=columns)
-    kept = rows.select([i for i, gold in enumerate(rows["answer"]) if gold != ""])
+    pairs = enumerate(zip(rows["question"], rows["answer"], strict=True))
+    kept = rows.select([i for i, (asked, gold) in pairs if gold and asked and asked.strip()])
     if len(kept) < len(rows):
-        print(f"Dropped {len(rows) - len(kept)} of {len(rows)} rows of {split}: no gold, or marked invalid.")
+        print(
+            f"Dropped {len(rows) - len(kept)} of {len(rows)} rows of {split}: "
+            "no question or gold, or marked invalid."
+        )
     if not len(kept):
         shown = str(raw[0])[:150]
-        raise UserError(f"No row of {where} has a gold; it belongs in {source.gold}. A row: {shown}")
-    return _slice(kept, split), source
+        raise UserError(
+            f"No row of {where} has a question and a gold; for {source.name} the gold is: {source.gold}. For "
+            f"other data name the columns: question_column, answer_column. A row: {shown}"
+        )
+    return kept, source
 
 
 def _row(source: Source, row: dict, layout: str) -> dict:
@@ -94,18 +112,27 @@ def _slice(rows, split: str):
         (part,) = ReadInstruction.from_spec(split).to_absolute({base: len(rows)})
     except (ValueError, AssertionError) as error:
         raise UserError(f"split = {split!r}: {str(error).splitlines()[0]}") from None
-    return rows.select(range(part.from_ or 0, len(rows) if part.to is None else part.to))
+    chosen = range(part.from_ or 0, len(rows) if part.to is None else part.to)
+    if not len(chosen) or chosen[-1] >= len(rows):
+        raise UserError(f"split = {split!r} takes no row, or more than the {len(rows)} that there are.")
+    return rows.select(chosen)
 
 
 def _read_local(path: Path, split: str) -> tuple:
-    """(raw rows, what to call them) of a file, or of the file <split>.<suffix> in a folder."""
-    from datasets import Dataset
+    """(raw rows, what to call them) of a file, or of a split's file or files in a folder."""
+    from datasets import Dataset, concatenate_datasets
 
     if path.is_dir():
-        files = {file.stem: file for file in sorted(path.iterdir()) if file.suffix in SUFFIXES}
-        if split not in files:
-            raise UserError(f"{split}.jsonl is not in {path}; splits there: {', '.join(files) or 'none'}.")
-        path = files[split]
+        splits: dict[str, list[Path]] = {}
+        for file in sorted(path.iterdir()):
+            if file.suffix in SUFFIXES:  # train.jsonl, or the Hub's train-00000-of-00002.parquet
+                splits.setdefault(SHARD.sub("", file.stem), []).append(file)
+        if split not in splits:
+            raise UserError(f"{split}.jsonl is not in {path}; splits there: {', '.join(splits) or 'none'}.")
+        if len(splits[split]) > 1:
+            parts = [_read_local(file, "train")[0] for file in splits[split]]
+            return concatenate_datasets(parts), splits[split][0].name
+        (path,) = splits[split]
     elif split != "train":
         raise UserError(
             f"{path.name} is one file, whose only split is 'train': take a slice of it, as in "
@@ -115,15 +142,22 @@ def _read_local(path: Path, split: str) -> tuple:
         if path.suffix == ".jsonl":
             return Dataset.from_list(read_jsonl(path)), path.name
         if path.suffix == ".parquet":
-            return Dataset.from_parquet(str(path), cache_dir=None), path.name
+            import pyarrow.parquet
+
+            return Dataset.from_list(pyarrow.parquet.read_table(path).to_pylist()), path.name
         if path.suffix == ".csv":
             import pandas
 
             # As text, so that 007 and 1,080 stay what they are.
-            return Dataset.from_pandas(pandas.read_csv(path, dtype=str, keep_default_na=False)), path.name
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pandas.errors.ParserWarning)  # a row longer than the header
+                table = pandas.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+            if not len(table):
+                raise UserError(f"{path.name} holds no rows below its header.")
+            return Dataset.from_pandas(table), path.name
     except UserError:
         raise
-    except ValueError as error:  # pyarrow's and pandas' own are ValueErrors
+    except (ValueError, Warning) as error:  # pyarrow's and pandas' own errors are ValueErrors
         raise UserError(f"{path.name} cannot be read: {str(error).splitlines()[0]}.") from None
     raise UserError(f"{path.name}: use a file that ends in {', '.join(SUFFIXES)}.")
 
@@ -166,7 +200,7 @@ def _from_hub(name: str, subset: str | None, split: str):
 
 
 def _gym_rows(dataset: str, split: str, layout: str):
-    """Problems of reasoning-gym's tasks, in turn: 1,000 to train on, 200 of any other split."""
+    """Problems of reasoning-gym's tasks, in turn: 1,000 to train on, 200 of each other split."""
     from datasets import Dataset
 
     from r1nb.rewards.gym import PROBLEMS, gym_problem, gym_tasks
@@ -176,13 +210,15 @@ def _gym_rows(dataset: str, split: str, layout: str):
     tasks, known = dataset.removeprefix(GYM).split("+"), gym_tasks()
     if unknown := [task for task in tasks if task not in known]:
         raise UserError(f"reasoning-gym has no task {unknown[0]!r}; it has {', '.join(known)}.")
-    start = sum(list(PROBLEMS.values())[: list(PROBLEMS).index(split)])
     rows = []
-    for i in range(1_000 if split == "train" else 200):
-        problem = f"{tasks[i % len(tasks)]}:{start + i}"
+    for number in PROBLEMS[split]:
+        problem = f"{tasks[number % len(tasks)]}:{number}"
         question, answer = gym_problem(problem)
         row = {"question": question, "answer": answer, "solution": "", "problem": problem}
-        rows.append(row | {"prompt": build_messages(question, layout)})
+        if question:
+            rows.append(row | {"prompt": build_messages(question, layout)})
+    if failed := len(PROBLEMS[split]) - len(rows):
+        print(f"Dropped {failed} of {len(PROBLEMS[split])} problems, which reasoning-gym could not make.")
     return Dataset.from_list(rows)
 
 
@@ -252,11 +288,11 @@ def _check_source(recipe, source: Source | None) -> None:
     if source and source.benchmark:
         raise UserError(f"{source.name} is a benchmark: evaluate on it, never train. Choose another dataset.")
     suited = source.rewards if source else ("gym_reward_func",)
-    judging = [name for name in recipe.rewards if REWARDS[name].judges == "answer"]
+    judging = [n for n in recipe.rewards if REWARDS[n].judges == "answer" and n != "judge_reward_func"]
     if wrong := [name for name in judging if suited and name not in suited]:
         raise UserError(
             f"{wrong[0]} cannot judge the answers of {recipe.data.dataset}; use {' or '.join(suited)}, as "
-            f'in rewards={{"{suited[0]}": 1.0}}.'
+            f"in rewards='{{{suited[0]}: 1.0}}'."
         )
 
 
@@ -288,5 +324,8 @@ def drop_long_prompts(rows, tokenizer, recipe):
 
 
 def normalize(question: str) -> str:
-    """A question without case, spacing and punctuation, to see whether two are the same."""
-    return " ".join(re.findall(r"\w+", question.casefold()))
+    """A question without case, spacing and punctuation, to see whether two are the same.
+
+    Signs of arithmetic stay: 3 + 6 is another question than 3 - 6.
+    """
+    return " ".join(WORD.findall(question.casefold()))

@@ -1,6 +1,7 @@
 """Accuracy on problems that were not trained on, with an interval.
 
-Strict: the answer block is right, by the reward of the recipe that judges answers. Lenient: the last
+Strict: the answer block earns full marks from the reward of the recipe that judges answers; what a
+judge could not score is left out. Lenient: the last
 number anywhere is right, or the last line. Format: the reward that judges the format fires.
 """
 
@@ -21,8 +22,8 @@ class Graded:
     completion: str
     ids: tuple[int, ...]
     cut: bool
-    strict: bool
-    lenient: bool
+    strict: bool | None  # None: a judge could not be asked
+    lenient: bool | None
     format: bool
     rewards: dict[str, float | None]
 
@@ -31,7 +32,7 @@ def grade(rows: dict[str, list], completions: list, recipe) -> list[Graded]:
     """Grade a policy.Completion for each row; `rows` is a batch of a Dataset, lists by column."""
     texts = [completion.text for completion in completions]
     columns = rows | {"completion_ids": [list(completion.ids) for completion in completions]}
-    answers, layouts = recipe.judge_of("answer"), recipe.judge_of("format")
+    answers, layouts = recipe.judge_of("answer", rows), recipe.judge_of("format")
     names = {*recipe.rewards, answers.__name__, layouts.__name__}
     scores = {name: recipe.scorer(name)(texts, **columns) for name in names}
     attempts = [scores[answers.__name__]]
@@ -41,7 +42,8 @@ def grade(rows: dict[str, list], completions: list, recipe) -> list[Graded]:
             attempts.append(answers(ends, **columns))
     graded = []
     for i, completion in enumerate(completions):
-        strict, *lenient = [(attempt[i] or 0.0) >= answers.high for attempt in attempts]
+        judged = [attempt[i] for attempt in attempts if attempt[i] is not None]
+        right = [score >= answers.high for score in judged]
         graded.append(
             Graded(
                 question=rows["question"][i],
@@ -49,8 +51,8 @@ def grade(rows: dict[str, list], completions: list, recipe) -> list[Graded]:
                 completion=completion.text,
                 ids=completion.ids,
                 cut=completion.cut,
-                strict=strict,
-                lenient=strict or any(lenient),
+                strict=right[0] if right else None,
+                lenient=any(right) if right else None,
                 format=(scores[layouts.__name__][i] or 0.0) > 0,
                 rewards={name: scores[name][i] for name in recipe.rewards},
             )
@@ -83,9 +85,9 @@ def summarize(graded: list[Graded]) -> dict:
     n = len(graded)
     summary: dict = {"n": n}
     for rate in ("strict", "lenient", "format"):
-        hits = sum(getattr(g, rate) for g in graded)
-        summary[rate] = hits / n
-        summary[f"{rate}_interval"] = wilson(hits, n)
+        judged = [getattr(g, rate) for g in graded if getattr(g, rate) is not None]
+        summary[rate] = sum(judged) / len(judged) if judged else None
+        summary[f"{rate}_interval"] = wilson(sum(judged), len(judged)) if judged else None
     summary["cut"] = sum(g.cut for g in graded) / n
     summary["tokens"] = sum(len(g.ids) for g in graded) / n
     summary["rewards"] = {}

@@ -7,6 +7,7 @@ value that TRL or Unsloth would otherwise choose is set in it.
 import contextlib
 import dataclasses
 import difflib
+import importlib.util
 import os
 import shlex
 import typing
@@ -70,12 +71,18 @@ class Recipe:
         """TRL reward functions, the first of which logs gold and length of each completion."""
         return [self.scorer(name, logs=i == 0) for i, name in enumerate(self.rewards)]
 
-    def judge_of(self, what: str):
-        """The reward by which evaluation judges the "answer" or the "format"."""
+    def judge_of(self, what: str, columns=()):
+        """The reward by which evaluation judges the "answer" or the "format".
+
+        The first of the recipe's that does; without one, the one that suits the layout or the columns.
+        """
         from r1nb.rewards import REWARDS
 
-        defaults = {"answer": "correctness_reward_func", "format": "strict_format_reward_func"}
-        return self.scorer(next((n for n in self.rewards if REWARDS[n].judges == what), defaults[what]))
+        default = "strict_format_reward_func" if self.data.layout == "reasoning" else "r1_format_reward_func"
+        if what == "answer":
+            special = {"nums": "countdown_reward_func", "problem": "gym_reward_func"}
+            default = next((special[c] for c in columns if c in special), "correctness_reward_func")
+        return self.scorer(next((n for n in self.rewards if REWARDS[n].judges == what), default))
 
     def grpo_config(self, output_dir: Path | str):
         """The trl.GRPOConfig that the recipe stands for."""
@@ -267,12 +274,20 @@ def _check(recipe: Recipe) -> None:
     for name, weight in recipe.rewards.items():
         if name not in REWARDS:
             raise UserError(f"Unknown reward {name!r}{_hint(name, REWARDS)}")
+        library = REWARDS[name].library
+        if library and importlib.util.find_spec(library) is None:
+            raise UserError(f"{name} needs {library}, which is missing: pip install 'r1nb[rewards,gym]'.")
         if not 0 <= weight < float("inf"):
             raise UserError(f"rewards.{name} = {weight}: a weight is a number of at least 0.")
     if "judge_reward_func" in recipe.rewards and not (
         recipe.scoring.judge_url and recipe.scoring.judge_model
     ):
         raise UserError("judge_reward_func needs judge_url and judge_model: an OpenAI-compatible endpoint.")
+    if (recipe.scoring.overlong_cache or 0) > grpo["max_completion_length"]:
+        raise UserError(
+            f"overlong_cache = {recipe.scoring.overlong_cache} is more than max_completion_length = "
+            f"{grpo['max_completion_length']}; lower it."
+        )
     if "language_reward_func" in recipe.rewards:
         recipe.scorer("language_reward_func").score("")  # refuses an unknown language
     if not any(recipe.rewards.values()):
@@ -290,7 +305,8 @@ def _check(recipe: Recipe) -> None:
     train = recipe.data.train_split
     if train in recipe.data.test_splits or train.startswith("test"):
         raise UserError(
-            f"train_split = {train!r} is a test split: never train on it. Set train_split='train'."
+            f"train_split = {train!r} is a test split: never train on it. Set train_split='train', and where "
+            "there is no other split, test_splits='train[-100:]'."
         )
     if recipe.model.engine != "unsloth":  # whose settings only its own GPU machine can judge
         try:

@@ -142,6 +142,7 @@ def own_source(question: str, answer: str) -> Source:
         text = "" if row[answer] is None else str(row[answer])
         gold = final_answer(text)
         solution = MARKS.sub("", text.partition("####")[0]).strip() if gold else ""
-        return {"question": str(row[question]), "answer": gold or text.strip(), "solution": solution}
+        asked = "" if row[question] is None else str(row[question])
+        return {"question": asked, "answer": gold or text.strip(), "solution": solution}
 
-    return Source("your own", (question, answer), answer, read, (), "yours")
+    return Source("your own data", (question, answer), answer, read, (), "yours")

@@ -33,6 +33,8 @@ def accuracy_table(run):
 
 def rate_cell(summary: dict, rate: str) -> str:
     """A rate with its 95 % interval: 93.0% [89.5, 95.4]."""
+    if summary[rate] is None:
+        return score_cell(None)
     low, high = summary[f"{rate}_interval"]
     return f"{summary[rate]:.1%} [{low * 100:.1f}, {high * 100:.1f}]"
 
@@ -57,12 +59,12 @@ def completion_table(run, steps: list[int], each: int):
     rows = []
     for step in steps:
         log = run.completions(step)
-        log["total"] = sum(log[name] * weight for name, weight in weights.items())
+        log["total"] = sum(log[name].fillna(0) * weight for name, weight in weights.items())  # as TRL does
         widest = log.groupby("prompt")["total"].std().idxmax()
         group = log[log["prompt"] == widest].sort_values("advantage")
         picked = sorted({round(i * (len(group) - 1) / max(1, each - 1)) for i in range(each)})
         for _, line in group.iloc[picked].iterrows():
-            values = [f"{line[name]:g}" for name in [*weights, "total"]]
+            values = [f"{line[name]:g}" for name in [*weights, "total"]]  # nan: not judged
             rows.append([str(step), line["answer"], line["completion"], *values, f"{line['advantage']:+.2f}"])
     names = map(short_name, weights)
     return table_of(rows, ["step", "gold", "completion", *names, "total", "advantage"])
@@ -90,9 +92,9 @@ def side_by_side(policy, rows, recipe, max_tokens: int, **sampling):
 
 
 def _marked(text: str, row: dict, recipe) -> str:
-    if not row.get("answer"):
+    if "answer" not in row:
         return text
-    judge = recipe.judge_of("answer")
+    judge = recipe.judge_of("answer", row)
     right = (judge.score(text, **row) or 0.0) >= judge.high
     return f"{'✓' if right else '✗'} {text}"
 
@@ -103,7 +105,7 @@ def scores_table(names: list[str], completions: dict[str, str], answer: str, **c
     for label, text in completions.items():
         scores = [REWARDS[name].score(text, answer, **columns) for name in names]
         total = sum(score for score in scores if score is not None)
-        rows.append([label, *(f"{score:g}" for score in scores), f"{total:g}"])
+        rows.append([label, *map(score_cell, scores), score_cell(total)])
     return table_of(rows, ["completion", *map(short_name, names), "total"])
 
 

@@ -321,9 +321,15 @@ def test_an_answer_that_is_a_program_does_nothing(gym, task, tmp_path):
         f'__import__("os").system("touch {trace}")',
         f'__import__("subprocess").run(["touch", "{trace}"])',
         f'open("{trace}", "w")',
+        f'exec("im" + "port subprocess; subprocess.run([\\"touch\\", \\"{trace}\\"])")',
+        'exec("im" + "port os; os.write(1, b\\"1.0\\\\n\\")")',
         f'ｅｖａｌ("open(\\"{trace}\\", \\"w\\")")',  # noqa: RUF001
     ):
         assert REWARDS["gym_reward_func"].score(format_answer("so", program), problem=f"{task}:0") <= 0.1
+        for answer, score in (("-4", 1.0), ("-5", 0.0)):  # and the next score is that of the next answer
+            assert (
+                REWARDS["gym_reward_func"].score(format_answer("so", answer), problem="chain_sum:1") == score
+            )
     assert not trace.exists()
 
 

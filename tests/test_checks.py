@@ -1,9 +1,13 @@
 """The check before training finds what is planted."""
 
+import importlib.util
+
+import pytest
 from datasets import Dataset
 
 from r1nb.checks import FAULTS, check_rewards, fault_table
 from r1nb.data import load_rows
+from r1nb.errors import UserError
 from r1nb.recipe import load_recipe
 from r1nb.rewards import REWARDS, reward
 
@@ -53,5 +57,36 @@ def test_golds_that_cannot_earn_full_marks_are_counted():
 
 
 def test_a_first_gold_of_the_wrong_kind_is_explained():
-    (found,) = check([ROWS[0] | {"answer": ""}], correctness_reward_func=1.0)
-    assert found.startswith("correctness_reward_func pays 0 of 2 for an ideal completion: nothing is not")
+    found = check([ROWS[0] | {"answer": "<answer>"}], correctness_reward_func=1.0)
+    assert found[0].startswith(
+        "correctness_reward_func pays 0 of 2 for an ideal completion: no answer to read"
+    )
+
+
+def test_golds_that_math_verify_cannot_read_are_counted():
+    rows = [ROWS[0] | {"answer": answer} for answer in (r"\frac{1}{2}", r"\frac{1}{", "6")]
+    (found,) = check(rows, math_reward_func=1.0)
+    assert found.startswith("1 of 3 golds earn less than full marks from math_reward_func")
+
+
+def test_rows_without_any_gold_are_not_blamed():
+    assert check([ROWS[0] | {"answer": ""}], correctness_reward_func=1.0) == []
+
+
+def test_a_judge_out_of_reach_is_said_not_punished():
+    settings = {"judge_url": "http://127.0.0.1:9", "judge_model": "any"}
+    recipe = load_recipe(rewards={"judge_reward_func": 1.0, "soft_format_reward_func": 1.0}, **settings)
+    (found,) = check_rewards(Dataset.from_list(ROWS), recipe)
+    assert found.startswith("judge_reward_func gave no score for an ideal completion: the judge could not be")
+
+
+@pytest.mark.parametrize(
+    ("name", "library"), [("math", "math_verify"), ("judge", "openai"), ("gym", "reasoning_gym")]
+)
+def test_a_missing_library_is_said_with_the_recipe(monkeypatch, name, library):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda wanted: None if wanted == library else find(wanted)
+    )
+    with pytest.raises(UserError, match=f"{name}_reward_func needs {library}, which is missing: pip install"):
+        load_recipe(rewards={f"{name}_reward_func": 1.0}, judge_url="http://127.0.0.1:9", judge_model="any")

@@ -57,7 +57,7 @@ def test_real_gsm8k_solutions_as_xml_earn_everything(gsm8k_dir):
         ([GOOD, "{oops"], ["train.jsonl, line 2 is not JSON", "{oops"]),
         ([GOOD, {"prompt": "x", "answer": "#### 1"}], ["line 2 lacks question", "prompt, answer"]),
         ([{"prompt": "x", "answer": "#### 1"}], ["columns prompt, answer", "question_column"]),
-        ([{"question": "x", "answer": 6}], ["No row of train.jsonl has a gold", "####", "6"]),
+        ([{"question": "x", "answer": 6}], ["No row of train.jsonl has a question and a gold", "####", "6"]),
         (["[1, 2]"], ["line 1", "list"]),
         ([{"question": "x", "answer": "six #### "}], ["No row", "six ####"]),
     ],
@@ -71,7 +71,7 @@ def test_a_broken_file_becomes_one_sentence(folder, lines, words):
 def test_rows_without_a_gold_are_dropped_aloud(folder, capsys):
     rows = [GOOD, GOOD | {"answer": "just 6"}, GOOD | {"answer": "six ####"}, GOOD | {"answer": None}]
     assert len(load_rows(folder(*rows), "train")) == 1
-    assert "Dropped 3 of 4 rows of train: no gold, or marked invalid." in capsys.readouterr().out
+    assert "Dropped 3 of 4 rows of train: no question or gold, or marked invalid." in capsys.readouterr().out
 
 
 def test_odd_but_valid_files_are_read(tmp_path):
@@ -152,6 +152,11 @@ def test_long_prompts_are_dropped_aloud(recipe, capsys):
         drop_long_prompts(train, WordTokenizer(), recipe(max_prompt_length=2))
     with pytest.raises(UserError, match="8 training rows are too few: a step takes 16 problems"):
         drop_long_prompts(train, WordTokenizer(), recipe(per_device_train_batch_size=128))
+
+
+def test_signs_of_arithmetic_tell_questions_apart():
+    questions = ["3 + 6?", "3 - 6?", "x < 3", "x > 3", "3.5 apples", "35 apples", "x^2-5x"]
+    assert len({normalize(question) for question in questions}) == len(questions)
 
 
 def test_without_a_validation_split_the_end_of_training_is_held_out(recipe):

@@ -80,7 +80,7 @@ def trained(tmp_path_factory):
 
 def test_notebook_01_follows_rows_to_tokens(tmp_path):
     said = execute(NOTEBOOKS / "01_prompts_and_data.ipynb", tmp_path, f"runs_dir={tmp_path}")
-    assert "Dropped 3 of 6 rows of train: no gold, or marked invalid." in said
+    assert "Dropped 3 of 6 rows of train: no question or gold, or marked invalid." in said
     assert "What is 90 x 12? -&gt; 1080" in said or "What is 90 x 12? -> 1080" in said
 
 
@@ -90,7 +90,7 @@ def test_notebook_02_explains_every_reward(tmp_path):
         assert name in said
     assert "Nothing is wrong." in said
     assert "mean 1.375, deviation 1.664" in said
-    assert re.search(r"step 0: grpo [+-]0\.0000, .*; 0% of ratios beyond the clip", said)
+    assert re.search(r"step 0: grpo [+-]0\.0000, .*; 0% of tokens clipped", said)
 
 
 def test_notebook_03_trains_and_says_where_everything_is(trained):

@@ -114,7 +114,11 @@ def test_countdown_from_a_table_of_text(tmp_path, capsys):
 def test_a_benchmark_is_not_trained_on():
     with pytest.raises(UserError, match="livebench/reasoning is a benchmark: evaluate on it, never train"):
         splits("livebench/reasoning")
-    assert len(load_rows(str(sample("livebench/reasoning")), "train")) == 2
+    with pytest.raises(UserError, match="is a benchmark"):
+        splits("livebench/reasoning", question_column="question_id", answer_column="ground_truth")
+    rows = load_rows(sample("livebench/reasoning"), "train")
+    for row, given in zip(rows, ("**Yes, no, yes**", "**3**"), strict=True):
+        assert REWARDS["correctness_reward_func"].score(format_answer("so", given), row["answer"]) == 2.0
 
 
 def test_a_reward_that_does_not_suit_is_named():
@@ -130,7 +134,7 @@ def test_slices_do_not_overlap():
     assert len(set(questions)) == len(questions) == 3
 
 
-@pytest.mark.parametrize("split", ["train[", "train[1:2:3]", "train[200%:]", "no-such-name", ""])
+@pytest.mark.parametrize("split", ["train[", "train[1:2:3]", "train[200%:]", "train[9:]", "no-such-name", ""])
 def test_a_slice_that_cannot_be_read(split):
     with pytest.raises(UserError, match="split = "):
         load_rows(str(sample("openai/gsm8k")), split)
@@ -195,6 +199,39 @@ def test_a_file_that_cannot_be_read(tmp_path, path, words):
         load_rows(str(tmp_path / path), "train", question="a", answer="b")
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,b\n1,2,3\n4,5\n", "cannot be read"),
+        ("a,b\n", "holds no rows"),
+        ("a,b\n,1\n1,\n", "No row of train.csv"),
+    ],
+)
+def test_a_table_that_does_not_fit_its_header(tmp_path, text, words):
+    (tmp_path / "train.csv").write_text(text)
+    with pytest.raises(UserError, match=words):
+        load_rows(tmp_path, "train", question="a", answer="b")
+
+
+def test_a_folder_as_the_hub_has_it(tmp_path):
+    import pandas
+
+    for i in range(2):
+        table = pandas.DataFrame([{"question": f"{i} + 1?", "answer": f"#### {i + 1}"}])
+        table.to_parquet(tmp_path / f"train-{i:05d}-of-00002.parquet")
+    assert load_rows(tmp_path, "train")["answer"] == ["1", "2"]
+
+
+def test_a_judge_may_judge_any_dataset():
+    settings = {
+        "judge_url": "http://127.0.0.1:9",
+        "judge_model": "any",
+        "rewards": {"judge_reward_func": 1.0},
+    }
+    train, *_ = splits("openai/gsm8k", **settings)
+    assert len(train) == 1
+
+
 def test_a_file_has_one_split():
     with pytest.raises(UserError, match=r"only split is 'train': .*'train\[-100:\]', instead of 'test'"):
         load_rows(str(sample("openai/gsm8k")), "test")
@@ -218,7 +255,7 @@ def test_all_of_reasoning_gyms_tasks(gym):
     score, without_gold = REWARDS["gym_reward_func"].score, []
     assert len(gym_tasks()) == 105
     for name in gym_tasks():
-        problem = f"{name}:{PROBLEMS['train']}"
+        problem = f"{name}:{PROBLEMS['test'][0]}"
         question, answer = gym_problem(problem)
         assert question, name
         if answer:

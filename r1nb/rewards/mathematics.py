@@ -1,6 +1,6 @@
 """Answers that mean the same: fractions, units, LaTeX, sets and intervals, by math-verify."""
 
-from r1nb.answers import is_integer, same_answer
+from r1nb.answers import is_integer, same_answer, to_number
 from r1nb.child import ask
 from r1nb.prompts import find_fault, parse_completion
 from r1nb.rewards.registry import reward
@@ -16,6 +16,11 @@ def math_equal(given: str, gold: str, seconds: float = SECONDS) -> bool | None:
     return ask("r1nb.rewards.mathematics:compare", "math_verify", given, gold, seconds=seconds)
 
 
+def readable(gold: str) -> bool:
+    """Whether a gold is a number or math-verify can read it."""
+    return to_number(gold) is not None or bool(math_equal(gold, gold))
+
+
 def compare(given: str, gold: str) -> bool:
     """math-verify's opinion, for as long as it takes."""
     from math_verify import parse, verify
@@ -28,7 +33,7 @@ def compare(given: str, gold: str) -> bool:
     return all(parsed) and bool(verify(*parsed, timeout_seconds=None))
 
 
-@reward(high=1.0, judges="answer")
+@reward(high=1.0, judges="answer", library="math_verify")
 def math_reward_func(text: str, answer: str, layout="reasoning"):
     r"""1.0 if the answer block means the same as the gold: 1/2, 0.5 and \boxed{\frac{1}{2}} do.
 

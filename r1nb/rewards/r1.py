@@ -1,4 +1,7 @@
-"""DeepSeek-R1-Zero's two rewards (arXiv 2501.12948, section 2.2.2): format, and accuracy on Countdown."""
+"""DeepSeek-R1-Zero's two rewards (arXiv 2501.12948v1, section 2.2.2): format and accuracy.
+
+The accuracy is that of Countdown, on which its results were first repeated on a small scale.
+"""
 
 from r1nb.arithmetic import evaluate_expression
 from r1nb.prompts import find_fault, parse_completion

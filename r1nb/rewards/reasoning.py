@@ -16,8 +16,8 @@ NUMBER = r"\(*\$?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)%?\)*"
 UNIT = r"(?:\s+[A-Za-z/]{2,20}){0,2}"  # 5 boxes * 12 pens/box = 60 pens
 SIGN = r"\s*[-+*/×÷x–−]\s*"  # noqa: RUF001
 LEFT = re.compile(rf"(?P<sum>{NUMBER}(?:{UNIT}{SIGN}{NUMBER})+){UNIT}\s*\Z", re.ASCII)
-MIDDLE = re.compile(rf"(?:[\w.)^√²³]|\d\s|\d:|\S{SIGN})\Z", re.ASCII)  # what begins there began earlier
-END = rf"(?!\s?\d|\(|[\^²³]|{SIGN}[\d.(])(?![\w.:]\w)"  # what ends there does not go on
+MIDDLE = re.compile(rf"(?:[\w.)^√²³]|\d\s|\d[:,]|\S{SIGN})\Z", re.ASCII)  # what begins there began earlier
+END = rf"(?!,?\d|\s\d|\s*and \d|\(|[\^²³]|{SIGN}[\d.(])(?![\w.:]\w)"  # what ends there does not go on
 RIGHT = re.compile(rf"\s*(?P<sum>-?{NUMBER}(?:{SIGN}{NUMBER})*){END}", re.ASCII)
 WIDTH = 120  # characters on either side of an equals sign that may belong to its equation
 
@@ -90,7 +90,7 @@ def steps_reward_func(text: str, answer: str, layout="reasoning"):
 
 @reward(high=1.0)
 def language_reward_func(text: str, answer: str, language="en", layout="reasoning"):
-    """The share of words in the target language (arXiv 2501.12948, section 2.3.2), by their script.
+    """The share of words in the target language (arXiv 2501.12948v1, section 2.3.2), by their script.
 
     A word counts if its letters are of the language's script, a Chinese character as one word. So
     it tells English from Chinese, the mixture that R1 showed, but not English from French.

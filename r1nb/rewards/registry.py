@@ -12,7 +12,10 @@ from r1nb.prompts import completion_text
 
 @dataclass(frozen=True, eq=False)
 class Reward:
-    """A TRL reward function: called with lists, it returns one float or None (not counted) each.
+    """A TRL reward function: called with lists, it returns one float or None each.
+
+    None is a completion that could not be judged: TRL leaves it out of this reward's mean, but in the
+    sum of several rewards it counts as 0.
 
     `function(text, answer, ...)` scores one completion's text against the gold answer, between
     `low` and `high`. Each further parameter is a setting of the recipe (layout, language, ...) or
@@ -24,6 +27,7 @@ class Reward:
     low: float = 0.0
     judges: str = ""  # "answer" or "format": what evaluation may measure by it
     threads: int = 1
+    library: str = ""  # that must be installed
     settings: dict = field(default_factory=dict)
     logs: bool = False  # also write each gold and token count into TRL's completion log
 
@@ -89,7 +93,7 @@ def _parameters(function: Callable) -> dict[str, bool]:
 REWARDS: dict[str, Reward] = {}
 
 
-def reward(high: float, low: float = 0.0, judges: str = "", threads: int = 1):
+def reward(high: float, low: float = 0.0, judges: str = "", threads: int = 1, library: str = ""):
     """List `function(text, answer, ...)` in REWARDS, as a Reward.
 
     The function returns a number, or a number and the reason for it in words; None as the number
@@ -97,7 +101,7 @@ def reward(high: float, low: float = 0.0, judges: str = "", threads: int = 1):
     """
 
     def register(function: Callable) -> Reward:
-        made = Reward(function, high, low, judges, threads)
+        made = Reward(function, high, low, judges, threads, library)
         REWARDS[function.__name__] = made
         return made
 
