@@ -50,6 +50,6 @@ gpu: .venv/gpu ## add the GPU set: unsloth, vLLM, bitsandbytes (about 4 GB)
 	and $(PYTHON) is %d.%d; name another one: make PYTHON=python3.12 train" % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -e '.[notebook,rewards,dev]'
-	@$(BIN)/python -m pip install --quiet -e '.[gym]' || echo 'reasoning-gym is left out: its pycosat wants \
+	@$(BIN)/python -m pip install -qq -e '.[gym]' || echo 'reasoning-gym is left out: its pycosat wants \
 	a C compiler. Everything else works without it, and its tests are skipped.'
 	@touch $@

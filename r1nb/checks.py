@@ -62,7 +62,7 @@ def fault_table(row: dict, recipe):
     ideal, tags = ideal_completion(row, recipe.data.layout), LAYOUTS[recipe.data.layout].tags
     texts = {"ideal": ideal} | {name: fault.spoil(ideal, tags) for name, fault in FAULTS.items()}
     scores = {name: _scores(recipe, row, text) for name, text in texts.items()}
-    table = pandas.DataFrame(scores).T
+    table = pandas.DataFrame(scores, dtype=float).T
     table.columns = [short_name(name) for name in recipe.rewards]
     weights = list(recipe.rewards.values())
     table["total"] = (table * weights).sum(axis=1)

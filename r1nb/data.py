@@ -16,6 +16,7 @@ WORD = re.compile(r"(?:\.(?=\d))?\w+|[^\w\s.,;:!?'\"]")
 SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 HUB = re.compile(r"(?!.*\.(?:jsonl?|csv|parquet|txt)$)\w[\w.-]*/[\w.-]+")  # owner/name, and no file
+ODD_CELL = (AttributeError, IndexError, KeyError, TypeError, ValueError)  # empty, or of another type
 SPLIT = re.compile(r"(\w+)(\[.*\])?")  # train, or train[-300:]
 
 
@@ -91,13 +92,7 @@ def _load(dataset: str, split: str, question, answer, layout) -> tuple:
 def _row(source: Source, row: dict, layout: str) -> dict:
     try:
         read = source.read(row)
-    except (
-        AttributeError,
-        IndexError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ):  # a cell that is empty, or of another type
+    except ODD_CELL:
         read = dict.fromkeys(("question", "answer", "solution"), "")
         read |= {column: None for column in ("nums", "target") if column in source.columns}
     return read | {"prompt": build_messages(read["question"], layout)}

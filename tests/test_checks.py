@@ -77,6 +77,7 @@ def test_a_judge_out_of_reach_is_said_not_punished():
     settings = {"judge_url": "http://127.0.0.1:9", "judge_model": "any"}
     recipe = load_recipe(rewards={"judge_reward_func": 1.0, "soft_format_reward_func": 1.0}, **settings)
     (found,) = check_rewards(Dataset.from_list(ROWS), recipe)
+    assert fault_table(ROWS[0] | {"question": "?"}, recipe).loc["ideal", "total"] == 0.5
     assert found.startswith("judge_reward_func gave no score for an ideal completion: the judge could not be")
 
 
