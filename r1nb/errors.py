@@ -1,5 +1,7 @@
 """The one exception that is meant to be read by the user."""
 
+import difflib
+
 
 class UserError(ValueError):
     """A mistake in a setting or a file: one sentence that names the value and the fix."""
@@ -7,3 +9,9 @@ class UserError(ValueError):
     def _render_traceback_(self) -> list[str]:
         """What IPython shows instead of a traceback."""
         return [f"r1nb: {self}"]
+
+
+def did_you_mean(word: str, words) -> str:
+    """The end of a sentence about an unknown word: the known one that is like it, or a full stop."""
+    close = difflib.get_close_matches(word, list(words), n=1)
+    return f"; did you mean {close[0]!r}?" if close else "."

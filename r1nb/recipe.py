@@ -6,8 +6,6 @@ value that TRL or Unsloth would otherwise choose is set in it.
 
 import contextlib
 import dataclasses
-import difflib
-import importlib.util
 import os
 import shlex
 import typing
@@ -15,11 +13,10 @@ from pathlib import Path
 
 import yaml
 
-from r1nb.errors import UserError
+from r1nb.errors import UserError, did_you_mean
 from r1nb.paths import RECIPES, runs_folder
+from r1nb.recipe_check import check_recipe, check_writable
 from r1nb.settings import (
-    LOSSES,
-    RESERVED,
     SHIPPED,
     DataSettings,
     EvaluationSettings,
@@ -135,7 +132,7 @@ def load_recipe(name: str = "tiny-cpu", **overrides) -> Recipe:
         if value not in ("", *SHIPPED) and (path := Path(value).expanduser()).exists():
             raw[section][key] = str(path.resolve())  # stays right in another working directory
     recipe = build_recipe(raw | {"name": Path(name).stem})
-    _check_writable(runs_folder(recipe.output.runs_dir))
+    check_writable(runs_folder(recipe.output.runs_dir))
     return recipe
 
 
@@ -147,7 +144,7 @@ def build_recipe(raw: dict) -> Recipe:
         hints = _hints(cls)
         for key in raw.get(section) or {}:
             if key not in hints:
-                raise UserError(f"Unknown key {section}.{key}{_hint(key, hints)}")
+                raise UserError(f"Unknown key {section}.{key}{did_you_mean(key, hints)}")
         values = {k: _typed(f"{section}.{k}", v, hints[k]) for k, v in (raw.get(section) or {}).items()}
         try:
             checked[section] = values if section in ("sft", "grpo") else cls(**values)
@@ -156,7 +153,7 @@ def build_recipe(raw: dict) -> Recipe:
             raise UserError(f"The recipe's section {section!r} lacks {missing}.") from None
     rewards = _typed("rewards", raw.get("rewards"), dict[str, float])
     recipe = Recipe(raw["name"], raw.get("about", ""), rewards=rewards, why=raw.get("why", {}), **checked)
-    _check(recipe)
+    check_recipe(recipe)
     return recipe
 
 
@@ -164,7 +161,7 @@ def _read(name: str) -> dict:
     path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
     if not path.is_file():
         names = recipe_names()
-        hint = _hint(name, names) if path.parent == RECIPES else ": no such file."
+        hint = did_you_mean(name, names) if path.parent == RECIPES else ": no such file."
         raise UserError(f"Unknown recipe {name!r}{hint} Recipes: {', '.join(names)}, or a .yaml file.")
     try:
         raw = yaml.safe_load(path.read_text())
@@ -178,7 +175,7 @@ def _read(name: str) -> dict:
     known = {"about", "rewards", "why", "name", *sections()}
     for key in raw:
         if key not in known:
-            raise UserError(f"Recipe {name}: unknown section {key!r}{_hint(key, known)}")
+            raise UserError(f"Recipe {name}: unknown section {key!r}{did_you_mean(key, known)}")
     for section in sections():
         if not isinstance(raw.setdefault(section, {}) or {}, dict):
             raise UserError(f"Recipe {name}: section {section!r} must hold key: value lines.")
@@ -224,12 +221,7 @@ def _section_of(key: str, fields: dict[str, dict]) -> tuple[str, str]:
         if key in fields[section]:
             return section, key
     known = [k for hints in fields.values() for k in hints]
-    raise UserError(f"Unknown setting {key!r}{_hint(key, known)}")
-
-
-def _hint(word: str, words) -> str:
-    close = difflib.get_close_matches(word, list(words), n=1)
-    return f"; did you mean {close[0]!r}?" if close else "."
+    raise UserError(f"Unknown setting {key!r}{did_you_mean(key, known)}")
 
 
 def _typed(key: str, value, hint):
@@ -242,87 +234,3 @@ def _typed(key: str, value, hint):
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
         raise UserError(f"{key} = {value!r}: {error.errors()[0]['msg']}.") from None
-
-
-def _check(recipe: Recipe) -> None:
-    from r1nb.rewards import REWARDS
-
-    grpo, group = recipe.grpo, recipe.group_size
-    for key in ("max_steps", "per_device_train_batch_size", "max_completion_length", "seed"):
-        if key not in grpo:
-            raise UserError(f"The recipe's section 'grpo' lacks {key}; see recipes/tiny-cpu.yaml.")
-    if ours := sorted(set(grpo) & RESERVED):
-        raise UserError(f"grpo.{ours[0]} is set by r1nb itself; take it out of the recipe.")
-    if not recipe.data.test_splits:
-        raise UserError("test_splits is empty: name at least one split to measure accuracy on.")
-    if (loss := grpo.get("loss_type", "dapo")) not in LOSSES:
-        raise UserError(f"loss_type = {loss!r}{_hint(loss, LOSSES)} TRL has {', '.join(LOSSES)}.")
-    if group < 2:
-        raise UserError(
-            f"num_generations = {group}: a group needs at least 2 completions, since the advantage "
-            "compares them."
-        )
-    for key in ("max_steps", "max_completion_length", "per_device_train_batch_size"):
-        if grpo[key] < 1:
-            raise UserError(f"{key} = {grpo[key]}: must be at least 1.")
-    if (batch := recipe.batch_size) % group:
-        raise UserError(
-            f"num_generations = {group} does not divide the batch of {batch} completions "
-            "(per_device_train_batch_size x gradient_accumulation_steps); make the batch "
-            f"{max(1, batch // group) * group} or {(batch // group + 1) * group}."
-        )
-    for name, weight in recipe.rewards.items():
-        if name not in REWARDS:
-            raise UserError(f"Unknown reward {name!r}{_hint(name, REWARDS)}")
-        library = REWARDS[name].library
-        if library and importlib.util.find_spec(library) is None:
-            raise UserError(f"{name} needs {library}, which is missing: pip install 'r1nb[rewards,gym]'.")
-        if not 0 <= weight < float("inf"):
-            raise UserError(f"rewards.{name} = {weight}: a weight is a number of at least 0.")
-    if "judge_reward_func" in recipe.rewards and not (
-        recipe.scoring.judge_url and recipe.scoring.judge_model
-    ):
-        raise UserError("judge_reward_func needs judge_url and judge_model: an OpenAI-compatible endpoint.")
-    if (recipe.scoring.overlong_cache or 0) > grpo["max_completion_length"]:
-        raise UserError(
-            f"overlong_cache = {recipe.scoring.overlong_cache} is more than max_completion_length = "
-            f"{grpo['max_completion_length']}; lower it."
-        )
-    if "language_reward_func" in recipe.rewards:
-        recipe.scorer("language_reward_func").score("")  # refuses an unknown language
-    if not any(recipe.rewards.values()):
-        raise UserError("rewards: give at least one reward a weight above 0.")
-    for section in (recipe.evaluation, recipe.lora, recipe.data, recipe.model, recipe.scoring):
-        for key, value in vars(section).items():
-            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-                raise UserError(f"{key} = {value}: must be at least 1.")
-    room = recipe.data.max_prompt_length + grpo["max_completion_length"]
-    if room > recipe.model.max_seq_length:
-        raise UserError(
-            f"max_prompt_length + max_completion_length = {room} tokens, more than max_seq_length = "
-            f"{recipe.model.max_seq_length}; raise it or lower one of the two."
-        )
-    train = recipe.data.train_split
-    if train in recipe.data.test_splits or train.startswith("test"):
-        raise UserError(
-            f"train_split = {train!r} is a test split: never train on it. Set train_split='train', and where "
-            "there is no other split, test_splits='train[-100:]'."
-        )
-    if recipe.model.engine != "unsloth":  # whose settings only its own GPU machine can judge
-        try:
-            recipe.grpo_config("unused")
-        except (TypeError, ValueError) as error:
-            raise UserError(f"TRL refuses the recipe: {str(error).splitlines()[0]}") from None
-
-
-def _check_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"runs_dir = {str(folder)!r} cannot be written ({error.strerror}); set runs_dir to a "
-            "folder of yours."
-        ) from None

@@ -1,0 +1,94 @@
+"""Which values of a recipe cannot be, alone or together."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+from r1nb.errors import UserError, did_you_mean
+from r1nb.settings import LOSSES, RESERVED
+
+
+def check_recipe(recipe) -> None:
+    """Raise UserError for values that are out of range, or cannot go together."""
+    from r1nb.rewards import REWARDS
+
+    grpo, group = recipe.grpo, recipe.group_size
+    for key in ("max_steps", "per_device_train_batch_size", "max_completion_length", "seed"):
+        if key not in grpo:
+            raise UserError(f"The recipe's section 'grpo' lacks {key}; see recipes/tiny-cpu.yaml.")
+    if ours := sorted(set(grpo) & RESERVED):
+        raise UserError(f"grpo.{ours[0]} is set by r1nb itself; take it out of the recipe.")
+    if not recipe.data.test_splits:
+        raise UserError("test_splits is empty: name at least one split to measure accuracy on.")
+    if (loss := grpo.get("loss_type", "dapo")) not in LOSSES:
+        raise UserError(f"loss_type = {loss!r}{did_you_mean(loss, LOSSES)} TRL has {', '.join(LOSSES)}.")
+    if group < 2:
+        raise UserError(
+            f"num_generations = {group}: a group needs at least 2 completions, since the advantage "
+            "compares them."
+        )
+    for key in ("max_steps", "max_completion_length", "per_device_train_batch_size"):
+        if grpo[key] < 1:
+            raise UserError(f"{key} = {grpo[key]}: must be at least 1.")
+    if (batch := recipe.batch_size) % group:
+        raise UserError(
+            f"num_generations = {group} does not divide the batch of {batch} completions "
+            "(per_device_train_batch_size x gradient_accumulation_steps); make the batch "
+            f"{max(1, batch // group) * group} or {(batch // group + 1) * group}."
+        )
+    for name, weight in recipe.rewards.items():
+        if name not in REWARDS:
+            raise UserError(f"Unknown reward {name!r}{did_you_mean(name, REWARDS)}")
+        library = REWARDS[name].library
+        if library and importlib.util.find_spec(library) is None:
+            raise UserError(f"{name} needs {library}, which is missing: pip install 'r1nb[rewards,gym]'.")
+        if not 0 <= weight < float("inf"):
+            raise UserError(f"rewards.{name} = {weight}: a weight is a number of at least 0.")
+    if "judge_reward_func" in recipe.rewards and not (
+        recipe.scoring.judge_url and recipe.scoring.judge_model
+    ):
+        raise UserError("judge_reward_func needs judge_url and judge_model: an OpenAI-compatible endpoint.")
+    if (recipe.scoring.overlong_cache or 0) > grpo["max_completion_length"]:
+        raise UserError(
+            f"overlong_cache = {recipe.scoring.overlong_cache} is more than max_completion_length = "
+            f"{grpo['max_completion_length']}; lower it."
+        )
+    if "language_reward_func" in recipe.rewards:
+        recipe.scorer("language_reward_func").score("")  # refuses an unknown language
+    if not any(recipe.rewards.values()):
+        raise UserError("rewards: give at least one reward a weight above 0.")
+    for section in (recipe.evaluation, recipe.lora, recipe.data, recipe.model, recipe.scoring):
+        for key, value in vars(section).items():
+            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+                raise UserError(f"{key} = {value}: must be at least 1.")
+    room = recipe.data.max_prompt_length + grpo["max_completion_length"]
+    if room > recipe.model.max_seq_length:
+        raise UserError(
+            f"max_prompt_length + max_completion_length = {room} tokens, more than max_seq_length = "
+            f"{recipe.model.max_seq_length}; raise it or lower one of the two."
+        )
+    train = recipe.data.train_split
+    if train in recipe.data.test_splits or train.startswith("test"):
+        raise UserError(
+            f"train_split = {train!r} is a test split: never train on it. Set train_split='train', and where "
+            "there is no other split, test_splits='train[-100:]'."
+        )
+    if recipe.model.engine != "unsloth":  # whose settings only its own GPU machine can judge
+        try:
+            recipe.grpo_config("unused")
+        except (TypeError, ValueError) as error:
+            raise UserError(f"TRL refuses the recipe: {str(error).splitlines()[0]}") from None
+
+
+def check_writable(folder: Path) -> None:
+    """Raise UserError unless files can be made in the folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"runs_dir = {str(folder)!r} cannot be written ({error.strerror}); set runs_dir to a "
+            "folder of yours."
+        ) from None
