@@ -1,4 +1,4 @@
-"""What GRPOTrainer calls while it trains: record the run, look at held-out problems, draw.
+"""What GRPOTrainer calls while it trains: record the run, look at held-out problems, draw, warn.
 
 Each callback adds up the seconds it takes, so that a run can say what looking at it cost.
 """
@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 from r1nb.evaluation import as_records, evaluate, summarize
 from r1nb.plots import png, training_curves
 from r1nb.runs import Run
+from r1nb.watchdog import advise
 
 
 class Recorder(TrainerCallback):
@@ -27,6 +28,24 @@ class Recorder(TrainerCallback):
         begin = time.perf_counter()
         if "reward" in logs:
             self.run.append({"step": state.global_step, "time": begin - self.start, **logs})
+        self.seconds += time.perf_counter() - begin
+
+
+class Watchdog(TrainerCallback):
+    """Say what the figures call for, once each, and keep it in the history; stop at NaN."""
+
+    def __init__(self, run: Run, recipe):
+        self.run, self.recipe, self.seconds = run, recipe, 0.0
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        begin = time.perf_counter()
+        heard = {line["advice"] for line in self.run.advice()}
+        for advice in advise(self.run.history(), self.recipe):
+            if advice.kind not in heard:
+                self.run.append({"step": advice.step, "advice": advice.kind, "sentence": advice.sentence})
+                print(f"Step {advice.step}: {advice.sentence}")
+            if advice.kind == "not_finite":
+                control.should_training_stop = True
         self.seconds += time.perf_counter() - begin
 
 

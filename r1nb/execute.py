@@ -156,6 +156,8 @@ def main(argv: list[str]) -> None:
     run = execute(recipe, console)
     for table in summary_tables(run):
         console.print(table)
+    for line in run.advice():
+        console.print(f"Step {line['step']}: {line['sentence']}")
     places = {
         "run folder": run.folder,
         "adapter": run.adapter,

@@ -91,6 +91,10 @@ class Run:
             self._history = size, [json.loads(line) for line in lines if line.strip()]
         return self._history[1]
 
+    def advice(self) -> list[dict]:
+        """What the watchdog has said: {"step", "advice": kind, "sentence"}."""
+        return [line for line in self.history() if "advice" in line]
+
     def series(self, key: str) -> tuple[list[int], list[float]]:
         """(steps, values) of one figure of the history."""
         pairs = [(h["step"], h[key]) for h in self.history() if h.get(key) is not None]

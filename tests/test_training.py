@@ -3,7 +3,7 @@
 import pytest
 from trl import GRPOTrainer
 
-from r1nb.callbacks import HeldOut, LiveCurves, Recorder, cost_of_looking
+from r1nb.callbacks import HeldOut, LiveCurves, Recorder, Watchdog, cost_of_looking
 from r1nb.checks import check_groups
 from r1nb.data import load_splits
 from r1nb.evaluation import evaluate, evaluate_splits
@@ -26,7 +26,8 @@ def test_a_run_leaves_its_whole_story(parts):
     before = evaluate_splits(policy, tests, recipe)
     run.write_evaluation("before", before)
     attach_lora(policy, recipe)
-    callbacks = [Recorder(run), HeldOut(run, policy, validation, recipe), LiveCurves(run)]
+    watchdog = Watchdog(run, recipe)
+    callbacks = [Recorder(run), HeldOut(run, policy, validation, recipe), LiveCurves(run), watchdog]
     trainer = GRPOTrainer(
         model=policy.model,
         processing_class=policy.tokenizer,
@@ -39,6 +40,7 @@ def test_a_run_leaves_its_whole_story(parts):
     assert "Recorder" in cost_of_looking(callbacks, result.metrics["train_runtime"])
 
     assert run.series("reward")[0] == [1, 2]
+    assert run.advice() == []
     assert run.series("held_out/strict")[0] == [0, 1, 2]
     for name in recipe.rewards:
         assert run.series(f"rewards/{name}/mean")[0] == [1, 2]
@@ -62,6 +64,30 @@ def test_a_run_leaves_its_whole_story(parts):
         base=before["test"],
     )
     assert proof.same_as_trained == proof.n == len(tests["test"])
+
+
+def test_a_run_whose_loss_is_not_finite_is_stopped_and_says_why(parts, capsys):
+    recipe, policy, train, *_ = parts
+    recipe.grpo.update(max_steps=4)
+    attach_lora(policy, recipe)
+
+    class Poisoned(GRPOTrainer):
+        def compute_loss(self, *args, **kwargs):
+            return super().compute_loss(*args, **kwargs) * (
+                float("nan") if self.state.global_step == 1 else 1
+            )
+
+    run = Run.create(recipe)
+    trainer = Poisoned(
+        model=policy.model, processing_class=policy.tokenizer, reward_funcs=recipe.reward_funcs(),
+        args=recipe.grpo_config(run.folder), train_dataset=train,
+        callbacks=[Recorder(run), Watchdog(run, recipe)],
+    )  # fmt: skip
+    trainer.train()
+    assert run.series("reward")[0] == [1, 2]
+    (said,) = run.advice()
+    assert (said["step"], said["advice"]) == (2, "not_finite")
+    assert said["sentence"] in capsys.readouterr().out
 
 
 def test_an_sft_start_teaches_the_format(parts):

@@ -1,0 +1,78 @@
+"""Each fault in the figures is named, once; recorded healthy figures are left in peace."""
+
+import pytest
+
+from r1nb.recipe import load_recipe
+from r1nb.watchdog import PATIENCE, WINDOW, advise
+
+FIVE = ("correctness", "int", "strict_format", "soft_format", "xmlcount")
+
+
+def healthy(n: int) -> list[dict]:
+    """Figures of a tiny-cpu run (ten-step means of seed 1), as its history has them."""
+    zero_std = [0.62, 0.42, 0.06, 0.0, 0.0, 0.03]
+    entropy = [0.66, 0.54, 0.26, 0.18, 0.14, 0.11]
+    length = [7.1, 9.0, 23.6, 39.2, 41.8, 43.7]
+    reward = [0.1, 0.3, 1.2, 2.1, 2.6, 3.0]
+    lines = []
+    for step in range(1, n + 1):
+        i = min((step - 1) // 10, 5)
+        lines.append(
+            {"step": step, "reward": reward[i], "entropy": entropy[i], "completions/mean_length": length[i],
+             "frac_reward_zero_std": zero_std[i], "grad_norm": 0.3, "loss": -0.4,
+             "completions/clipped_ratio": 0.0}
+            | {f"rewards/{name}_reward_func/mean": 0.1 * reward[i] for name in FIVE}
+        )  # fmt: skip
+    return lines
+
+
+def with_fault(n=2 * WINDOW, last=WINDOW, **figures):
+    """Healthy figures, the last ones of which are replaced."""
+    lines = healthy(n)
+    for line in lines[-last:]:
+        line.update({key.replace("__", "/"): value for key, value in figures.items()})
+    return lines
+
+
+def kinds(history, **settings):
+    return {advice.kind for advice in advise(history, load_recipe(**settings))}
+
+
+def test_a_healthy_run_is_left_in_peace():
+    lines = healthy(64)
+    for n in range(len(lines) + 1):
+        assert advise(lines[:n], load_recipe()) == []
+
+
+FAULTS = {
+    "not_finite": with_fault(last=1, loss=float("nan")),
+    "silent_correctness_reward_func": with_fault(last=2 * WINDOW, rewards__correctness_reward_func__mean=0.0),
+    "no_end": with_fault(completions__clipped_ratio=1.0),
+    "cut_off": with_fault(completions__clipped_ratio=0.7),
+    "too_hard": with_fault(frac_reward_zero_std=1.0, reward=0.0, grad_norm=0.0),
+    "too_easy": with_fault(frac_reward_zero_std=0.95, reward=4.0),
+    "still": with_fault(grad_norm=0.0),
+    "collapsed": with_fault(entropy=0.001),
+    "fallen": with_fault(60, reward=0.2),
+    "hacked": [{"step": 10, "held_out/strict": 0.6}, *healthy(30), {"step": 30, "held_out/strict": 0.3}],
+}
+
+
+@pytest.mark.parametrize(("kind", "history"), FAULTS.items(), ids=FAULTS)
+def test_a_fault_is_named_alone(kind, history):
+    assert kinds(history) == {kind}
+    (advice,) = advise(history, load_recipe())
+    assert advice.sentence.endswith((".", "?"))
+    assert advice.step == max(line["step"] for line in history if "reward" in line)
+
+
+def test_kl_counts_where_there_is_a_kl_term():
+    lines = with_fault(kl=9.0)
+    assert kinds(lines) == set()
+    assert kinds(lines, beta=0.04) == {"far_from_base"}
+
+
+def test_a_penalty_may_stay_silent():
+    lines = healthy(PATIENCE)
+    rewards = {"correctness_reward_func": 1.0, "overlong_reward_func": 1.0}
+    assert kinds(lines, rewards=rewards) == set()
