@@ -5,7 +5,7 @@ from statistics import pstdev
 
 from r1nb.arithmetic import solve_countdown
 from r1nb.prompts import LAYOUTS, format_answer
-from r1nb.rewards import best_total, short_name
+from r1nb.rewards import best_total, columns_of, short_name
 from r1nb.rewards.mathematics import readable
 
 FORMATS = ("strict_format_reward_func", "soft_format_reward_func", "r1_format_reward_func")
@@ -94,7 +94,7 @@ def check_rewards(rows, recipe) -> list[str]:
     for fault, about in FAULTS.items():
         text = about.spoil(ideal_completion(row, layout), LAYOUTS[layout].tags)
         for name in (name for name in recipe.rewards if name in about.costs and scores[name]):
-            if not recipe.scorer(name).score(text, row["answer"], **_columns(row)) < scores[name]:
+            if not recipe.scorer(name).score(text, row["answer"], **columns_of(row)) < scores[name]:
                 found.append(f"{name} pays a completion with the fault {fault!r} as much as an ideal one.")
     if answers.threads > 1 or found:  # a judge is not asked about every gold
         return found
@@ -105,7 +105,7 @@ def check_rewards(rows, recipe) -> list[str]:
         if not gold:
             continue
         unread = answers.__name__ == "math_reward_func" and not readable(gold)
-        if unread or (answers.score(text, gold, **_columns(row)) or 0.0) < answers.high:
+        if unread or (answers.score(text, gold, **columns_of(row)) or 0.0) < answers.high:
             poor.append(row["answer"])
     if poor:
         found.append(
@@ -156,14 +156,12 @@ def check_groups(policy, rows, recipe, groups: int = 4) -> list[str]:
     return found
 
 
-def _columns(row: dict) -> dict:
-    return {name: value for name, value in row.items() if name != "answer"} | {"completion_ids": []}
-
-
 def _scores(recipe, row: dict, text: str) -> dict[str, float | None]:
-    return {name: recipe.scorer(name).score(text, row["answer"], **_columns(row)) for name in recipe.rewards}
+    return {
+        name: recipe.scorer(name).score(text, row["answer"], **columns_of(row)) for name in recipe.rewards
+    }
 
 
 def _why(recipe, name: str, row: dict) -> str:
     text = ideal_completion(row, recipe.data.layout)
-    return recipe.scorer(name).explain(text, row["answer"], **_columns(row))[1] or "it gives no reason"
+    return recipe.scorer(name).explain(text, row["answer"], **columns_of(row))[1] or "it gives no reason"

@@ -113,3 +113,9 @@ def find_fault(text: str, layout: str = "reasoning") -> str:
         if (count := text.count(tag)) != 1:
             return f"{tag} is missing" if not count else f"{tag} stands {count} times"
     return "" if parse_completion(text, layout) else "the tags are not in order"
+
+
+def read_answer(text: str, layout: str = "reasoning") -> tuple[str, str]:
+    """(the answer block, why there is none): the first is stripped, the second "" where it was read."""
+    parsed = parse_completion(text, layout)
+    return (parsed.answer.strip(), "") if parsed else ("", f"no answer to read: {find_fault(text, layout)}")

@@ -6,7 +6,7 @@ import re
 import ipywidgets as widgets
 
 from r1nb.prompts import LAYOUTS, find_fault, parse_completion
-from r1nb.rewards import best_total, short_name
+from r1nb.rewards import best_total, columns_of, short_name
 from r1nb.tables import NO_MATH, score_cell, table_of
 
 # Translucent, so that they serve a light and a dark theme; Okabe and Ito's blue, green and vermilion.
@@ -25,11 +25,10 @@ def reward_playground(recipe, completion: str, row: dict) -> widgets.VBox:
     shown = widgets.HTML()
 
     def update(_change=None) -> None:
-        columns = {k: v for k, v in row.items() if k != "answer"} | {"completion_ids": []}
         lines, total = [], 0.0
         for name, weight in recipe.rewards.items():
             scorer = recipe.scorer(name)
-            score, reason = scorer.explain(text.value, gold.value, **columns)
+            score, reason = scorer.explain(text.value, gold.value, **columns_of(row))
             total += (score or 0.0) * weight
             lines.append([short_name(name), score_cell(score), f"{scorer.high:g}", reason])
         lines.append(["total, weighted", f"{total:.3f}", f"{best_total(recipe.rewards):g}", ""])
@@ -54,10 +53,12 @@ def group_playground(recipe, completions: list[str], row: dict) -> widgets.VBox:
     summary = widgets.HTML()
 
     def update(_change=None) -> None:
-        columns = {k: v for k, v in row.items() if k != "answer"} | {"completion_ids": []}
         weighed = [(recipe.scorer(name), weight) for name, weight in recipe.rewards.items()]
         rewards = torch.tensor(
-            [sum((s.score(a.value, gold.value, **columns) or 0.0) * w for s, w in weighed) for a in areas]
+            [
+                sum((s.score(a.value, gold.value, **columns_of(row)) or 0.0) * w for s, w in weighed)
+                for a in areas
+            ]
         )
         for note, reward, advantage in zip(notes, rewards, group_advantages(rewards).tolist(), strict=True):
             bar = f'<span style="background:{BETTER if advantage > 0 else WORSE}">'

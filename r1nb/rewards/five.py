@@ -9,7 +9,7 @@ off at most 0.125, and only for text after the end.
 import re
 
 from r1nb.answers import is_integer, same_answer
-from r1nb.prompts import LAYOUTS, find_fault, parse_completion
+from r1nb.prompts import LAYOUTS, find_fault, parse_completion, read_answer
 from r1nb.rewards.registry import reward
 
 
@@ -20,10 +20,9 @@ def correctness_reward_func(text: str, answer: str, layout="reasoning"):
     There must be one closed answer block after closed reasoning; `1080`, `1,080` and `$1,080.00`
     are the same. Blank reasoning costs the format rewards, not this one.
     """
-    parsed = parse_completion(text, layout)
-    if not parsed:
-        return 0.0, f"no answer to read: {find_fault(text, layout)}"
-    given = parsed.answer.strip()
+    given, fault = read_answer(text, layout)
+    if fault:
+        return 0.0, fault
     if same_answer(given, answer):
         return 2.0, f"{given[:40]} equals the gold {answer[:40]}"
     return 0.0, f"{given[:40] or 'nothing'} is not the gold {answer[:40]}"
@@ -32,10 +31,9 @@ def correctness_reward_func(text: str, answer: str, layout="reasoning"):
 @reward(high=0.5)
 def int_reward_func(text: str, answer: str, layout="reasoning"):
     """0.5 if the answer block is an integer, right or wrong, without unit or other text."""
-    parsed = parse_completion(text, layout)
-    if not parsed:
-        return 0.0, f"no answer to read: {find_fault(text, layout)}"
-    given = parsed.answer.strip()
+    given, fault = read_answer(text, layout)
+    if fault:
+        return 0.0, fault
     if is_integer(given):
         return 0.5, f"{given[:40]} is an integer"
     return 0.0, f"{given[:40] or 'nothing'} is not an integer and nothing else"

@@ -6,7 +6,7 @@ from functools import cache, lru_cache
 
 from r1nb.child import ask
 from r1nb.errors import UserError
-from r1nb.prompts import find_fault, parse_completion
+from r1nb.prompts import read_answer
 from r1nb.rewards.registry import reward
 
 SECONDS, PREPARING = 5, 30  # for one answer, and for the first of a task
@@ -44,10 +44,10 @@ def gym_tasks() -> list[str]:
 @reward(high=1.0, judges="answer", library="reasoning_gym")
 def gym_reward_func(text: str, answer: str, problem, layout="reasoning"):
     """What the task's own score_answer gives the answer block, 0.0 to 1.0 (some give partial credit)."""
-    parsed = parse_completion(text, layout)
-    if not parsed:
-        return 0.0, f"no answer to read: {find_fault(text, layout)}"
-    task, given = problem.partition(":")[0], parsed.answer.strip()
+    given, fault = read_answer(text, layout)
+    if fault:
+        return 0.0, fault
+    task = problem.partition(":")[0]
     if len(given) > LONGEST or DUNDER.search(unicodedata.normalize("NFKC", given)):
         return 0.0, "too long, or a program instead of an answer"
     score = _ask(problem, given)

@@ -2,7 +2,7 @@
 
 from r1nb.answers import is_integer, same_answer, to_number
 from r1nb.child import ask
-from r1nb.prompts import find_fault, parse_completion
+from r1nb.prompts import read_answer
 from r1nb.rewards.registry import reward
 
 SECONDS = 5  # for one comparison
@@ -40,10 +40,9 @@ def math_reward_func(text: str, answer: str, layout="reasoning"):
     Units and degrees are ignored, and 50% is both 50 and 0.5, as math-verify has it; so is an
     unordered list equal to the same in another order. What takes over 5 seconds earns nothing.
     """
-    parsed = parse_completion(text, layout)
-    if not parsed:
-        return 0.0, f"no answer to read: {find_fault(text, layout)}"
-    given = parsed.answer.strip()
+    given, fault = read_answer(text, layout)
+    if fault:
+        return 0.0, fault
     if same_answer(given, answer):
         return 1.0, f"{given[:40]} equals the gold {answer[:40]}"
     both_integers = is_integer(given) and is_integer(answer)

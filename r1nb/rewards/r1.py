@@ -4,7 +4,7 @@ The accuracy is that of Countdown, on which its results were first repeated on a
 """
 
 from r1nb.arithmetic import evaluate_expression
-from r1nb.prompts import find_fault, parse_completion
+from r1nb.prompts import parse_completion, read_answer
 from r1nb.rewards.five import soft_format_reward_func
 from r1nb.rewards.registry import reward
 
@@ -27,13 +27,13 @@ def countdown_reward_func(text: str, answer: str, nums, target, layout="reasonin
 
     Four operators and parentheses, exact fractions; a final `= target` may stand after it.
     """
-    parsed = parse_completion(text, layout)
-    if not parsed:
-        return 0.0, f"no answer to read: {find_fault(text, layout)}"
-    expression, equals, result = parsed.answer.partition("=")
+    given, fault = read_answer(text, layout)
+    if fault:
+        return 0.0, fault
+    expression, equals, result = given.partition("=")
     value = evaluate_expression(expression)
     if value is None or (equals and result.strip() != str(target)):
-        return 0.0, f"{parsed.answer.strip()[:40] or 'nothing'} is not an expression in + - * / alone"
+        return 0.0, f"{given[:40] or 'nothing'} is not an expression in + - * / alone"
     found, used = value
     if sorted(used) != sorted(nums):
         return 0.0, f"the numbers are not {', '.join(map(str, nums))}, once each"

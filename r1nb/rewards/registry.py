@@ -108,6 +108,11 @@ def reward(high: float, low: float = 0.0, judges: str = "", threads: int = 1, li
     return register
 
 
+def columns_of(row: dict) -> dict:
+    """A row's columns beside the gold, as a reward takes them; without completion, no token ids."""
+    return {name: value for name, value in row.items() if name != "answer"} | {"completion_ids": []}
+
+
 def short_name(name: str) -> str:
     """A reward function's name without its ending, for tables and legends."""
     return name.removesuffix("_func").removesuffix("_reward")
