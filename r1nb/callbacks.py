@@ -3,20 +3,28 @@
 Each callback adds up the seconds it takes, so that a run can say what looking at it cost.
 """
 
+import contextlib
+import math
 import time
 
 from IPython import get_ipython
-from IPython.display import Image, display
+from IPython.display import HTML, Image, display
+from torch.nn.utils import get_total_norm
 from transformers import TrainerCallback
 
+from r1nb.errors import UserError
 from r1nb.evaluation import as_records, evaluate, summarize
 from r1nb.plots import png, training_curves
 from r1nb.runs import Run
-from r1nb.watchdog import advise
+from r1nb.tables import completion_table
+from r1nb.watchdog import WINDOW, advise
 
 
 class Recorder(TrainerCallback):
-    """Write every line that the trainer logs into the run's history, as it comes."""
+    """Write every line that the trainer logs into the run's history, as it comes.
+
+    `adapter/norm` is added: the norm of all LoRA B matrices, which start at 0.
+    """
 
     def __init__(self, run: Run):
         self.run, self.seconds, self.start = run, 0.0, 0.0
@@ -24,28 +32,51 @@ class Recorder(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         self.start = time.perf_counter()
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(self, args, state, control, logs=None, model=None, **kwargs):
         begin = time.perf_counter()
         if "reward" in logs:
-            self.run.append({"step": state.global_step, "time": begin - self.start, **logs})
+            lora = [weights.detach() for name, weights in model.named_parameters() if "lora_B" in name]
+            norm = float(get_total_norm(lora)) if lora else 0.0
+            line = {"step": state.global_step, "time": begin - self.start, "adapter/norm": norm}
+            self.run.append(line | logs)
         self.seconds += time.perf_counter() - begin
 
 
 class Watchdog(TrainerCallback):
-    """Say what the figures call for, once each, and keep it in the history; stop at NaN."""
+    """Say what the figures call for, once each, and keep it in the history; stop at NaN.
+
+    It looks as often as SHARE of the training time allows, and at once where a figure is not finite.
+    """
+
+    SHARE = 0.01
 
     def __init__(self, run: Run, recipe):
-        self.run, self.recipe, self.seconds = run, recipe, 0.0
+        self.run, self.recipe, self.seconds, self.start = run, recipe, 0.0, 0.0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.start = time.perf_counter()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
+        finite = all(math.isfinite(value) for value in logs.values() if isinstance(value, float))
+        if not finite or self.seconds <= self.SHARE * (time.perf_counter() - self.start):
+            self._look(state, control)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self._look(state, control)
+
+    def _look(self, state, control) -> None:
         begin = time.perf_counter()
-        heard = {line["advice"] for line in self.run.advice()}
-        for advice in advise(self.run.history(), self.recipe):
-            if advice.kind not in heard:
-                self.run.append({"step": advice.step, "advice": advice.kind, "sentence": advice.sentence})
-                print(f"Step {advice.step}: {advice.sentence}")
+        run = Run(self.run.folder)  # read anew, and let go: nothing grows with the steps
+        heard = {line["advice"] for line in run.advice()}
+        log = None
+        with contextlib.suppress(UserError):  # TRL writes a step's log after this
+            log = run.completions(*range(max(1, state.global_step - WINDOW), state.global_step))
+        for advice in advise(run.history(), self.recipe, log, run.checkpoints()):
             if advice.kind == "not_finite":
                 control.should_training_stop = True
+            if advice.kind not in heard:
+                run.append({"step": advice.step, "advice": advice.kind, "sentence": advice.sentence})
+                print(f"Step {advice.step}: {advice.sentence}")
         self.seconds += time.perf_counter() - begin
 
 
@@ -74,35 +105,43 @@ class HeldOut(TrainerCallback):
         self.seconds += time.perf_counter() - begin
 
 
-class LiveCurves(TrainerCallback):
-    """Redraw the run's curves in place, in about 1 % of the time; the last picture stays.
+class LiveView(TrainerCallback):
+    """Redraw the run's curves and its latest group in place; the last of both stay.
 
-    The picture is also the run's curves.png, and outside a notebook only that.
+    It draws as often as SHARE of the training time allows. The picture is also the run's
+    curves.png; without a notebook, a line of figures is printed instead.
     """
 
-    def __init__(self, run: Run, share: float = 0.01):
-        self.run, self.share, self.seconds = run, share, 0.0
-        self.handle, self.start = None, time.perf_counter()
+    SHARE = 0.03
+
+    def __init__(self, run: Run):
+        self.run, self.seconds, self.start, self.handles = run, 0.0, 0.0, []
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.start = time.perf_counter()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if "reward" in logs and self.seconds <= self.share * (time.perf_counter() - self.start):
-            self._draw()
+        if "reward" in logs and self.seconds <= self.SHARE * (time.perf_counter() - self.start):
+            self._draw(state.global_step - 1)  # TRL writes a step's completions after this
 
     def on_train_end(self, args, state, control, **kwargs):
-        self._draw()
+        self._draw(state.global_step)
 
-    def _draw(self) -> None:
+    def _draw(self, step: int) -> None:
         begin = time.perf_counter()
-        picture = png(training_curves(self.run))
-        (self.run.folder / "curves.png").write_bytes(picture)
-        if get_ipython():
-            if self.handle is None:
-                self.handle = display(Image(picture), display_id=True)
-            else:
-                self.handle.update(Image(picture))
+        run = Run(self.run.folder)  # read anew, and let go: nothing grows with the steps
+        picture = png(training_curves(run))
+        (run.folder / "curves.png").write_bytes(picture)
+        if not hasattr(get_ipython(), "kernel"):
+            print(run.progress()[1], flush=True)
+        else:
+            shown = [Image(picture)]
+            with contextlib.suppress(UserError):  # no completions yet
+                table = completion_table(run, [step], each=run.settings["grpo"].get("num_generations", 8))
+                shown.append(HTML(f'<div style="max-height:420px;overflow:auto">{table.to_html()}</div>'))
+            for handle, thing in zip(self.handles, shown, strict=False):
+                handle.update(thing)
+            self.handles += [display(thing, display_id=True) for thing in shown[len(self.handles) :]]
         self.seconds += time.perf_counter() - begin
 
 

@@ -85,7 +85,7 @@ def execute(recipe, console: Console) -> Run:
             time.sleep(0.5)
             if run is None and (name := execution.run_name()):
                 run = Run(runs_folder(recipe.output.runs_dir) / name)
-            step, figures = _figures(run, steps) if run else (0, "")
+            step, figures = run.progress() if run else (0, "")
             progress.update(task, description=execution.section, completed=step, figures=figures)
     if run is not None:
         nbformat.write(execution.notebook, run.folder / NOTEBOOK)
@@ -94,16 +94,6 @@ def execute(recipe, console: Console) -> Run:
     if run is None:
         raise UserError(f"{NOTEBOOK} ended without a run: does its text still say 'Run folder:'?")
     return run
-
-
-def _figures(run: Run, steps: int) -> tuple[int, str]:
-    """(last step, "step 12/80, reward 2.31, 1 min left") from the history."""
-    trained = [line for line in run.history() if "reward" in line]
-    if not trained:
-        return 0, ""
-    last = trained[-1]
-    left = last["time"] / last["step"] * (steps - last["step"])
-    return last["step"], f"step {last['step']}/{steps}, reward {last['reward']:.2f}, {left:.0f} s left"
 
 
 def _sentence(error: Exception) -> str:
@@ -157,11 +147,11 @@ def main(argv: list[str]) -> None:
     for table in summary_tables(run):
         console.print(table)
     for line in run.advice():
-        console.print(f"Step {line['step']}: {line['sentence']}")
+        console.print(f"Step {line['step']}: {line['sentence']}", markup=False)
     places = {
         "run folder": run.folder,
         "adapter": run.adapter,
-        "curves": run.folder / "curves.png",
+        "report": run.folder / "report.html",
         "notebook": run.folder / NOTEBOOK,
     }
     here = Path.cwd()

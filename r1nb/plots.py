@@ -24,59 +24,113 @@ REWARD_STYLES = [
 ]
 
 
-def training_curves(run) -> Figure:
-    """Total reward with its spread, each reward as a share of its maximum, held-out rates."""
-    figure = Figure(figsize=(11, 3.4), dpi=100, layout="constrained", facecolor="white")
-    total, each, held_out = figure.subplots(1, 3)
-    _draw_total(total, run)
-    _draw_each_reward(each, run)
-    draw_held_out(held_out, run)
-    steps = run.series("reward")[0]
-    for axes in (total, each, held_out):
-        axes.set_xlabel("optimizer step")
-        axes.set_xlim(0, max(steps[-1], 1))
+PANELS = {  # figure of the history -> title, whether it is a share
+    "reward": ("Total reward", False),
+    "held_out/strict": ("Strict accuracy, held-out problems", True),
+    "completions/mean_length": ("Completion length, tokens", False),
+    "completions/clipped_ratio": ("Completions cut off", True),
+    "frac_reward_zero_std": ("Groups without variance", True),
+    "entropy": ("Entropy, nats a token", False),
+    "kl": ("KL to the base, nats a token", False),  # only where there is a KL term
+}
+
+
+def training_curves(*runs, smoothing: float = 0.0, cursor: int | None = None) -> Figure:
+    """All that a run's history tells, a panel a figure; several runs are laid over each other.
+
+    `smoothing` is the weight, 0 to 1, of the earlier values in an exponential moving average;
+    `cursor` is a step to be marked.
+    """
+    figure = Figure(figsize=(11, 7.4), dpi=100, layout="constrained", facecolor="white")
+    above, below = figure.subfigures(2, 1, height_ratios=(2.1, 1))
+    keys = [key for key in PANELS if key != "kl" or any(run.series("kl")[0] for run in runs)]
+    names = list(dict.fromkeys(name for run in runs for name in run.weights()))
+    panels = list(above.subplots(2, -(-len(keys) // 2)).flat)
+    rewards = list(below.subplots(1, len(names), sharex=True, squeeze=False).flat)
+    for number, run in enumerate(runs):
+        color, line = REWARD_STYLES[number % len(REWARD_STYLES)]
+        style = {"color": color, "linestyle": line, "label": run.name if len(runs) > 1 else None}
+        for axes, key in zip(panels, keys, strict=False):
+            if key == "held_out/strict" and len(runs) == 1:
+                draw_held_out(axes, run)
+            else:
+                _draw_series(axes, run, key, smoothing, **style)
+        for axes, name in zip(rewards, names, strict=True):
+            _draw_series(axes, run, f"rewards/{name}/mean", smoothing, **style)
+    if len(runs) == 1:
+        _draw_spread(panels[0], runs[0])
+    else:
+        panels[0].legend(fontsize=8, frameon=False)
+    _draw_limit(panels[0], 0, max(best_total(run.weights()) for run in runs), "best possible")
+    for axes, name in zip(rewards, names, strict=True):
+        axes.set_title(short_name(name), fontsize=9)
+        _draw_limit(axes, max(REWARDS[name].low, -1), REWARDS[name].high, "maximum")
+    for axes, key in zip(panels, keys, strict=False):
+        title, share = PANELS[key]
+        axes.set_title(axes.get_title() or title, fontsize=10)
+        if share:
+            axes.set_ylim(-0.02, 1.04)
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
+        elif key != "reward":
+            axes.set_ylim(0, None)
+    for axes in panels[len(keys) :]:
+        axes.set_axis_off()
+    last = max([1, *(step for run in runs for step in run.series("reward")[0])])
+    for axes in (*panels, *rewards):
+        axes.set_xlim(0, last)
         _plain(axes)
+        if cursor is not None:
+            axes.axvline(cursor, color="grey", linewidth=1)
+    below.supxlabel("optimizer step", fontsize=9)
+    above.suptitle("; ".join(f"{run.name}: {run.progress()[1]}" for run in runs), fontsize=10)
     return figure
 
 
-def _draw_total(axes, run) -> None:
+def _draw_series(axes, run, key: str, smoothing: float, color, linestyle, label) -> None:
+    steps, values = run.series(key)
+    looks = key.startswith("held_out")
+    if smoothing and values and not looks:
+        import pandas
+
+        axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
+        values = pandas.Series(values).ewm(alpha=1 - smoothing).mean()
+    axes.plot(steps, values, color=color, linestyle=linestyle, linewidth=1.4, label=label,
+              marker="o" if looks else None, markersize=4)  # fmt: skip
+
+
+def _draw_spread(axes, run) -> None:
+    """The deviation of the batch around its mean, and where the watchdog spoke."""
     steps, reward = run.series("reward")
-    _, spread = run.series("reward_std")
+    if not steps:
+        return
+    spread = run.series("reward_std")[1]
     low = [r - s for r, s in zip(reward, spread, strict=True)]
     high = [r + s for r, s in zip(reward, spread, strict=True)]
     axes.fill_between(steps, low, high, color=BLUE, alpha=0.15, linewidth=0, label="± deviation")
-    axes.plot(steps, reward, color=BLUE, label="mean of the batch")
-    best = best_total(run.weights())
-    axes.axhline(best, color="grey", linewidth=0.8, linestyle="--")
-    axes.text(0, best, " best possible", va="bottom", fontsize=8, color="dimgrey")
-    axes.set_ylim(min([0, *low]), best * 1.12)
-    axes.set_title("Total reward", fontsize=10)
+    axes.lines[0].set_label("mean of the batch")
+    if warned := [line["step"] for line in run.advice()]:
+        axes.plot(warned, [0] * len(warned), "^", color=VERMILION, label="watchdog", clip_on=False)
     axes.legend(fontsize=8, loc="lower right", frameon=False)
 
 
-def _draw_each_reward(axes, run) -> None:
-    for name, (color, line) in zip(run.weights(), cycle(REWARD_STYLES), strict=False):
-        steps, mean = run.series(f"rewards/{name}/mean")
-        best = REWARDS[name].high or 1.0  # a penalty's best is 0: it is drawn as it is
-        share = [value / best for value in mean]
-        axes.plot(steps, share, color=color, linestyle=line, linewidth=1.5, label=short_name(name))
-    lowest = min(REWARDS[name].low for name in run.weights())
-    axes.set_ylim(max(-1.0, lowest), 1.02)
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_title("Each reward, share of its maximum", fontsize=10)
-    axes.legend(fontsize=8, loc="lower right", frameon=False)
+def _draw_limit(axes, low: float, high: float, what: str) -> None:
+    axes.axhline(high, color="grey", linewidth=0.8, linestyle="--")
+    axes.text(0, high, f" {what}", va="bottom", fontsize=7, color="dimgrey")
+    axes.set_ylim(low, (high or 0.1) + 0.15 * (high - low))
 
 
 def draw_held_out(axes, run, alpha: float = 1.0, labels: bool = True) -> None:
     """Strict, lenient and format rate on the validation slice, on one axis."""
+    counts = run.series("held_out/n")[1]
+    if not counts:
+        return
     for rate, (color, line, marker) in RATES.items():
         steps, values = run.series(f"held_out/{rate}")
         axes.plot(steps, values, color=color, linestyle=line, marker=marker, markersize=4,
                   alpha=alpha, label=rate if labels else None, clip_on=False)  # fmt: skip
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    n = int(run.series("held_out/n")[1][0]) if run.series("held_out/n")[1] else 0
-    axes.set_title(f"{n} held-out problems, greedy", fontsize=10)
+    axes.set_title(f"{int(counts[0])} held-out problems, greedy", fontsize=10)
     if labels:
         axes.legend(fontsize=8, loc="lower right", frameon=False)
 

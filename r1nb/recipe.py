@@ -64,9 +64,13 @@ class Recipe:
         settings["overlong_cache"] = self.scoring.overlong_cache or max(1, limit // 5)
         return dataclasses.replace(REWARDS[name], settings=settings, **changes)
 
-    def reward_funcs(self) -> list:
-        """TRL reward functions, the first of which logs gold and length of each completion."""
-        return [self.scorer(name, logs=i == 0) for i, name in enumerate(self.rewards)]
+    def reward_funcs(self, end_tokens=()) -> list:
+        """TRL reward functions; told the policy's end tokens, the first logs what TRL's log lacks.
+
+        That is the gold of each completion, its length in tokens, and whether it was cut off.
+        """
+        first, *others = self.rewards
+        return [self.scorer(first, end_tokens=tuple(end_tokens)), *map(self.scorer, others)]
 
     def judge_of(self, what: str, columns=()):
         """The reward by which evaluation judges the "answer" or the "format".
@@ -102,6 +106,11 @@ class Recipe:
         """(name, value, reason) of the GRPO values that decide a run."""
         values = {**self.grpo, **dataclasses.asdict(self.lora)}
         return [(key, values[key], reason) for key, reason in self.why.items() if key in values]
+
+
+def default_runs_dir() -> str:
+    """The folder that recipes write runs into: R1NB_SET's runs_dir, or else runs."""
+    return str(_from_environment().get("runs_dir", OutputSettings.runs_dir))
 
 
 def recipe_names() -> list[str]:

@@ -57,6 +57,7 @@ def check_recipe(recipe) -> None:
         recipe.scorer("language_reward_func").score("")  # refuses an unknown language
     if not any(recipe.rewards.values()):
         raise UserError("rewards: give at least one reward a weight above 0.")
+    _check_trackers(grpo.get("report_to", "none"))
     for section in (recipe.evaluation, recipe.lora, recipe.data, recipe.model, recipe.scoring):
         for key, value in vars(section).items():
             if isinstance(value, int) and not isinstance(value, bool) and value < 1:
@@ -78,6 +79,26 @@ def check_recipe(recipe) -> None:
             recipe.grpo_config("unused")
         except (TypeError, ValueError) as error:
             raise UserError(f"TRL refuses the recipe: {str(error).splitlines()[0]}") from None
+
+
+def _check_trackers(report_to) -> None:
+    """Raise UserError for a tracker that is unknown, not installed, or would ask for a login."""
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    for name in [report_to] if isinstance(report_to, str) else report_to or ():
+        if name == "none":
+            continue
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise UserError(
+                f"report_to = {name!r}{did_you_mean(name, INTEGRATION_TO_CALLBACK)} Name the trackers one by "
+                "one, as report_to=trackio; none is the default."
+            )
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f"report_to = {name!r} needs a package that is missing: pip install {name}.")
+    if "wandb" in report_to and not {"WANDB_API_KEY", "WANDB_MODE"} & set(os.environ):
+        raise UserError(
+            "report_to = 'wandb' would stop to ask for a login: set WANDB_API_KEY, or WANDB_MODE=offline."
+        )
 
 
 def check_writable(folder: Path) -> None:

@@ -6,9 +6,12 @@ completions/        TRL's completion log         checkpoint-*/   TRL's checkpoin
 evaluation.json     accuracy before and after    adapter/        the trained adapter
 """
 
+import contextlib
 import json
 import os
 import re
+import tempfile
+from functools import cached_property
 from pathlib import Path
 
 import yaml
@@ -22,7 +25,7 @@ class Run:
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder).expanduser().resolve()
-        self._history: tuple[int, list[dict]] = 0, []  # size of the file when read, its lines
+        self._offset, self._lines = 0, []  # how far the history has been read, and what it held
         if not (self.folder / "recipe.yaml").is_file():
             raise UserError(f"{folder} is no run folder: it holds no recipe.yaml.")
 
@@ -34,23 +37,30 @@ class Run:
         parent = runs_folder(recipe.output.runs_dir)
         parent.mkdir(parents=True, exist_ok=True)
         number = 1 + max((int(p.name[-3:]) for p in _numbered(parent, recipe.name)), default=0)
+        new = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))  # filled, and only then made visible
+        new.chmod(0o755)
+        (new / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False))
+        _write_json(new / "environment.json", environment())
         while True:
             folder = parent / f"{recipe.name}-{number:03d}"
             try:
-                folder.mkdir()
-                break
-            except FileExistsError:  # another run took it this moment
-                number += 1
-        (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False))
-        _write_json(folder / "environment.json", environment())
-        return cls(folder)
+                new.rename(folder)
+                return cls(folder)
+            except OSError:
+                if not folder.exists():
+                    raise
+                number += 1  # another run took it this moment
+
+    @classmethod
+    def all(cls, runs_dir: str) -> "list[Run]":
+        """Every run of a folder of runs, the newest first."""
+        found = [path for path in runs_folder(runs_dir).glob("*/recipe.yaml") if path.parent.name[0] != "."]
+        return [cls(path.parent) for path in sorted(found, key=lambda path: path.stat().st_mtime)[::-1]]
 
     @classmethod
     def latest(cls, runs_dir: str) -> "Run | None":
         """The newest run that saved an adapter; None if there is none."""
-        found = sorted(runs_folder(runs_dir).glob("*/recipe.yaml"), key=lambda path: path.stat().st_mtime)
-        found = [path.parent for path in found if (path.parent / "adapter").is_dir()]
-        return cls(found[-1]) if found else None
+        return next((run for run in cls.all(runs_dir) if run.adapter.is_dir()), None)
 
     @property
     def adapter(self) -> Path:
@@ -69,27 +79,52 @@ class Run:
         """The recipe as it was used."""
         from r1nb.recipe import build_recipe
 
-        return build_recipe(yaml.safe_load((self.folder / "recipe.yaml").read_text()))
+        return build_recipe(self.settings)
+
+    @cached_property
+    def settings(self) -> dict:
+        """The recipe as plain values by section; unlike recipe(), it takes no import of TRL."""
+        return yaml.safe_load((self.folder / "recipe.yaml").read_text())
 
     def weights(self) -> dict[str, float]:
         """The weight of each reward."""
-        return yaml.safe_load((self.folder / "recipe.yaml").read_text())["rewards"]
+        return self.settings["rewards"]
 
     def append(self, record: dict) -> None:
         """Add one line to the history, safe against a crash once this returns."""
-        with (self.folder / "history.jsonl").open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        with (self.folder / "history.jsonl").open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # the torn line of a writer that was killed
+                    file.write(b"\n")
+            file.write(json.dumps(record).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
     def history(self) -> list[dict]:
-        """The lines so far; a torn last line (the run is being written, or was killed) is left out."""
+        """The lines so far; a torn line (the run is being written, or was killed) is left out."""
         path = self.folder / "history.jsonl"
-        size = path.stat().st_size if path.is_file() else 0
-        if size != self._history[0]:
-            lines = path.read_text().split("\n")[:-1]
-            self._history = size, [json.loads(line) for line in lines if line.strip()]
-        return self._history[1]
+        if path.is_file() and path.stat().st_size != self._offset:
+            with path.open("rb") as file:
+                file.seek(self._offset)
+                whole, newline, _torn = file.read().rpartition(b"\n")
+            self._offset += len(whole + newline)
+            for line in whole.split(b"\n"):
+                with contextlib.suppress(ValueError):
+                    self._lines.append(json.loads(line))
+        return self._lines
+
+    def progress(self) -> tuple[int, str]:
+        """(last step, "step 24 of 64, reward 2.31, 38 s left" at the latest pace)."""
+        trained = [line for line in self.history() if "reward" in line]
+        steps = self.settings["grpo"]["max_steps"]
+        if not trained:
+            return 0, f"step 0 of {steps}"
+        last, before = trained[-1], trained[max(0, len(trained) - 11)]
+        pace = (last["time"] - before["time"]) / max(1, last["step"] - before["step"]) or last["time"]
+        left, step = pace * (steps - last["step"]), last["step"]
+        time = f"{_duration(left)} left" if left else f"in {_duration(last['time'])}"
+        return step, f"step {step} of {steps}, reward {last['reward']:.2f}, {time}"
 
     def advice(self) -> list[dict]:
         """What the watchdog has said: {"step", "advice": kind, "sentence"}."""
@@ -100,19 +135,37 @@ class Run:
         pairs = [(h["step"], h[key]) for h in self.history() if h.get(key) is not None]
         return [step for step, _ in pairs], [value for _, value in pairs]
 
-    def completions(self, step: int | None = None):
-        """TRL's completion log as a pandas.DataFrame: of one step, or of all.
+    def completions(self, *steps: int):
+        """TRL's completion log as a pandas.DataFrame: of some steps, or of all.
 
-        Columns: step, prompt, completion, one for each reward, answer, tokens, advantage.
+        Columns: step, prompt, completion, one for each reward, their weighted total, answer (the
+        gold), tokens, cut and advantage. A file that is being written, or was torn, is left out.
         """
         import pandas
 
         folder = self.folder / "completions"
-        pattern = "*.parquet" if step is None else f"completions_{step:05d}.parquet"
-        files = sorted(folder.glob(pattern))
-        if not files:
-            raise UserError(f"Run {self.name} has no completions of step {step or 'any'}.")
-        return pandas.concat([pandas.read_parquet(file) for file in files], ignore_index=True)
+        paths = [folder / f"completions_{step:05d}.parquet" for step in steps] or sorted(
+            folder.glob("*.parquet")
+        )
+        logs = []
+        for path in paths:
+            with contextlib.suppress(OSError, ValueError):
+                logs.append(pandas.read_parquet(path))
+        if not logs:
+            raise UserError(
+                f"Run {self.name} has no completions of step {', '.join(map(str, steps)) or 'any'}."
+            )
+        log = pandas.concat(logs, ignore_index=True)
+        weighted = [log[name].fillna(0) * weight for name, weight in self.weights().items()]
+        log["total"] = sum(weighted)  # None counts as 0, as in TRL
+        for name, missing in (("answer", ""), ("tokens", 0), ("cut", False)):
+            log[name] = log.get(name, missing)  # of reward functions that were not told the end tokens
+        return log
+
+    def checkpoints(self) -> list[int]:
+        """The steps of the checkpoints that are kept."""
+        numbers = [path.name.rpartition("-")[2] for path in self.folder.glob("checkpoint-*")]
+        return sorted(int(number) for number in numbers if number.isdigit())
 
     def write_held_out(self, step: int, records: list[dict]) -> None:
         """Keep the graded answers to the validation slice of one look."""
@@ -152,6 +205,13 @@ class Run:
 def _numbered(parent: Path, name: str) -> list[Path]:
     pattern = re.compile(re.escape(name) + r"-\d{3}")
     return [path for path in parent.iterdir() if pattern.fullmatch(path.name)]
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _write_json(path: Path, value) -> None:

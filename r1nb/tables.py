@@ -1,17 +1,15 @@
 """Tables for a notebook. Completions are text to be shown, never markup: all of it is escaped."""
 
-import html
 from dataclasses import replace
 
+from r1nb.markup import NO_MATH, escape
 from r1nb.prompts import build_messages
 from r1nb.rewards import REWARDS, short_name
 from r1nb.sources import SOURCES
 
+CUT_OFF = " ✂ cut off"
 # Prefilled: the untrained policy with <reasoning> put into its mouth.
 STAGES = {"before": "before", "prefilled": "before, prefilled", "after": "after"}
-
-
-NO_MATH = 'class="tex2jax_ignore mathjax_ignore"'  # two dollar signs are no formula
 
 
 def accuracy_table(run):
@@ -55,19 +53,38 @@ def completion_table(run, steps: list[int], each: int):
     Of the group whose rewards differ most, the completions of lowest and highest advantage are
     shown, and others between them, `each` in all.
     """
-    weights = run.weights()
-    rows = []
+    names, rows = list(run.weights()), []
     for step in steps:
         log = run.completions(step)
-        log["total"] = sum(log[name].fillna(0) * weight for name, weight in weights.items())  # as TRL does
         widest = log.groupby("prompt")["total"].std().idxmax()
         group = log[log["prompt"] == widest].sort_values("advantage")
         picked = sorted({round(i * (len(group) - 1) / max(1, each - 1)) for i in range(each)})
-        for _, line in group.iloc[picked].iterrows():
-            values = [f"{line[name]:g}" for name in [*weights, "total"]]  # nan: not judged
-            rows.append([str(step), line["answer"], line["completion"], *values, f"{line['advantage']:+.2f}"])
-    names = map(short_name, weights)
-    return table_of(rows, ["step", "gold", "completion", *names, "total", "advantage"])
+        for line in group.iloc[picked].to_dict("records"):
+            values = [f"{line[name]:g}" for name in [*names, "total"]]  # nan: not judged
+            text = line["completion"] + CUT_OFF * line["cut"]
+            rows.append([str(step), line["answer"], text, *values, f"{line['advantage']:+.2f}"])
+    return table_of(rows, ["step", "gold", "completion", *map(short_name, names), "total", "advantage"])
+
+
+def answers_table(run, problems: int):
+    """The same held-out problems answered at the start, in the middle and at the end of a run."""
+    looks = {step: run.held_out(step)[:problems] for step in run.looks()}
+    rows = []
+    for answers in zip(*looks.values(), strict=True):
+        shown = [f"{'✓' if a['strict'] else '✗'} {a['completion']}" + CUT_OFF * a["cut"] for a in answers]
+        rows.append([answers[0]["question"], answers[0]["answer"], *shown])
+    return table_of(rows, ["question", "gold", *(f"after step {step}" for step in looks)])
+
+
+def differences_table(runs):
+    """The settings in which the recipes of some runs differ."""
+    import pandas
+
+    flat = [pandas.json_normalize(run.settings).drop(columns="name").iloc[0].astype(str) for run in runs]
+    table = pandas.concat(flat, axis=1).fillna("–")  # noqa: RUF001
+    table = table[~table.index.str.startswith(("why.", "about"))]
+    rows = [[key, *line] for key, *line in table[table.nunique(axis=1) > 1].itertuples()]
+    return table_of(rows, ["setting", *(run.name for run in runs)])
 
 
 def side_by_side(policy, rows, recipe, max_tokens: int, **sampling):
@@ -161,4 +178,4 @@ def table_of(rows: list[list[str]], columns: list):
 
 
 def _escaped(text) -> str:
-    return html.escape(str(text)).replace("\n", "<br>")
+    return escape(text).replace("\n", "<br>")

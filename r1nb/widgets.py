@@ -1,18 +1,12 @@
 """Playgrounds for notebooks: edit a completion, or a group of them, and see what it earns and why."""
 
-import html
-import re
-
 import ipywidgets as widgets
 
-from r1nb.prompts import LAYOUTS, find_fault, parse_completion
+from r1nb.markup import colored, legend
 from r1nb.rewards import best_total, columns_of, short_name
-from r1nb.tables import NO_MATH, score_cell, table_of
+from r1nb.tables import score_cell, table_of
 
-# Translucent, so that they serve a light and a dark theme; Okabe and Ito's blue, green and vermilion.
-TAG, ANSWER, OUTSIDE = "rgba(0,114,178,.30)", "rgba(0,158,115,.30)", "rgba(213,94,0,.30)"
 BETTER, WORSE = "rgb(0,114,178)", "rgb(213,94,0)"
-BOX = "border:1px solid rgba(128,128,128,.5);padding:6px;white-space:pre-wrap;line-height:1.4"
 
 
 def reward_playground(recipe, completion: str, row: dict) -> widgets.VBox:
@@ -33,7 +27,9 @@ def reward_playground(recipe, completion: str, row: dict) -> widgets.VBox:
             lines.append([short_name(name), score_cell(score), f"{scorer.high:g}", reason])
         lines.append(["total, weighted", f"{total:.3f}", f"{best_total(recipe.rewards):g}", ""])
         table = table_of(lines, ["reward", "score", "of", "why"])
-        shown.value = highlighted(text.value, recipe.data.layout) + table.to_html()
+        layout = recipe.data.layout
+        note = f"<p><i>{legend(text.value, layout)}</i></p>"
+        shown.value = colored(text.value, layout) + note + table.to_html()
 
     for control in (text, gold):
         control.observe(update, names="value")
@@ -73,29 +69,6 @@ def group_playground(recipe, completions: list[str], row: dict) -> widgets.VBox:
     update()
     pairs = [widgets.HBox(pair) for pair in zip(areas, notes, strict=True)]
     return widgets.VBox([*pairs, gold, summary]).add_class("r1nb-group")
-
-
-def highlighted(text: str, layout: str) -> str:
-    """A completion as HTML: tags blue, the answer green, what stands outside the blocks red."""
-    parsed, tags = parse_completion(text, layout), LAYOUTS[layout].tags
-    if parsed is None:
-        pieces = re.split(f"({'|'.join(tags)})", text)
-        body = "".join(_mark(piece, TAG) if piece in tags else html.escape(piece) for piece in pieces)
-        note = f"not read: {find_fault(text, layout)}"
-    else:
-        blocks = [
-            _mark(parsed.before, OUTSIDE), _mark(tags[0], TAG), html.escape(parsed.reasoning),
-            _mark(tags[1], TAG), _mark(parsed.between, OUTSIDE), _mark(tags[2], TAG),
-            _mark(parsed.answer, ANSWER), _mark(tags[3], TAG), _mark(parsed.after, OUTSIDE),
-        ]  # fmt: skip
-        body, note = "".join(blocks), "tags blue, answer green, text outside the blocks red"
-    return f'<div {NO_MATH} style="{BOX}">{body}</div><p><i>{note}</i></p>'
-
-
-def _mark(text: str, color: str) -> str:
-    return (
-        f'<span style="background:{color}">{html.escape(text)}</span>' if text.strip() else html.escape(text)
-    )
 
 
 def _area(text: str, description: str, width: str = "95%") -> widgets.Textarea:

@@ -41,7 +41,7 @@ def code_lines(text: str) -> int:
 def test_the_package_stays_small():
     texts = {str(file): file.read_text() for file in (ROOT / "r1nb").rglob("*.py")}
     assert max(len(text.splitlines()) for text in texts.values()) <= 320
-    assert sum(map(code_lines, texts.values())) <= 3000
+    assert sum(map(code_lines, texts.values())) <= 3200
 
 
 def test_the_wheel_carries_recipes_data_and_notebooks(tmp_path):
@@ -56,6 +56,7 @@ def test_the_wheel_carries_recipes_data_and_notebooks(tmp_path):
         "r1nb/_data/problems/train.jsonl",
         "r1nb/_data/samples/group.json",
         "r1nb/rewards/five.py",
+        "r1nb/report.html",
         "r1nb/_data/tiny-policy/model.safetensors",
         "r1nb/_notebooks/03_train_grpo.ipynb",
     ):

@@ -1,8 +1,15 @@
 """The run folder: opened while it is written, after a crash, and never overwritten."""
 
 import json
+import multiprocessing
+import os
+import random
+import signal
+import time
 
+import pandas
 import pytest
+from written_run import IDEAL, append_step, write_run
 
 from r1nb.errors import UserError
 from r1nb.runs import Run
@@ -23,6 +30,86 @@ def test_a_torn_last_line_is_left_out(tiny_recipe):
         file.write('{"step": 2, "rew')
     assert Run(run.folder).history() == [{"step": 1, "reward": 0.5}]
     assert run.series("reward") == ([1], [0.5])
+
+
+def test_a_run_goes_on_after_a_torn_line(tiny_recipe):
+    run = Run.create(tiny_recipe)
+    with (run.folder / "history.jsonl").open("a") as file:
+        file.write('{"step": 1, "rew')
+    run.append({"step": 2, "reward": 0.5})
+    run.append({"step": 3, "reward": 0.6})
+    assert run.series("reward") == ([2, 3], [0.5, 0.6])
+
+
+def test_torn_completions_are_left_out(tiny_recipe):
+    run = write_run(tiny_recipe, 3)
+    path = run.folder / "completions" / "completions_00003.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    assert sorted(set(run.completions()["step"])) == [1, 2]
+    with pytest.raises(UserError, match="no completions of step 3"):
+        run.completions(3)
+
+
+def write_until_killed(recipe, finished) -> None:
+    """What training does to a run folder, a step after the other."""
+    run = Run.create(recipe)
+    (run.folder / "completions").mkdir()
+    log = pandas.DataFrame({"step": 1, "completion": ["é" * 200] * 64} | dict.fromkeys(recipe.rewards, 0.5))
+    for step in range(1, 10_000):
+        append_step(run, step, [{"completion": "é" * 200}] * 60)
+        log.to_parquet(run.folder / "completions" / f"completions_{step:05d}.parquet")
+        finished.value = step
+
+
+def test_a_writer_may_be_killed_at_any_moment(tiny_recipe):
+    """At most the step under way is lost, and the folder opens, 50 times."""
+    fork = multiprocessing.get_context("fork")
+    moments, steps = random.Random(1), 0
+    for _ in range(50):
+        finished = fork.Value("i", 0, lock=False)
+        writer = fork.Process(target=write_until_killed, args=(tiny_recipe, finished))
+        known = len(Run.all(tiny_recipe.output.runs_dir))
+        writer.start()
+        time.sleep(moments.uniform(0.0, 0.15))
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.join()
+        runs = Run.all(tiny_recipe.output.runs_dir)
+        if len(runs) == known:  # killed before there was a run
+            assert finished.value == 0
+            continue
+        run = max(runs, key=lambda run: run.name)
+        trained = run.series("reward")[0]
+        assert trained == list(range(1, len(trained) + 1))
+        assert finished.value <= len(trained) <= finished.value + 1
+        assert run.recipe() == tiny_recipe
+        if finished.value:
+            logs = run.completions()
+            assert len(logs) in (64 * finished.value, 64 * finished.value + 64)
+            run.looks()
+            run.progress()
+        steps += finished.value
+    assert steps > 50
+
+
+def test_progress_is_told_with_the_time_left(tiny_recipe):
+    tiny_recipe.grpo["max_steps"] = 100
+    run = write_run(tiny_recipe, 40)
+    assert run.progress() == (40, "step 40 of 100, reward 2.67, 2 min left")
+    for step in range(41, 101):
+        append_step(run, step, [])
+    assert run.progress() == (100, "step 100 of 100, reward 4.00, in 3 min")
+
+
+def test_the_total_is_weighted_and_what_was_not_judged_counts_nothing(tiny_recipe):
+    tiny_recipe.rewards.update(int_reward_func=2.0)
+    run = write_run(tiny_recipe, 1, texts=(IDEAL,))
+    path = run.folder / "completions" / "completions_00001.parquet"
+    log = pandas.read_parquet(path).drop(columns=["answer", "tokens", "cut"])
+    log.loc[0, "xmlcount_reward_func"] = None
+    log.to_parquet(path)
+    read = run.completions(1)
+    assert list(read["total"][:2]) == [2.5, 3.0]
+    assert (read["answer"][0], read["tokens"][0], read["cut"][0]) == ("", 0, False)
 
 
 def test_the_history_follows_a_run_that_is_being_written(tiny_recipe):

@@ -3,7 +3,7 @@
 import pytest
 from trl import GRPOTrainer
 
-from r1nb.callbacks import HeldOut, LiveCurves, Recorder, Watchdog, cost_of_looking
+from r1nb.callbacks import HeldOut, LiveView, Recorder, Watchdog, cost_of_looking
 from r1nb.checks import check_groups
 from r1nb.data import load_splits
 from r1nb.evaluation import evaluate, evaluate_splits
@@ -27,11 +27,11 @@ def test_a_run_leaves_its_whole_story(parts):
     run.write_evaluation("before", before)
     attach_lora(policy, recipe)
     watchdog = Watchdog(run, recipe)
-    callbacks = [Recorder(run), HeldOut(run, policy, validation, recipe), LiveCurves(run), watchdog]
+    callbacks = [Recorder(run), HeldOut(run, policy, validation, recipe), LiveView(run), watchdog]
     trainer = GRPOTrainer(
         model=policy.model,
         processing_class=policy.tokenizer,
-        reward_funcs=recipe.reward_funcs(),
+        reward_funcs=recipe.reward_funcs(policy.end_tokens),
         args=recipe.grpo_config(run.folder),
         train_dataset=train,
         callbacks=callbacks,
@@ -49,6 +49,8 @@ def test_a_run_leaves_its_whole_story(parts):
     assert set(log["answer"]) <= set(train["answer"])
     assert (log["tokens"] > 0).all()
     assert {"prompt", "completion", "advantage", *recipe.rewards} <= set(log.columns)
+    assert (log["total"] == log[list(recipe.rewards)].sum(axis=1)).all()
+    assert log["cut"].mean() == run.series("completions/clipped_ratio")[1][1]
     assert (run.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert run.looks() == [0, 1, 2]
     assert len(run.held_out(2)) == len(validation)

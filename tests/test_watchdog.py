@@ -1,8 +1,10 @@
 """Each fault in the figures is named, once; recorded healthy figures are left in peace."""
 
+import pandas
 import pytest
 
 from r1nb.recipe import load_recipe
+from r1nb.rewards import REWARDS, reward
 from r1nb.watchdog import PATIENCE, WINDOW, advise
 
 FIVE = ("correctness", "int", "strict_format", "soft_format", "xmlcount")
@@ -20,7 +22,7 @@ def healthy(n: int) -> list[dict]:
         lines.append(
             {"step": step, "reward": reward[i], "entropy": entropy[i], "completions/mean_length": length[i],
              "frac_reward_zero_std": zero_std[i], "grad_norm": 0.3, "loss": -0.4,
-             "completions/clipped_ratio": 0.0}
+             "completions/clipped_ratio": 0.0, "adapter/norm": 0.1 * step}
             | {f"rewards/{name}_reward_func/mean": 0.1 * reward[i] for name in FIVE}
         )  # fmt: skip
     return lines
@@ -44,17 +46,26 @@ def test_a_healthy_run_is_left_in_peace():
         assert advise(lines[:n], load_recipe()) == []
 
 
+def looks(**rates):
+    """Looks at 60 held-out problems after some steps."""
+    return [{"step": int(s[1:]), "held_out/strict": rate, "held_out/n": 60} for s, rate in rates.items()]
+
+
+SILENT = {f"rewards__{name}_reward_func__mean": 0.0 for name in FIVE}
 FAULTS = {
     "not_finite": with_fault(last=1, loss=float("nan")),
+    "exploded": with_fault(entropy=4.0),
     "silent_correctness_reward_func": with_fault(last=2 * WINDOW, rewards__correctness_reward_func__mean=0.0),
+    "nothing_earned": with_fault(last=2 * WINDOW, frac_reward_zero_std=1.0, reward=0.0, **SILENT),
     "no_end": with_fault(completions__clipped_ratio=1.0),
-    "cut_off": with_fault(completions__clipped_ratio=0.7),
-    "too_hard": with_fault(frac_reward_zero_std=1.0, reward=0.0, grad_norm=0.0),
+    "cut_off": with_fault(completions__clipped_ratio=0.7, completions__mean_length=8.0),
+    "too_long": with_fault(completions__clipped_ratio=0.4, completions__mean_length=100.0),
+    "too_hard": with_fault(frac_reward_zero_std=1.0, reward=0.05),
     "too_easy": with_fault(frac_reward_zero_std=0.95, reward=4.0),
-    "still": with_fault(grad_norm=0.0),
+    "still": with_fault(adapter__norm=0.0),
     "collapsed": with_fault(entropy=0.001),
     "fallen": with_fault(60, reward=0.2),
-    "hacked": [{"step": 10, "held_out/strict": 0.6}, *healthy(30), {"step": 30, "held_out/strict": 0.3}],
+    "hacked": [*looks(s10=0.6), *healthy(30), *looks(s30=0.2)],
 }
 
 
@@ -63,6 +74,7 @@ def test_a_fault_is_named_alone(kind, history):
     assert kinds(history) == {kind}
     (advice,) = advise(history, load_recipe())
     assert advice.sentence.endswith((".", "?"))
+    assert "nan" not in advice.sentence.replace("loss is nan", "")
     assert advice.step == max(line["step"] for line in history if "reward" in line)
 
 
@@ -70,6 +82,53 @@ def test_kl_counts_where_there_is_a_kl_term():
     lines = with_fault(kl=9.0)
     assert kinds(lines) == set()
     assert kinds(lines, beta=0.04) == {"far_from_base"}
+
+
+def test_a_slightly_lower_held_out_rate_may_be_chance():
+    assert kinds([*looks(s10=0.6), *healthy(30), *looks(s30=0.5)]) == set()
+
+
+def test_hacking_is_shown_by_a_completion():
+    log = pandas.DataFrame(
+        {
+            "prompt": ["p"] * 3,
+            "answer": ["24"] * 3,
+            "completion": ["<reasoning>\nx\n</reasoning>\n<answer>\n24\n</answer>", "worst", "\x1b[31mbest"],
+            "advantage": [2.0, -1.0, 1.0],
+        }
+    )
+    (advice,) = advise(FAULTS["hacked"], load_recipe(), log)
+    assert advice.sentence.endswith(r"(advantage +1.0, gold 24): '\x1b[31mbest'.")
+
+
+def test_the_same_question_over_and_over():
+    log = pandas.DataFrame({"prompt": ["a", "b"] * 80, "advantage": 0.0})
+    (advice,) = advise(healthy(WINDOW), load_recipe(), log)
+    assert advice.kind == "repeated"
+    assert "20 groups asked only 2 different questions" in advice.sentence
+
+
+def test_a_reward_that_pays_anything(monkeypatch):
+    monkeypatch.setattr("r1nb.rewards.registry.REWARDS", REWARDS | {})  # to be forgotten
+
+    @reward(high=1.0)
+    def generous_reward_func(text: str, answer: str) -> float:
+        return 1.0
+
+    monkeypatch.setitem(REWARDS, "generous_reward_func", generous_reward_func)
+    rewards = {"strict_format_reward_func": 1.0, "generous_reward_func": 1.0}
+    lines = with_fault(rewards__strict_format_reward_func__mean=0.5, rewards__generous_reward_func__mean=1.0)
+    for line in lines:  # a perfect format is no fault
+        line |= lines[-1] | {"step": line["step"], "reward": 1.5, "adapter/norm": line["adapter/norm"]}
+    assert kinds(lines, rewards=rewards) == {"always_generous_reward_func"}
+
+
+def test_the_way_back_is_a_checkpoint_that_is_kept():
+    recipe = load_recipe()
+    (advice,) = advise(FAULTS["not_finite"], recipe, checkpoints=[8, 16, 20])
+    assert "go back to checkpoint-16" in advice.sentence
+    (advice,) = advise(FAULTS["not_finite"], recipe)
+    assert "start again" in advice.sentence
 
 
 def test_a_penalty_may_stay_silent():

@@ -2,9 +2,10 @@
 
 import pytest
 
+from r1nb.markup import colored
 from r1nb.prompts import format_answer
 from r1nb.recipe import load_recipe
-from r1nb.widgets import group_playground, highlighted, reward_playground
+from r1nb.widgets import group_playground, reward_playground
 
 IDEAL = format_answer("6*12=72", "72")
 
@@ -43,12 +44,12 @@ def test_other_columns_reach_the_rewards():
     "text", ["<script>x</script>", format_answer("<b>&", "<img src=x>"), "<answer>\n<i>"]
 )
 def test_nothing_typed_becomes_markup(text):
-    shown = highlighted(text, "reasoning")
+    shown = colored(text, "reasoning")
     assert not any(tag in shown for tag in ("<script", "<b>", "<img", "<i>\n", "<answer>"))
 
 
 def test_parts_are_coloured():
-    shown = highlighted("Hi " + IDEAL, "reasoning")
+    shown = colored("Hi " + IDEAL, "reasoning")
     assert shown.count("rgba(0,114,178,.30)") == 4  # the tags
     assert shown.count("rgba(0,158,115,.30)") == 1  # the answer
     assert shown.count("rgba(213,94,0,.30)") == 1  # the preface

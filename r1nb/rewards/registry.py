@@ -29,7 +29,7 @@ class Reward:
     threads: int = 1
     library: str = ""  # that must be installed
     settings: dict = field(default_factory=dict)
-    logs: bool = False  # also write each gold and token count into TRL's completion log
+    end_tokens: tuple[int, ...] = ()  # with these, gold, length and cut go to TRL's completion log
 
     @property
     def __name__(self) -> str:  # TRL names its metrics by it
@@ -67,9 +67,11 @@ class Reward:
             raise UserError(
                 f"answer holds {len(golds)} golds for {count} completions; give a list of one each."
             )
-        if self.logs and log_extra:
+        if self.end_tokens and log_extra:
+            tokens = columns["completion_ids"]
             log_extra("answer", list(golds))
-            log_extra("tokens", [len(ids) for ids in columns["completion_ids"]])
+            log_extra("tokens", [len(ids) for ids in tokens])
+            log_extra("cut", [not ids or ids[-1] not in self.end_tokens for ids in tokens])
         lists = {k: v for k, v in columns.items() if isinstance(v, list) and len(v) == count}
 
         def one(i: int) -> float | None:

@@ -1,0 +1,224 @@
+"""Plant real faults in short runs of tiny-cpu, one at a time: does the watchdog name them?
+
+python data/make_faults.py [folder for the runs]      # about 45 minutes on two cores
+
+Each fault gets a run of STEPS steps, each healthy seed a whole run; the table of what the watchdog
+said is data/results/watchdog.csv. Thresholds and faults were fixed on seeds 1 and 11 to 13, and the
+seeds below used once.
+"""
+
+import csv
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers import PrinterCallback
+from trl import GRPOTrainer
+
+from r1nb.callbacks import HeldOut, Recorder, Watchdog
+from r1nb.data import load_splits
+from r1nb.evaluation import evaluate
+from r1nb.models import attach_lora, load_policy
+from r1nb.recipe import load_recipe
+from r1nb.rewards.registry import reward
+from r1nb.runs import Run
+
+STEPS, SEED = 20, 101  # of a run with a fault
+HEALTHY = range(102, 112)  # seeds of whole runs without one
+TABLE = Path(__file__).parent / "results" / "watchdog.csv"
+FIVE = list(load_recipe().rewards)
+
+
+@reward(high=1.0)
+def generous_reward_func(text: str, answer: str) -> float:
+    """Pays whatever it is given."""
+    return 1.0
+
+
+@reward(high=2.0)
+def long_reward_func(text: str, answer: str) -> float:
+    """Pays for length alone."""
+    return min(2.0, len(text) / 100)
+
+
+@reward(high=4.0)
+def brief_reward_func(text: str, answer: str) -> float:
+    """Pays for brevity alone."""
+    return max(0.0, 4.0 - len(text) / 50)
+
+
+@dataclass
+class Fault:
+    """What is wrong, which kinds of advice name it, and how it is planted."""
+
+    about: str
+    kinds: list[str]
+    overrides: dict = field(default_factory=dict)
+    rows: Callable = lambda rows, policy: rows
+    policy: Callable = lambda policy: None
+    model: Callable = lambda policy: policy.model
+    trained: bool = False  # begin with a healthy run's adapter
+
+
+def rewards(*names: str) -> dict:
+    return {"rewards": dict.fromkeys(names, 1.0)}
+
+
+def demo(*parts: str) -> dict:
+    """The five rewards, some of them as the public demo has them."""
+    return rewards(*(f"demo_{name}" if name.startswith(parts) else name for name in FIVE))
+
+
+def without_end(policy) -> None:
+    policy.tokenizer.eos_token = "%"  # which the policy never writes
+    policy.model.generation_config.eos_token_id = policy.tokenizer.eos_token_id
+
+
+def with_foreign_template(policy) -> None:
+    policy.tokenizer.chat_template = (
+        "{% for m in messages %}{{ '[' + m['role'] + '] ' + m['content'] + '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '[assistant] ' }}{% endif %}"
+    )
+
+
+def in_half(policy) -> None:
+    policy.model.half()
+
+
+def another_model(policy):
+    """The trainer is given another copy of the base: that learns, the adapter does not."""
+    return load_policy(load_recipe(), say=lambda _: None).model
+
+
+def with_commas(rows, policy):
+    return rows.map(lambda row: {"answer": f"{row['answer']},000"})
+
+
+def one_question(rows, policy):
+    return rows.select([0] * len(rows))
+
+
+def solved(rows, policy):
+    """Those of the first 300 that the policy answers right, in the right format."""
+    rows = rows.select(range(300))
+    graded = evaluate(policy, rows, load_recipe())
+    return rows.select([i for i, g in enumerate(graded) if g.strict and g.format])
+
+
+HEALTHY_RUN = Fault("nothing", [])
+FAULTS = {
+    "no DOTALL": Fault(
+        "strict and soft format in which a dot matches no line break, as in the public demo",
+        ["silent_demo_strict_format_reward_func"],
+        demo("strict", "soft"),
+    ),
+    "commas": Fault(
+        "golds left with commas, and compared character by character, as in the public demo",
+        ["silent_demo_correctness_reward_func"],
+        demo("correctness"),
+        rows=with_commas,
+    ),
+    "no end token": Fault("generation is not told the end token", ["no_end"], policy=without_end),
+    "wrong template": Fault(
+        "another model's chat template", ["nothing_earned"], policy=with_foreign_template
+    ),
+    "short limit": Fault("max_completion_length = 2", ["cut_off"], {"max_completion_length": 2}),
+    "no adapter": Fault("the trained model is not the adapter's", ["still"], model=another_model),
+    "lr x 100": Fault("learning_rate = 0.2", ["exploded"], {"learning_rate": 0.2}),
+    "always pays": Fault(
+        "a reward that pays whatever it is given",
+        ["always_generous_reward_func"],
+        rewards(*FIVE, "generous_reward_func"),
+    ),
+    "duplicates": Fault("every row is the same", ["repeated"], rows=one_question),
+    "too easy": Fault(
+        "a trained policy goes on with problems it solves, at temperature 0.3",
+        ["too_easy"],
+        {"temperature": 0.3},
+        rows=solved,
+        trained=True,
+    ),
+    "too hard": Fault(
+        "correctness alone, on golds that no completion reaches",
+        ["nothing_earned"],
+        rewards("correctness_reward_func"),
+        rows=with_commas,
+    ),
+    "fp16": Fault("weights and optimizer in fp16", ["not_finite"], policy=in_half),
+    "KL": Fault(
+        "learning_rate x 20, with a KL term of next to no weight",
+        ["far_from_base"],
+        {"beta": 1e-4, "learning_rate": 0.04},
+    ),
+    "hacking": Fault(
+        "a trained policy is paid for format and brevity, not for right answers",
+        ["hacked"],
+        rewards("strict_format_reward_func", "brief_reward_func"),
+        trained=True,
+    ),
+    "length": Fault(
+        "length is paid for, and the limit is 32 tokens",
+        ["too_long"],
+        rewards("long_reward_func") | {"learning_rate": 4e-3, "max_completion_length": 32},
+    ),
+}
+
+
+def train(recipe, fault: Fault = HEALTHY_RUN, adapter: Path | None = None) -> Run:
+    """As notebook 03 does, without the tests before and after."""
+    policy = load_policy(recipe, say=lambda _: None)
+    rows, validation, _ = load_splits(recipe)
+    if fault.trained:
+        policy.load_adapter(adapter)
+        for name, weights in policy.model.named_parameters():
+            weights.requires_grad_("lora_" in name)
+    else:
+        attach_lora(policy, recipe)
+    rows = fault.rows(rows, policy)
+    fault.policy(policy)
+    run = Run.create(recipe)
+    trainer = GRPOTrainer(
+        model=fault.model(policy),
+        processing_class=policy.tokenizer,
+        reward_funcs=recipe.reward_funcs(policy.end_tokens),
+        args=recipe.grpo_config(run.folder),
+        train_dataset=rows,
+        callbacks=[Recorder(run), HeldOut(run, policy, validation, recipe), Watchdog(run, recipe)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    if fault is HEALTHY_RUN:
+        policy.save_adapter(run.adapter, recipe=recipe.name)
+    return run
+
+
+def main(runs_dir: str) -> None:
+    lines, adapter = [], None
+    for seed in HEALTHY:
+        run = train(load_recipe(seed=seed, runs_dir=runs_dir))
+        adapter = adapter or run.adapter
+        said, (steps, _) = run.advice(), run.progress()
+        lines.append(["none", f"seed {seed}, {steps} steps", "nothing", *told(said, not said)])
+        write(lines)
+    for name, fault in FAULTS.items():
+        settings = {"max_steps": STEPS, "seed": SEED, "eval_every": 5, "runs_dir": runs_dir}
+        said = train(load_recipe(**settings, **fault.overrides), fault, adapter).advice()
+        named = any(line["advice"] in fault.kinds for line in said)
+        lines.append([name, fault.about, " or ".join(fault.kinds), *told(said, named)])
+        write(lines)
+
+
+def told(said: list[dict], right: bool) -> list[str]:
+    kinds = ", ".join(f"{line['advice']} ({line['step']})" for line in said)
+    return ["yes" if right else "NO", kinds, said[0]["sentence"] if said else ""]
+
+
+def write(lines: list[list[str]]) -> None:
+    heads = ["fault", "planted", "expected", "as expected", "said (at step)", "first sentence"]
+    with TABLE.open("w", newline="") as file:
+        csv.writer(file).writerows([heads, *lines])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:] or ["runs/faults"])

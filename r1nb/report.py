@@ -1,0 +1,66 @@
+"""A run as one HTML file that opens by double click, without network and without scripts."""
+
+import base64
+from datetime import datetime
+from pathlib import Path
+
+from r1nb.errors import UserError
+from r1nb.markup import visible
+from r1nb.plots import png, training_curves
+from r1nb.tables import accuracy_table, answers_table, completion_table
+
+PROBLEMS, EACH = 8, 4  # held-out problems, and completions of a step, that are shown
+
+
+def write_report(run) -> Path:
+    """Write report.html into the run's folder, of what there is so far; returns its path."""
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(loader=PackageLoader("r1nb", ""), autoescape=True, trim_blocks=True)
+    environment.filters["visible"] = visible
+    figure = training_curves(run)
+    figure.set_dpi(150)
+    recipe = run.folder / "recipe.yaml"
+    page = environment.get_template("report.html").render(
+        name=run.name,
+        about=run.settings["about"],
+        headline=run.progress()[1].capitalize(),
+        begun=f"{datetime.fromtimestamp(recipe.stat().st_mtime):%Y-%m-%d %H:%M}",
+        advice=run.advice(),
+        curves=base64.b64encode(png(figure)).decode(),
+        tables=list(_tables(run)),
+        recipe=recipe.read_text(),
+        environment=(run.folder / "environment.json").read_text(),
+    )
+    path = run.folder / "report.html"
+    path.write_text(page)
+    return path
+
+
+def _tables(run):
+    """(title, explanation, table as HTML) of what the run holds so far."""
+    from markupsafe import Markup
+
+    if run.evaluation():
+        yield (
+            "Accuracy before and after",
+            "Greedy answers to test problems, with 95 % Wilson intervals. Strict: the answer block is right; "
+            "lenient: the last number anywhere is; prefilled: <reasoning> was put into the policy's mouth.",
+            Markup(accuracy_table(run).to_html()),
+        )
+    if run.looks():
+        yield (
+            "The same held-out problems, before and after",
+            f"The first {PROBLEMS} of the validation slice; ✓ where the answer block is right.",
+            Markup(answers_table(run, PROBLEMS).to_html()),
+        )
+    try:
+        steps = sorted({1, max(1, run.progress()[0] // 2), max(1, run.progress()[0])})
+        table = completion_table(run, steps, EACH)
+    except UserError:  # no completions yet
+        return
+    yield (
+        "Sampled while training",
+        "Of some steps, the group whose rewards differ most.",
+        Markup(table.to_html()),
+    )

@@ -1,0 +1,98 @@
+"""What looking costs: scoring and callbacks as shares of training, and the opening of a long run.
+
+    python tests/bench.py      # or make bench; about two minutes
+
+Ratios within one run, since machines differ; run nothing else meanwhile.
+"""
+
+import tempfile
+import time
+
+from rich.console import Console
+from rich.table import Table
+from transformers import PrinterCallback
+from trl import GRPOTrainer
+from written_run import write_run
+
+from r1nb.callbacks import HeldOut, LiveView, Recorder, Watchdog
+from r1nb.data import load_splits, solution_as_xml
+from r1nb.models import attach_lora, load_policy
+from r1nb.recipe import load_recipe
+from r1nb.rewards import REWARDS
+from r1nb.runs import Run
+
+STEPS = 32
+LONG = 2000  # steps of a run to be opened, of 8 completions each
+COLUMNS = {"nums": [4, 7, 8, 8], "target": 24}
+
+
+def main() -> None:
+    console = Console()
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = load_recipe("tiny-cpu", max_steps=STEPS, runs_dir=folder)
+        policy = load_policy(recipe, say=console.print)
+        train, validation, _ = load_splits(recipe)
+        attach_lora(policy, recipe)
+        run = Run.create(recipe)
+        looking = [Recorder(run), HeldOut(run, policy, validation, recipe), LiveView(run)]
+        looking.append(Watchdog(run, recipe))
+        trainer = GRPOTrainer(
+            model=policy.model,
+            processing_class=policy.tokenizer,
+            reward_funcs=recipe.reward_funcs(policy.end_tokens),
+            args=recipe.grpo_config(run.folder),
+            train_dataset=train,
+            callbacks=looking,
+        )
+        trainer.remove_callback(PrinterCallback)
+        seconds = trainer.train().metrics["train_runtime"]
+    table = Table("callback", f"share of {STEPS} steps of {recipe.batch_size} completions")
+    for callback in looking:
+        table.add_row(type(callback).__name__, f"{callback.seconds / seconds:.2%}")
+    console.print(table)
+    console.print(scoring(recipe, policy, train, seconds))
+    console.print(opening())
+
+
+def scoring(recipe, policy, train, seconds: float) -> Table:
+    """Each reward on as many completions, as long as they get."""
+    count = STEPS * recipe.batch_size
+    rows = train.select([i % len(train) for i in range(count)])
+    completions = [solution_as_xml(row) for row in rows]
+    golds = list(rows["answer"])
+    columns = {name: [value] * count for name, value in COLUMNS.items()}
+    columns["completion_ids"] = policy.tokenizer(completions).input_ids
+    shares = {}
+    for name in REWARDS:
+        if name in ("judge_reward_func", "gym_reward_func"):  # as long as an endpoint, or a task, takes
+            continue
+        func = recipe.scorer(name)
+        for _ in range(2):  # the first time starts what the reward needs
+            start = time.perf_counter()
+            func(completions, answer=golds, **columns)
+            shares[name] = (time.perf_counter() - start) / seconds
+    table = Table("reward", f"scoring {count} completions, as a share of the same steps")
+    for name, share in shares.items():
+        table.add_row(name, f"{share:.3%}")
+    table.add_row(f"all of {recipe.name}", f"{sum(shares[name] for name in recipe.rewards):.3%}")
+    return table
+
+
+def opening() -> Table:
+    """From the import of the inspector to its first picture, on a long run; then a move of the slider."""
+    table = Table("inspector", "seconds")
+    with tempfile.TemporaryDirectory() as folder:
+        write_run(load_recipe("tiny-cpu", max_steps=LONG, runs_dir=folder), LONG)
+        start = time.perf_counter()
+        from r1nb.inspector import Inspector
+
+        inspector = Inspector(folder)
+        opened = time.perf_counter()
+        inspector.step.value = LONG // 2
+        table.add_row(f"open a run of {LONG} steps, {8 * LONG} completions", f"{opened - start:.2f}")
+        table.add_row("move the slider", f"{time.perf_counter() - opened:.2f}")
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""What people see and press: notebook 03 from the menu, the inspector, a playground, hostile text."""
+
+import re
+import threading
+
+import nbformat
+import pytest
+from written_run import HOSTILE, IDEAL, append_step, write_run
+
+from r1nb.recipe import load_recipe
+from r1nb.report import write_report
+
+
+def run_all(page) -> None:
+    """All cells, to the end; no cell may end in an error."""
+    page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    errors = page.locator("[data-mime-type='application/vnd.jupyter.error']")
+    assert errors.count() == 0, errors.first.inner_text()
+
+
+def written(folder, runs: str, **settings):
+    """A recipe whose runs are in a folder of the test's own."""
+    return load_recipe(runs_dir=str(folder / runs), max_steps=64, **settings)
+
+
+def save_notebook(folder, name: str, *cells: str) -> None:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}  # or Lab asks
+    nbformat.write(notebook, folder / name)
+
+
+def open_inspector(folder, open_notebook, name: str, runs: str):
+    save_notebook(folder, name, "from r1nb.inspector import Inspector", f"Inspector({str(folder / runs)!r})")
+    page = open_notebook(name)
+    run_all(page)
+    page.locator(".r1nb-inspector img").wait_for()
+    return page
+
+
+def test_the_live_view_moves_while_notebook_03_trains(open_notebook, folder, shots):
+    page = open_notebook("03_train_grpo.ipynb")
+    page.evaluate("() => window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click()
+    cell = page.locator(".jp-CodeCell", has_text="trainer.train()")
+    cell.locator("img").wait_for(timeout=300_000)
+    seen, steps, counts = [], [], set()
+    while "Share of training time" not in cell.inner_text():
+        counts.add(cell.locator("img").count())
+        picture = cell.locator("img").first.get_attribute("src")
+        rows = cell.locator("tbody tr").all_inner_texts()
+        if not seen or picture != seen[-1]:
+            seen.append(picture)
+        if rows and (not steps or rows[0].split()[0] != steps[-1]):
+            steps.append(rows[0].split()[0])
+        page.wait_for_timeout(100)
+    assert len(seen) > 2  # it was redrawn,
+    assert counts == {1}  # in its place, and never away
+    assert len(steps) > 1
+    assert list(map(int, steps)) == sorted(map(int, steps))
+    page.get_by_text("Report: runs/tiny-cpu-001/report.html").wait_for(timeout=300_000)  # the last cell
+    assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
+    assert cell.locator("img").count() == 1  # the last picture stays
+    assert cell.locator("tbody tr").count() == 8
+    shots(page, ".jp-CodeCell:has-text('trainer.train()') .jp-OutputArea", "live-view")
+
+
+def test_the_inspector_obeys_slider_search_and_choice(open_notebook, folder, shots):
+    write_run(written(folder, "two", seed=5), 64)
+    write_run(written(folder, "two", learning_rate=1e-4), 64, texts=("no tags", "24"))
+    page = open_inspector(folder, open_notebook, "inspector.ipynb", "two")
+    inspector = page.locator(".r1nb-inspector")
+    completions, values = page.locator(".r1nb-completions"), page.locator(".r1nb-values")
+    assert "step 64: 8 of 8 completions" in completions.inner_text()
+    assert "cut off" in completions.inner_text()
+    picture = inspector.locator("img").get_attribute("src")
+
+    handle = inspector.locator(".r1nb-step .noUi-handle")
+    handle.focus()
+    for _ in range(4):
+        handle.press("ArrowLeft")
+    page.wait_for_function("() => document.querySelector('.r1nb-completions').innerText.includes('step 60:')")
+    assert "at step 60" in values.inner_text()
+    assert inspector.locator("img").get_attribute("src") != picture
+
+    inspector.locator("input[placeholder]").fill("TAGS")
+    page.wait_for_function("() => document.querySelector('.r1nb-completions').innerText.includes('4 of 8')")
+    inspector.locator("input[placeholder]").fill("")
+
+    inspector.locator("select").select_option(["tiny-cpu-001", "tiny-cpu-002"])
+    page.get_by_role("tab", name="Recipes").click()
+    differences = page.locator(".r1nb-differences")
+    differences.get_by_text("grpo.learning_rate").wait_for()
+    assert "grpo.seed" in differences.inner_text()
+    assert "max_steps" not in differences.inner_text()
+    values.locator("tbody tr").nth(1).wait_for()  # a row a run
+    page.get_by_role("tab", name="Held-out answers").click()
+    assert "after step 64" in page.locator(".r1nb-answers").inner_text()
+    page.get_by_role("tab", name="Completions").click()
+    shots(page, ".r1nb-inspector", "inspector")
+
+
+def test_the_inspector_follows_a_run_in_progress(open_notebook, folder):
+    run = write_run(written(folder, "growing"), 5)
+    page = open_inspector(folder, open_notebook, "follow.ipynb", "growing")
+    assert "at step 5" in page.locator(".r1nb-values").inner_text()
+    page.locator(".r1nb-inspector .jupyter-button[title='Play'], .widget-play button").first.click()
+    threading.Timer(1, lambda: [append_step(run, step, []) for step in (6, 7)]).start()
+    page.wait_for_function("() => document.querySelector('.r1nb-values').innerText.includes('at step 7')")
+
+
+@pytest.mark.parametrize("where", ["inspector", "table", "report"])
+def test_completions_are_never_markup(open_notebook, browser, page, folder, where):
+    run = write_run(written(folder, f"hostile-{where}"), 3, texts=(IDEAL, *HOSTILE), group=14)
+    if where == "inspector":
+        open_inspector(folder, open_notebook, "hostile.ipynb", "hostile-inspector")
+    elif where == "table":
+        save_notebook(
+            folder, "table.ipynb", "from r1nb.runs import Run; from r1nb.tables import *",
+            f"completion_table(Run({str(run.folder)!r}), [1], each=14)",
+        )  # fmt: skip
+        open_notebook("table.ipynb")
+        run_all(page)
+    else:
+        page.goto(f"file://{write_report(run)}")
+    page.wait_for_timeout(1000)
+    box = page.locator("body" if where == "report" else ".jp-Notebook")
+    for text in ("<script>window.hacked = 1</script>", "␛[31mred␛[0m", "[U+202E]<answer>42", "onerror="):
+        assert text in box.inner_text()
+    for mouse in box.get_by_text("</td></table>").all():
+        if mouse.is_visible():
+            mouse.hover()
+    assert page.evaluate("() => window.hacked") is None
+    assert page.locator("img[src='x'], b[onmouseover]").count() == 0
+    assert page.locator("a[href^='javascript'], .MathJax").count() == 0
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_report_opens_by_itself(browser, folder, theme):
+    """From a file, with every other address refused; nothing is asked of a network."""
+    path = write_report(write_run(written(folder, f"report-{theme}"), 64))
+    context = browser.new_context(color_scheme=theme, viewport={"width": 1150, "height": 900})
+    page, asked, wrong = context.new_page(), [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: wrong.append(message.text))
+    page.goto(f"file://{path}")
+    assert page.locator("img").evaluate("image => image.naturalWidth") > 1000
+    assert [url for url in asked if not re.match("file:|data:", url)] == []
+    assert wrong == []
+    context.close()
+
+
+def test_the_playground_of_notebook_02_reacts(open_notebook, shots):
+    page = open_notebook("02_rewards.ipynb")
+    run_all(page)
+    playground = page.locator(".r1nb-playground").first
+    text = playground.locator("textarea")
+    text.fill("Sure! " + IDEAL)
+    playground.get_by_text("text before the two blocks").first.wait_for()
+    shots(page, ".r1nb-playground", "playground")

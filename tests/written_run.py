@@ -1,0 +1,54 @@
+"""Run folders as training leaves them, written without training, and text that means harm."""
+
+import pandas
+
+from r1nb.runs import Run
+
+IDEAL = "<reasoning>\n4*6=24\n</reasoning>\n<answer>\n24\n</answer>"
+# What does nothing if it is shown as text; each would set window.hacked, or turn writing around.
+HOSTILE = [
+    "<script>window.hacked = 1</script>",
+    '<img src="x" onerror="window.hacked = 1">',
+    "\x1b[31mred\x1b[0m \x1b]8;;https://example.org\x07link",
+    "\u202e<answer>42</answer>\u200f",
+    "</td></table></div><style>*{display:none}</style><b onmouseover='window.hacked=1'>",
+    "$x$ \\(y\\) [link](javascript:window.hacked=1)",
+]
+
+
+def write_run(recipe, steps: int, texts=(IDEAL, "24"), group: int = 8):
+    """A run folder as training leaves it, without the training: one group a step."""
+    run = Run.create(recipe)
+    (run.folder / "completions").mkdir()
+    answers = [
+        {"question": "How much is 4 times 6?", "answer": "24", "completion": text, "cut": False,
+         "strict": text == IDEAL, "ids": [1]}
+        for text in texts
+    ]  # fmt: skip
+    for step in range(1, steps + 1):
+        append_step(run, step, answers)
+        completions = [texts[i % len(texts)] for i in range(group)]
+        scores = [2.0 * (text == IDEAL) for text in completions]
+        table = {
+            "step": step, "prompt": f"How much is 4 times 6? ({step})", "completion": completions,
+            **{name: [score / 4 for score in scores] for name in recipe.rewards},
+            "answer": "24", "tokens": 9, "cut": [i == 1 for i in range(group)],
+            "advantage": [score - 1 + i / 100 for i, score in enumerate(scores)],
+        }  # fmt: skip
+        log = pandas.DataFrame(table)
+        log.to_parquet(run.folder / "completions" / f"completions_{step:05d}.parquet")
+    return run
+
+
+def append_step(run, step: int, answers: list) -> None:
+    """A step's line in the history, and now and then a look at the held-out problems."""
+    share = min(1.0, step / 60)
+    line = {"step": step, "time": 2.0 * step, "reward": 4 * share, "reward_std": 1 - share, "loss": -0.1,
+            "grad_norm": 0.3, "entropy": 1 - share / 2, "completions/mean_length": 9 + 40 * share,
+            "completions/clipped_ratio": 0.0, "frac_reward_zero_std": 0.0,
+            "adapter/norm": 0.1 * step}  # fmt: skip
+    run.append(line | {f"rewards/{name}/mean": share / 2 for name in run.weights()})
+    if step % 16 == 0 or step == 1:
+        rates = {"strict": share, "lenient": share, "format": share, "tokens": 9, "n": 60}
+        run.append({"step": step, **{f"held_out/{key}": value for key, value in rates.items()}})
+        run.write_held_out(step, answers)
