@@ -85,9 +85,8 @@ def _check_trackers(report_to) -> None:
     """Raise UserError for a tracker that is unknown, not installed, or would ask for a login."""
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-    for name in [report_to] if isinstance(report_to, str) else report_to or ():
-        if name == "none":
-            continue
+    names = {report_to} if isinstance(report_to, str) else set(report_to or ())
+    for name in names - {"none"}:
         if name not in INTEGRATION_TO_CALLBACK:
             raise UserError(
                 f"report_to = {name!r}{did_you_mean(name, INTEGRATION_TO_CALLBACK)} Name the trackers one by "
@@ -95,7 +94,7 @@ def _check_trackers(report_to) -> None:
             )
         if importlib.util.find_spec(name) is None:
             raise UserError(f"report_to = {name!r} needs a package that is missing: pip install {name}.")
-    if "wandb" in report_to and not {"WANDB_API_KEY", "WANDB_MODE"} & set(os.environ):
+    if "wandb" in names and not {"WANDB_API_KEY", "WANDB_MODE"} & set(os.environ):
         raise UserError(
             "report_to = 'wandb' would stop to ask for a login: set WANDB_API_KEY, or WANDB_MODE=offline."
         )

@@ -104,7 +104,7 @@ def test_notebook_03_trains_and_says_where_everything_is(trained):
         assert set(stages) == {"before", "prefilled", "after"}
         for summary in stages.values():
             assert {"strict", "lenient", "format", "n", "strict_interval"} <= set(summary)
-    for path in ("adapter", "curves.png", "03_train_grpo.ipynb"):
+    for path in ("adapter", "report.html", "03_train_grpo.ipynb"):
         assert (run.folder / path).exists()
         assert f"runs/tiny-cpu-001/{path}" in said
     for word in ("strict", "lenient", "format", *map(short_name, run.weights())):
@@ -115,11 +115,20 @@ def test_notebook_03_trains_and_says_where_everything_is(trained):
     assert sum("image/png" in json.dumps(o) for o in outputs) == 2  # the last frame only
 
 
+def test_notebook_04_opens_it_again(trained):
+    folder, settings, _ = trained
+    said = execute(NOTEBOOKS / "04_inspect_run.ipynb", folder, settings)
+    assert "after step 3" in said
+    assert "Nothing." in said
+    assert "Report: runs/tiny-cpu-001/report.html" in said
+
+
 def test_notebook_05_answers_from_the_newest_run(trained):
     folder, settings, _ = trained
     said = execute(NOTEBOOKS / "05_sample_lora.ipynb", folder, settings)
     assert "Loaded adapter on tiny-policy" in said
     assert "Which is greater 9.10 or 9.9?" in said
+    assert "Likelihood by the adapter, compared with the base" in said
 
 
 @pytest.mark.parametrize(

@@ -141,3 +141,25 @@ def test_rewards_are_checked(tmp_path):
     ]:
         with pytest.raises(UserError, match=word):
             build_recipe(raw | {"rewards": rewards})
+
+
+@pytest.mark.parametrize(
+    ("tracker", "words"),
+    [
+        ("trackoi", "did you mean 'trackio'"),
+        ("all", "one by one"),
+        ("swanlab", "needs a package that is missing: pip install swanlab"),
+        ("wandb", "set WANDB_API_KEY, or WANDB_MODE=offline"),
+    ],
+)
+def test_a_tracker_that_cannot_work_is_refused_at_once(monkeypatch, tracker, words):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    if tracker == "wandb":  # as if it were installed
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    with pytest.raises(UserError, match=words):
+        load_recipe(report_to=tracker)
+
+
+def test_no_tracker_is_the_default():
+    assert {load_recipe(name).grpo["report_to"] for name in recipe_names()} == {"none"}
