@@ -4,7 +4,6 @@ Each callback adds up the seconds it takes, so that a run can say what looking a
 """
 
 import contextlib
-import math
 import time
 
 from IPython import get_ipython
@@ -17,13 +16,13 @@ from r1nb.evaluation import as_records, evaluate, summarize
 from r1nb.plots import png, training_curves
 from r1nb.runs import Run
 from r1nb.tables import completion_table
-from r1nb.watchdog import WINDOW, advise
+from r1nb.watchdog import advise, window
 
 
 class Recorder(TrainerCallback):
-    """Write every line that the trainer logs into the run's history, as it comes.
+    """Write every line that the trainer logs of a step into the run's history, as it comes.
 
-    `adapter/norm` is added: the norm of all LoRA B matrices, which start at 0.
+    `adapter/norm` is added: the norm of all LoRA B matrices in training, which start at 0.
     """
 
     def __init__(self, run: Run):
@@ -34,49 +33,12 @@ class Recorder(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, model=None, **kwargs):
         begin = time.perf_counter()
-        if "reward" in logs:
-            lora = [weights.detach() for name, weights in model.named_parameters() if "lora_B" in name]
+        if "loss" in logs:
+            trained = [(name, weights) for name, weights in model.named_parameters() if weights.requires_grad]
+            lora = [weights.detach() for name, weights in trained if "lora_B" in name]
             norm = float(get_total_norm(lora)) if lora else 0.0
             line = {"step": state.global_step, "time": begin - self.start, "adapter/norm": norm}
             self.run.append(line | logs)
-        self.seconds += time.perf_counter() - begin
-
-
-class Watchdog(TrainerCallback):
-    """Say what the figures call for, once each, and keep it in the history; stop at NaN.
-
-    It looks as often as SHARE of the training time allows, and at once where a figure is not finite.
-    """
-
-    SHARE = 0.01
-
-    def __init__(self, run: Run, recipe):
-        self.run, self.recipe, self.seconds, self.start = run, recipe, 0.0, 0.0
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.start = time.perf_counter()
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        finite = all(math.isfinite(value) for value in logs.values() if isinstance(value, float))
-        if not finite or self.seconds <= self.SHARE * (time.perf_counter() - self.start):
-            self._look(state, control)
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self._look(state, control)
-
-    def _look(self, state, control) -> None:
-        begin = time.perf_counter()
-        run = Run(self.run.folder)  # read anew, and let go: nothing grows with the steps
-        heard = {line["advice"] for line in run.advice()}
-        log = None
-        with contextlib.suppress(UserError):  # TRL writes a step's log after this
-            log = run.completions(*range(max(1, state.global_step - WINDOW), state.global_step))
-        for advice in advise(run.history(), self.recipe, log, run.checkpoints()):
-            if advice.kind == "not_finite":
-                control.should_training_stop = True
-            if advice.kind not in heard:
-                run.append({"step": advice.step, "advice": advice.kind, "sentence": advice.sentence})
-                print(f"Step {advice.step}: {advice.sentence}")
         self.seconds += time.perf_counter() - begin
 
 
@@ -105,44 +67,90 @@ class HeldOut(TrainerCallback):
         self.seconds += time.perf_counter() - begin
 
 
-class LiveView(TrainerCallback):
-    """Redraw the run's curves and its latest group in place; the last of both stay.
+class Looking(TrainerCallback):
+    """Looks at the run as often as SHARE of the training time allows, and at its end.
 
-    It draws as often as SHARE of the training time allows. The picture is also the run's
-    curves.png; without a notebook, a line of figures is printed instead.
+    What goes wrong in a look is printed once and never ends the training. Each look reads the run
+    anew and lets it go: nothing grows with the steps.
     """
 
-    SHARE = 0.03
+    SHARE = 0.01
 
     def __init__(self, run: Run):
-        self.run, self.seconds, self.start, self.handles = run, 0.0, 0.0, []
+        self.run, self.seconds, self.start, self.failed = run, 0.0, 0.0, False
+
+    def look(self, run: Run, state, control) -> None:
+        raise NotImplementedError
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.start = time.perf_counter()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if "reward" in logs and self.seconds <= self.SHARE * (time.perf_counter() - self.start):
-            self._draw(state.global_step - 1)  # TRL writes a step's completions after this
+        if "loss" in logs and self.seconds <= self.SHARE * (time.perf_counter() - self.start):
+            self._look(state, control)
 
     def on_train_end(self, args, state, control, **kwargs):
-        self._draw(state.global_step)
+        self._look(state, control)
 
-    def _draw(self, step: int) -> None:
+    def _look(self, state, control) -> None:
         begin = time.perf_counter()
-        run = Run(self.run.folder)  # read anew, and let go: nothing grows with the steps
+        try:
+            self.look(Run(self.run.folder), state, control)
+        except Exception as error:
+            if not self.failed:
+                print(f"{type(self).__name__} failed, training goes on: {type(error).__name__}: {error}")
+            self.failed = True
+        self.seconds += time.perf_counter() - begin
+
+
+class Watchdog(Looking):
+    """Say what the figures call for, once each, and keep it in the history; stop at NaN."""
+
+    def __init__(self, run: Run, recipe):
+        super().__init__(run)
+        self.recipe = recipe
+
+    def look(self, run: Run, state, control) -> None:
+        heard = {line["advice"] for line in run.advice()}
+        log = None
+        with contextlib.suppress(UserError):  # TRL writes a step's log after this
+            first = max(
+                1, state.global_step - window(self.recipe) * int(self.recipe.grpo.get("logging_steps", 1))
+            )
+            log = run.completions(*range(first, state.global_step))
+        for advice in advise(run.history(), self.recipe, log, run.checkpoints()):
+            if advice.kind == "not_finite":
+                control.should_training_stop = True
+            if advice.kind not in heard:
+                run.append({"step": advice.step, "advice": advice.kind, "sentence": advice.sentence})
+                print(f"Step {advice.step}: {advice.sentence}")
+
+
+class LiveView(Looking):
+    """Redraw the run's curves and its latest group in place; the last of both stay.
+
+    The picture is also the run's curves.png; without a notebook, a line of figures is printed.
+    """
+
+    SHARE = 0.03
+
+    def __init__(self, run: Run):
+        super().__init__(run)
+        self.handles = []
+
+    def look(self, run: Run, state, control) -> None:
         picture = png(training_curves(run))
         (run.folder / "curves.png").write_bytes(picture)
         if not hasattr(get_ipython(), "kernel"):
             print(run.progress()[1], flush=True)
-        else:
-            shown = [Image(picture)]
-            with contextlib.suppress(UserError):  # no completions yet
-                table = completion_table(run, [step], each=run.settings["grpo"].get("num_generations", 8))
-                shown.append(HTML(f'<div style="max-height:420px;overflow:auto">{table.to_html()}</div>'))
-            for handle, thing in zip(self.handles, shown, strict=False):
-                handle.update(thing)
-            self.handles += [display(thing, display_id=True) for thing in shown[len(self.handles) :]]
-        self.seconds += time.perf_counter() - begin
+            return
+        shown = [Image(picture)]
+        if step := run.logged(state.global_step):
+            table = completion_table(run, [step], each=run.settings["grpo"].get("num_generations", 8))
+            shown.append(HTML(f'<div style="max-height:420px;overflow:auto">{table.to_html()}</div>'))
+        for handle, thing in zip(self.handles, shown, strict=False):
+            handle.update(thing)
+        self.handles += [display(thing, display_id=True) for thing in shown[len(self.handles) :]]
 
 
 def cost_of_looking(callbacks, train_seconds: float) -> str:

@@ -139,7 +139,7 @@ def main(argv: list[str]) -> None:
     recipe = load_recipe()
     machine = this_machine()
     require(recipe, machine)
-    console.print(f"Recipe {recipe.name} on {machine}. {recipe.about}")
+    console.print(f"Recipe {recipe.name} on {machine}. {recipe.about}", markup=False)
     suggested, reason = suggest_recipe(machine)
     if suggested != recipe.name and machine.gpu:
         console.print(f"For this GPU: make train RECIPE={suggested} ({reason}).")

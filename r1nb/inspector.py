@@ -1,6 +1,7 @@
 """The inspector: runs reopened in a notebook. It reads run folders alone, needs no model, and follows
 a run that another process is training."""
 
+import contextlib
 from bisect import bisect_right
 
 import ipywidgets as widgets
@@ -59,8 +60,11 @@ class Inspector(widgets.VBox):
         if not found:
             where = runs_folder(self.runs_dir).name
             raise UserError(f"There is no run in {where!r} yet: run notebook 03 or `make train` first.")
-        if list(found) != list(self.runs):
-            self.runs = found | {name: run for name, run in self.runs.items() if name in found}
+        same = {
+            name: run for name, run in self.runs.items() if name in found and run.made == found[name].made
+        }
+        if list(found) != list(same):
+            self.runs = found | same
             kept = tuple(name for name in self.chosen.value if name in found)
             self.chosen.options = list(self.runs)  # which unselects all
             self.chosen.value = kept or self.chosen.options[:1]
@@ -91,7 +95,8 @@ class Inspector(widgets.VBox):
 
     def _on_tick(self, _change=None) -> None:
         """Draw again if a new run has begun, or a chosen one has grown."""
-        self._find_runs()
+        with contextlib.suppress(UserError):  # the last run has been deleted
+            self._find_runs()
         grown = [len(run.history()) for run in self.shown]
         if grown != self.drawn:
             self._on_runs()
@@ -112,12 +117,12 @@ class Inspector(widgets.VBox):
         self.values.value = table_of(rows, [f"at step {self.step.value}", *keys.values()]).to_html()
 
     def _list_completions(self, _change=None) -> None:
-        run, step, wanted = self.shown[0], self.step.value, self.search.value
-        try:
-            log = run.completions(step)
-        except UserError as error:
-            self.completions.value = escape(error)
+        run, wanted = self.shown[0], self.search.value
+        step = run.logged(self.step.value)  # where not every step is logged, the last before
+        if step is None:
+            self.completions.value = f"Run {escape(run.name)} has no completions of that step yet."
             return
+        log = run.completions(step)
         found = log[log["completion"].str.contains(wanted, case=False, regex=False)]
         cards = [_card(line, run) for line in found.sort_values("advantage")[::-1].to_dict("records")]
         note = (

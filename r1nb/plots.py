@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from r1nb.evaluation import count_checks
-from r1nb.rewards import REWARDS, best_total, short_name
+from r1nb.rewards import short_name
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
@@ -31,7 +31,7 @@ PANELS = {  # figure of the history -> title, whether it is a share
     "completions/clipped_ratio": ("Completions cut off", True),
     "frac_reward_zero_std": ("Groups without variance", True),
     "entropy": ("Entropy, nats a token", False),
-    "kl": ("KL to the base, nats a token", False),  # only where there is a KL term
+    "kl": ("KL to the reference, nats a token", False),  # only where there is a KL term
 }
 
 
@@ -61,10 +61,10 @@ def training_curves(*runs, smoothing: float = 0.0, cursor: int | None = None) ->
         _draw_spread(panels[0], runs[0])
     else:
         panels[0].legend(fontsize=8, frameon=False)
-    _draw_limit(panels[0], 0, max(best_total(run.weights()) for run in runs), "best possible")
+    _draw_limit(panels[0], {run.best_total() for run in runs}, "best possible")
     for axes, name in zip(rewards, names, strict=True):
         axes.set_title(short_name(name), fontsize=9)
-        _draw_limit(axes, max(REWARDS[name].low, -1), REWARDS[name].high, "maximum")
+        _draw_limit(axes, {run.ranges[name][1] for run in runs if name in run.ranges}, "maximum")
     for axes, key in zip(panels, keys, strict=False):
         title, share = PANELS[key]
         axes.set_title(axes.get_title() or title, fontsize=10)
@@ -75,7 +75,7 @@ def training_curves(*runs, smoothing: float = 0.0, cursor: int | None = None) ->
             axes.set_ylim(0, None)
     for axes in panels[len(keys) :]:
         axes.set_axis_off()
-    last = max([1, *(step for run in runs for step in run.series("reward")[0])])
+    last = max([1, *(line["step"] for run in runs for line in run.history())])
     for axes in (*panels, *rewards):
         axes.set_xlim(0, last)
         _plain(axes)
@@ -100,12 +100,11 @@ def _draw_series(axes, run, key: str, smoothing: float, color, linestyle, label)
 
 def _draw_spread(axes, run) -> None:
     """The deviation of the batch around its mean, and where the watchdog spoke."""
-    steps, reward = run.series("reward")
-    if not steps:
+    lines = [line for line in run.history() if None not in (line.get("reward"), line.get("reward_std"))]
+    if not lines:
         return
-    spread = run.series("reward_std")[1]
-    low = [r - s for r, s in zip(reward, spread, strict=True)]
-    high = [r + s for r, s in zip(reward, spread, strict=True)]
+    low, high = ([h["reward"] + sign * h["reward_std"] for h in lines] for sign in (-1, 1))
+    steps = [line["step"] for line in lines]
     axes.fill_between(steps, low, high, color=BLUE, alpha=0.15, linewidth=0, label="± deviation")
     axes.lines[0].set_label("mean of the batch")
     if warned := [line["step"] for line in run.advice()]:
@@ -113,10 +112,14 @@ def _draw_spread(axes, run) -> None:
     axes.legend(fontsize=8, loc="lower right", frameon=False)
 
 
-def _draw_limit(axes, low: float, high: float, what: str) -> None:
-    axes.axhline(high, color="grey", linewidth=0.8, linestyle="--")
-    axes.text(0, high, f" {what}", va="bottom", fontsize=7, color="dimgrey")
-    axes.set_ylim(low, (high or 0.1) + 0.15 * (high - low))
+def _draw_limit(axes, highs: set[float], what: str) -> None:
+    """A line at the highest reward, if the runs agree on it; the axis from 0, or from what was lower."""
+    low = min([0.0, *(value for line in axes.lines for value in line.get_ydata())])
+    high = max(highs) or 0.1  # a penalty's highest is 0
+    axes.set_ylim(low, high + 0.15 * (high - low))
+    if len(highs) == 1:
+        axes.axhline(*highs, color="grey", linewidth=0.8, linestyle="--")
+        axes.text(0, *highs, f" {what}", va="bottom", fontsize=7, color="dimgrey")
 
 
 def draw_held_out(axes, run, alpha: float = 1.0, labels: bool = True) -> None:

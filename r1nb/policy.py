@@ -123,7 +123,16 @@ class Policy:
         return digest.hexdigest()[:16]
 
     def save_adapter(self, folder: Path, **facts) -> Path:
-        """Save the adapter as PEFT safetensors, with a card of what it belongs to."""
+        """Save the adapter as PEFT safetensors, with a card of what it belongs to.
+
+        Raises UserError for weights that are not finite: they would answer nothing.
+        """
+        lora = [weights for name, weights in self.model.named_parameters() if "lora_" in name]
+        if not all(bool(weights.isfinite().all()) for weights in lora):
+            raise UserError(
+                "The adapter's weights are not finite, so it is not saved: go back to the last checkpoint in "
+                "the run folder, or train again with a lower learning_rate."
+            )
         self.model.peft_config["default"].base_model_name_or_path = self.settings.model_name
         self.model.save_pretrained(str(folder), save_embedding_layers=False)
         card = {

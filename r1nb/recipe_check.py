@@ -1,6 +1,8 @@
 """Which values of a recipe cannot be, alone or together."""
 
+import contextlib
 import importlib.util
+import netrc
 import os
 from pathlib import Path
 
@@ -38,7 +40,10 @@ def check_recipe(recipe) -> None:
         )
     for name, weight in recipe.rewards.items():
         if name not in REWARDS:
-            raise UserError(f"Unknown reward {name!r}{did_you_mean(name, REWARDS)}")
+            raise UserError(
+                f"Unknown reward {name!r}{did_you_mean(name, REWARDS)} One of your own is defined with "
+                "@reward before the recipe is read."
+            )
         library = REWARDS[name].library
         if library and importlib.util.find_spec(library) is None:
             raise UserError(f"{name} needs {library}, which is missing: pip install 'r1nb[rewards,gym]'.")
@@ -82,7 +87,7 @@ def check_recipe(recipe) -> None:
 
 
 def _check_trackers(report_to) -> None:
-    """Raise UserError for a tracker that is unknown, not installed, or would ask for a login."""
+    """Raise UserError for a tracker that is unknown or not installed, and if wandb would ask for a login."""
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
     names = {report_to} if isinstance(report_to, str) else set(report_to or ())
@@ -93,11 +98,18 @@ def _check_trackers(report_to) -> None:
                 "one, as report_to=trackio; none is the default."
             )
         if importlib.util.find_spec(name) is None:
-            raise UserError(f"report_to = {name!r} needs a package that is missing: pip install {name}.")
-    if "wandb" in names and not {"WANDB_API_KEY", "WANDB_MODE"} & set(os.environ):
+            raise UserError(f"report_to = {name!r} needs its package, which is missing: pip install {name}.")
+    offline = os.environ.get("WANDB_MODE") in ("offline", "disabled")
+    if "wandb" in names and not (offline or "WANDB_API_KEY" in os.environ or _logged_in("api.wandb.ai")):
         raise UserError(
             "report_to = 'wandb' would stop to ask for a login: set WANDB_API_KEY, or WANDB_MODE=offline."
         )
+
+
+def _logged_in(host: str) -> bool:
+    with contextlib.suppress(OSError, netrc.NetrcParseError):
+        return netrc.netrc().authenticators(host) is not None
+    return False
 
 
 def check_writable(folder: Path) -> None:

@@ -4,7 +4,6 @@ import base64
 from datetime import datetime
 from pathlib import Path
 
-from r1nb.errors import UserError
 from r1nb.markup import visible
 from r1nb.plots import png, training_curves
 from r1nb.tables import accuracy_table, answers_table, completion_table
@@ -20,20 +19,19 @@ def write_report(run) -> Path:
     environment.filters["visible"] = visible
     figure = training_curves(run)
     figure.set_dpi(150)
-    recipe = run.folder / "recipe.yaml"
     page = environment.get_template("report.html").render(
         name=run.name,
         about=run.settings["about"],
         headline=run.progress()[1].capitalize(),
-        begun=f"{datetime.fromtimestamp(recipe.stat().st_mtime):%Y-%m-%d %H:%M}",
+        begun=f"{datetime.fromtimestamp(run.made):%Y-%m-%d %H:%M}",
         advice=run.advice(),
         curves=base64.b64encode(png(figure)).decode(),
         tables=list(_tables(run)),
-        recipe=recipe.read_text(),
+        recipe=(run.folder / "recipe.yaml").read_text(),
         environment=(run.folder / "environment.json").read_text(),
     )
     path = run.folder / "report.html"
-    path.write_text(page)
+    path.write_text(page, encoding="utf-8")
     return path
 
 
@@ -54,13 +52,10 @@ def _tables(run):
             f"The first {PROBLEMS} of the validation slice; ✓ where the answer block is right.",
             Markup(answers_table(run, PROBLEMS).to_html()),
         )
-    try:
-        steps = sorted({1, max(1, run.progress()[0] // 2), max(1, run.progress()[0])})
-        table = completion_table(run, steps, EACH)
-    except UserError:  # no completions yet
-        return
-    yield (
-        "Sampled while training",
-        "Of some steps, the group whose rewards differ most.",
-        Markup(table.to_html()),
-    )
+    last = run.progress()[0]
+    if steps := {run.logged(step) or run.logged(last) for step in (1, last // 2, last)} - {None}:
+        yield (
+            "Sampled while training",
+            "Of some steps, the group whose rewards differ most.",
+            Markup(completion_table(run, sorted(steps), EACH).to_html()),
+        )

@@ -1,7 +1,7 @@
 """The run folder: everything that lasts of a run, written as it happens, reopened any time.
 
 recipe.yaml         the recipe as used           history.jsonl   one line a step, and each
-environment.json    versions, machine, commit                    look at the validation slice
+environment.json    versions, machine, ...                       look at the validation slice
 completions/        TRL's completion log         checkpoint-*/   TRL's checkpoints
 evaluation.json     accuracy before and after    adapter/        the trained adapter
 """
@@ -11,6 +11,7 @@ import json
 import os
 import re
 import tempfile
+import time
 from functools import cached_property
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class Run:
         self._offset, self._lines = 0, []  # how far the history has been read, and what it held
         if not (self.folder / "recipe.yaml").is_file():
             raise UserError(f"{folder} is no run folder: it holds no recipe.yaml.")
+        self.made = (self.folder / "recipe.yaml").stat().st_mtime  # seconds since 1970
 
     @classmethod
     def create(cls, recipe) -> "Run":
@@ -40,7 +42,8 @@ class Run:
         new = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))  # filled, and only then made visible
         new.chmod(0o755)
         (new / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False))
-        _write_json(new / "environment.json", environment())
+        ranges = {name: [recipe.scorer(name).low, recipe.scorer(name).high] for name in recipe.rewards}
+        _write_json(new / "environment.json", {**environment(), "rewards": ranges})
         while True:
             folder = parent / f"{recipe.name}-{number:03d}"
             try:
@@ -54,8 +57,9 @@ class Run:
     @classmethod
     def all(cls, runs_dir: str) -> "list[Run]":
         """Every run of a folder of runs, the newest first."""
-        found = [path for path in runs_folder(runs_dir).glob("*/recipe.yaml") if path.parent.name[0] != "."]
-        return [cls(path.parent) for path in sorted(found, key=lambda path: path.stat().st_mtime)[::-1]]
+        paths = runs_folder(runs_dir).glob("*/recipe.yaml")
+        found = [cls(path.parent) for path in paths if path.parent.name[0] != "."]
+        return sorted(found, key=lambda run: run.made, reverse=True)
 
     @classmethod
     def latest(cls, runs_dir: str) -> "Run | None":
@@ -84,11 +88,23 @@ class Run:
     @cached_property
     def settings(self) -> dict:
         """The recipe as plain values by section; unlike recipe(), it takes no import of TRL."""
-        return yaml.safe_load((self.folder / "recipe.yaml").read_text())
+        settings = yaml.safe_load((self.folder / "recipe.yaml").read_text())
+        if not isinstance(settings, dict) or not {"grpo", "rewards", "data"} <= set(settings):
+            raise UserError(f"{self.label}/recipe.yaml is no recipe: move that folder away.")
+        return settings
 
     def weights(self) -> dict[str, float]:
         """The weight of each reward."""
         return self.settings["rewards"]
+
+    @cached_property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """(lowest, highest) that each reward pays: also of rewards that only the run's notebook knew."""
+        return json.loads((self.folder / "environment.json").read_text())["rewards"]
+
+    def best_total(self) -> float:
+        """What an ideal completion earns in all."""
+        return sum(self.ranges[name][1] * weight for name, weight in self.weights().items())
 
     def append(self, record: dict) -> None:
         """Add one line to the history, safe against a crash once this returns."""
@@ -104,7 +120,10 @@ class Run:
     def history(self) -> list[dict]:
         """The lines so far; a torn line (the run is being written, or was killed) is left out."""
         path = self.folder / "history.jsonl"
-        if path.is_file() and path.stat().st_size != self._offset:
+        size = path.stat().st_size if path.is_file() else 0
+        if size < self._offset:  # another run has taken the place
+            self._offset, self._lines = 0, []
+        if size != self._offset:
             with path.open("rb") as file:
                 file.seek(self._offset)
                 whole, newline, _torn = file.read().rpartition(b"\n")
@@ -116,15 +135,24 @@ class Run:
 
     def progress(self) -> tuple[int, str]:
         """(last step, "step 24 of 64, reward 2.31, 38 s left" at the latest pace)."""
-        trained = [line for line in self.history() if "reward" in line]
+        trained = [line for line in self.history() if "time" in line]
         steps = self.settings["grpo"]["max_steps"]
         if not trained:
             return 0, f"step 0 of {steps}"
         last, before = trained[-1], trained[max(0, len(trained) - 11)]
-        pace = (last["time"] - before["time"]) / max(1, last["step"] - before["step"]) or last["time"]
-        left, step = pace * (steps - last["step"]), last["step"]
-        time = f"{_duration(left)} left" if left else f"in {_duration(last['time'])}"
-        return step, f"step {step} of {steps}, reward {last['reward']:.2f}, {time}"
+        step = last["step"]
+        if step > before["step"]:
+            pace = (last["time"] - before["time"]) / (step - before["step"])
+        else:
+            pace = last["time"] / step
+        quiet = time.time() - (self.folder / "history.jsonl").stat().st_mtime
+        when = f"{_duration(pace * (steps - step))} left"
+        if step == steps:
+            when = f"in {_duration(last['time'])}"
+        elif quiet > 60 + 10 * pace:
+            when = f"nothing new for {_duration(quiet)}"
+        reward = "no reward" if last.get("reward") is None else f"reward {last['reward']:.2f}"
+        return step, f"step {step} of {steps}, {reward}, {when}"
 
     def advice(self) -> list[dict]:
         """What the watchdog has said: {"step", "advice": kind, "sentence"}."""
@@ -161,6 +189,13 @@ class Run:
         for name, missing in (("answer", ""), ("tokens", 0), ("cut", False)):
             log[name] = log.get(name, missing)  # of reward functions that were not told the end tokens
         return log
+
+    def logged(self, step: int) -> int | None:
+        """The last step up to `step` whose completions are in the log; None if there is none."""
+        numbers = (
+            int(path.stem.rpartition("_")[2]) for path in (self.folder / "completions").glob("*.parquet")
+        )
+        return max((number for number in numbers if number <= step), default=None)
 
     def checkpoints(self) -> list[int]:
         """The steps of the checkpoints that are kept."""

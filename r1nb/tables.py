@@ -8,6 +8,7 @@ from r1nb.rewards import REWARDS, short_name
 from r1nb.sources import SOURCES
 
 CUT_OFF = " ✂ cut off"
+MARKS = {True: "✓", False: "✗", None: "–"}  # noqa: RUF001
 # Prefilled: the untrained policy with <reasoning> put into its mouth.
 STAGES = {"before": "before", "prefilled": "before, prefilled", "after": "after"}
 
@@ -71,7 +72,7 @@ def answers_table(run, problems: int):
     looks = {step: run.held_out(step)[:problems] for step in run.looks()}
     rows = []
     for answers in zip(*looks.values(), strict=True):
-        shown = [f"{'✓' if a['strict'] else '✗'} {a['completion']}" + CUT_OFF * a["cut"] for a in answers]
+        shown = [f"{MARKS[a['strict']]} {a['completion']}" + CUT_OFF * a["cut"] for a in answers]
         rows.append([answers[0]["question"], answers[0]["answer"], *shown])
     return table_of(rows, ["question", "gold", *(f"after step {step}" for step in looks)])
 
@@ -113,7 +114,7 @@ def _marked(text: str, row: dict, recipe) -> str:
         return text
     judge = recipe.judge_of("answer", row)
     right = (judge.score(text, **row) or 0.0) >= judge.high
-    return f"{'✓' if right else '✗'} {text}"
+    return f"{MARKS[right]} {text}"
 
 
 def scores_table(names: list[str], completions: dict[str, str], answer: str, **columns):

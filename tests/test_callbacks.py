@@ -31,13 +31,15 @@ def test_the_recorder_keeps_the_norm_of_what_the_adapter_adds(tiny_recipe):
     Recorder(run).on_log(None, state(1), None, logs=logs(tiny_recipe), model=MODEL)
     Recorder(run).on_log(None, state(2), None, logs={"train_runtime": 1.0}, model=MODEL)
     Recorder(run).on_log(None, state(3), None, logs=logs(tiny_recipe), model=torch.nn.Linear(2, 2))
-    assert run.series("adapter/norm") == ([1, 3], [5.0, 0.0])
+    Recorder(run).on_log(None, state(4), None, logs={"loss": 0.1}, model=MODEL)  # a batch used again
+    assert run.series("adapter/norm") == ([1, 3, 4], [5.0, 0.0, 5.0])
+    assert run.series("reward")[0] == [1, 3]
 
 
 def test_nothing_grows_with_the_steps(tiny_recipe):
     run = Run.create(tiny_recipe)
     callbacks = [Recorder(run), Watchdog(run, tiny_recipe), LiveView(run)]
-    for callback in callbacks:
+    for callback in callbacks[1:]:
         callback.on_train_begin(None, state(0), None)
 
     def train(first: int, last: int) -> int:
@@ -72,8 +74,20 @@ def test_the_live_view_keeps_to_its_share(tiny_recipe, monkeypatch):
     view.on_train_begin(None, state(0), None)
     for step in range(1, 1001):
         clock[0] += 1.0
-        view.on_log(None, state(step), None, logs={"reward": 1.0})
+        view.on_log(None, state(step), None, logs={"loss": 1.0})
     assert 25 <= view.seconds <= 0.05 * clock[0]
+
+
+def test_what_fails_in_a_look_is_said_once_and_training_goes_on(tiny_recipe, monkeypatch, capsys):
+    def fail(*args):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("r1nb.callbacks.png", fail)
+    view = LiveView(write_run(tiny_recipe, 1))
+    for step in (1, 2):
+        view.on_train_end(None, state(step), None)
+    said = "LiveView failed, training goes on: OSError: No space left on device"
+    assert capsys.readouterr().out.strip() == said
 
 
 @pytest.mark.parametrize("steps", [0, 40])

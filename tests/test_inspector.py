@@ -1,6 +1,7 @@
 """The inspector without a browser: what its controls change, and that it needs no model."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -85,7 +86,7 @@ def test_a_run_in_progress_is_followed(runs_dir):
     append_step(writer, 4, [])
     inspector.clock.value += 1
     assert inspector.step.value == 4
-    assert "no completions of step 4" in inspector.completions.value  # not written yet
+    assert "step 3: 8 of 8 completions" in inspector.completions.value  # the last that are written
     inspector.step.value = 2
     append_step(writer, 5, [])
     inspector.clock.value += 1
@@ -94,6 +95,17 @@ def test_a_run_in_progress_is_followed(runs_dir):
     inspector.clock.value += 1
     assert inspector.chosen.options == ("tiny-cpu-002", "tiny-cpu-001")
     assert [run.name for run in inspector.shown] == ["tiny-cpu-001"]
+
+
+def test_a_name_that_is_taken_anew(runs_dir):
+    shutil.rmtree(write_run(recipe(runs_dir), 20).folder)
+    write_run(recipe(runs_dir), 12)
+    inspector = Inspector(runs_dir)
+    shutil.rmtree(inspector.shown[0].folder)
+    inspector.clock.value += 1  # no run is left: what was shown stays
+    write_run(recipe(runs_dir), 4)
+    inspector.clock.value += 1
+    assert inspector.step.max == 4
 
 
 def test_a_run_that_has_just_begun_opens(runs_dir):

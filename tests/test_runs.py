@@ -12,6 +12,7 @@ import pytest
 from written_run import IDEAL, append_step, write_run
 
 from r1nb.errors import UserError
+from r1nb.plots import png, training_curves
 from r1nb.runs import Run
 
 
@@ -98,6 +99,59 @@ def test_progress_is_told_with_the_time_left(tiny_recipe):
     for step in range(41, 101):
         append_step(run, step, [])
     assert run.progress() == (100, "step 100 of 100, reward 4.00, in 3 min")
+
+
+def test_a_run_that_has_stopped_claims_no_time_left(tiny_recipe):
+    tiny_recipe.grpo["max_steps"] = 100
+    run = write_run(tiny_recipe, 40)
+    an_hour_ago = time.time() - 3600
+    os.utime(run.folder / "history.jsonl", (an_hour_ago, an_hour_ago))
+    assert run.progress()[1] == "step 40 of 100, reward 2.67, nothing new for 60 min"
+
+
+def test_a_step_that_could_not_be_judged_has_no_reward(tiny_recipe):
+    tiny_recipe.grpo["max_steps"] = 10
+    run = write_run(tiny_recipe, 4)
+    run.append({"step": 5, "time": 10.0, "loss": 0.0, "reward": None, "reward_std": None})
+    assert run.progress()[1] == "step 5 of 10, no reward, 10 s left"
+    assert png(training_curves(run))
+
+
+def test_a_folder_taken_anew_is_read_anew(tiny_recipe):
+    run = write_run(tiny_recipe, 9)
+    assert len(run.series("reward")[0]) == 9
+    (run.folder / "history.jsonl").write_text("")
+    run.append({"step": 1, "reward": 0.5})
+    assert run.series("reward") == ([1], [0.5])
+
+
+def test_rewards_that_only_the_runs_notebook_knew(tiny_recipe, monkeypatch):
+    """Another kernel reads their ranges from the run folder."""
+    run = write_run(tiny_recipe, 5)
+    path = run.folder / "recipe.yaml"
+    path.write_text(path.read_text().replace("int_reward_func", "my_reward_func"))
+    path = run.folder / "environment.json"
+    path.write_text(path.read_text().replace("int_reward_func", "my_reward_func"))
+    assert Run(run.folder).best_total() == 4.0
+    assert png(training_curves(Run(run.folder)))
+
+
+def test_negative_rewards_are_seen(tiny_recipe):
+    tiny_recipe.rewards = {"correctness_reward_func": 1.0, "overlong_reward_func": 1.0}
+    run = write_run(tiny_recipe, 3)
+    run.append({"step": 4, "time": 8.0, "loss": 0.0, "reward": -0.5, "reward_std": 0.1,
+                "rewards/overlong_reward_func/mean": -0.9})  # fmt: skip
+    shown = [a for part in training_curves(run).subfigs for a in part.axes if a.get_title() != "xmlcount"]
+    lows = {axes.get_title(): axes.get_ylim()[0] for axes in shown}
+    assert lows["Total reward"] <= -0.5
+    assert lows["overlong"] <= -0.9
+
+
+def test_a_broken_recipe_is_named(tiny_recipe):
+    run = Run.create(tiny_recipe)
+    (run.folder / "recipe.yaml").write_text("")
+    with pytest.raises(UserError, match=r"runs/tiny-cpu-001/recipe\.yaml is no recipe"):
+        Run(run.folder).weights()
 
 
 def test_the_total_is_weighted_and_what_was_not_judged_counts_nothing(tiny_recipe):
