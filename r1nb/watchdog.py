@@ -131,7 +131,7 @@ def _cut_off(steps, n, recipe):
         yield (
             "no_end",
             f"Not one completion of the last {_ago(steps, n)} steps has ended by itself: does the chat "
-            f"template close a reply with a token that is in eos_token_id? If so, {limit} tokens are few.",
+            f"template close a reply with a token of eos_token_id? If so, {limit} tokens are far too few.",
         )
     elif lately > 0.25 and now > 2 * first:
         yield (

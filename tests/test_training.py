@@ -6,6 +6,7 @@ from trl import GRPOTrainer
 from r1nb.callbacks import HeldOut, LiveView, Recorder, Watchdog, cost_of_looking
 from r1nb.checks import check_groups
 from r1nb.data import load_splits
+from r1nb.errors import UserError
 from r1nb.evaluation import evaluate, evaluate_splits
 from r1nb.models import attach_lora, load_policy
 from r1nb.policy import Completion
@@ -90,6 +91,9 @@ def test_a_run_whose_loss_is_not_finite_is_stopped_and_says_why(parts, capsys):
     (said,) = run.advice()
     assert (said["step"], said["advice"]) == (2, "not_finite")
     assert said["sentence"] in capsys.readouterr().out
+    with pytest.raises(UserError, match="not finite, so it is not saved"):
+        policy.save_adapter(run.adapter)
+    assert not run.adapter.exists()
 
 
 def test_an_sft_start_teaches_the_format(parts):
