@@ -4,6 +4,7 @@ Each callback adds up the seconds it takes, so that a run can say what looking a
 """
 
 import contextlib
+import math
 import time
 
 from IPython import get_ipython
@@ -37,8 +38,8 @@ class Recorder(TrainerCallback):
             trained = [(name, weights) for name, weights in model.named_parameters() if weights.requires_grad]
             lora = [weights.detach() for name, weights in trained if "lora_B" in name]
             norm = float(get_total_norm(lora)) if lora else 0.0
-            line = {"step": state.global_step, "time": begin - self.start, "adapter/norm": norm}
-            self.run.append(line | logs)
+            logs["adapter/norm"] = norm  # for the callbacks after this one, too
+            self.run.append({"step": state.global_step, "time": begin - self.start, **logs})
         self.seconds += time.perf_counter() - begin
 
 
@@ -68,7 +69,7 @@ class HeldOut(TrainerCallback):
 
 
 class Looking(TrainerCallback):
-    """Looks at the run as often as SHARE of the training time allows, and at its end.
+    """Looks at the run as often as SHARE of the training time allows, at its end, and at NaN.
 
     What goes wrong in a look is printed once and never ends the training. Each look reads the run
     anew and lets it go: nothing grows with the steps.
@@ -86,7 +87,8 @@ class Looking(TrainerCallback):
         self.start = time.perf_counter()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if "loss" in logs and self.seconds <= self.SHARE * (time.perf_counter() - self.start):
+        due = self.seconds <= self.SHARE * (time.perf_counter() - self.start)
+        if "loss" in logs and (due or not math.isfinite(logs.get("adapter/norm", 0.0))):
             self._look(state, control)
 
     def on_train_end(self, args, state, control, **kwargs):
@@ -112,12 +114,10 @@ class Watchdog(Looking):
 
     def look(self, run: Run, state, control) -> None:
         heard = {line["advice"] for line in run.advice()}
-        log = None
-        with contextlib.suppress(UserError):  # TRL writes a step's log after this
-            first = max(
-                1, state.global_step - window(self.recipe) * int(self.recipe.grpo.get("logging_steps", 1))
-            )
-            log = run.completions(*range(first, state.global_step))
+        log, last = None, state.global_step
+        span = window(self.recipe) * int(self.recipe.grpo.get("logging_steps", 1))
+        with contextlib.suppress(UserError):  # no completions yet
+            log = run.completions(*range(max(1, last - span), last + 1))
         for advice in advise(run.history(), self.recipe, log, run.checkpoints()):
             if advice.kind == "not_finite":
                 control.should_training_stop = True

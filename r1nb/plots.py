@@ -115,7 +115,7 @@ def _draw_spread(axes, run) -> None:
 def _draw_limit(axes, highs: set[float], what: str) -> None:
     """A line at the highest reward, if the runs agree on it; the axis from 0, or from what was lower."""
     low = min([0.0, *(value for line in axes.lines for value in line.get_ydata())])
-    high = max(highs) or 0.1  # a penalty's highest is 0
+    high = max(highs, default=0) or 0.1  # a penalty's highest is 0
     axes.set_ylim(low, high + 0.15 * (high - low))
     if len(highs) == 1:
         axes.axhline(*highs, color="grey", linewidth=0.8, linestyle="--")

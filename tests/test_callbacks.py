@@ -78,6 +78,22 @@ def test_the_live_view_keeps_to_its_share(tiny_recipe, monkeypatch):
     assert 25 <= view.seconds <= 0.05 * clock[0]
 
 
+def test_nan_is_seen_at_once(tiny_recipe):
+    """Whatever the budget says: the next rollout would fail."""
+    run, control = write_run(tiny_recipe, 3), SimpleNamespace(should_training_stop=False)
+    watchdog, model = Watchdog(run, tiny_recipe), torch.nn.Module()
+    watchdog.seconds = 1e9
+    recorder = Recorder(run)
+    model.register_parameter("lora_B", torch.nn.Parameter(torch.tensor([1.0])))
+    for step, weight in ((4, 1.0), (5, float("nan"))):
+        model.lora_B.data.fill_(weight)
+        line = logs(tiny_recipe)
+        for callback in (recorder, watchdog):
+            callback.on_log(None, state(step), control, logs=line, model=model)
+        assert control.should_training_stop == (step == 5)
+    assert [line["advice"] for line in run.advice()] == ["not_finite"]
+
+
 def test_what_fails_in_a_look_is_said_once_and_training_goes_on(tiny_recipe, monkeypatch, capsys):
     def fail(*args):
         raise OSError("No space left on device")
