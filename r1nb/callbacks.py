@@ -132,7 +132,7 @@ class LiveView(Looking):
     The picture is also the run's curves.png; without a notebook, a line of figures is printed.
     """
 
-    SHARE = 0.03
+    SHARE = 0.02
 
     def __init__(self, run: Run):
         super().__init__(run)

@@ -13,6 +13,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+WIDGET = "application/vnd.jupyter.widget-view+json"  # nothing without the kernel that made it
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
 
@@ -22,11 +23,13 @@ def code_hash(notebook) -> str:
 
 
 def clean(notebook) -> None:
-    """Drop what changes from run to run and says nothing: times, ids of the machine, stderr."""
+    """Drop what changes from run to run and says nothing: times, ids, stderr, and widgets."""
     for cell in notebook.cells:
         cell.metadata = {}
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            cell.outputs = [
+                o for o in cell.outputs if o.get("name") != "stderr" and WIDGET not in o.get("data", {})
+            ]
             for output in cell.outputs:
                 output.get("metadata", {}).clear()
                 output.pop("transient", None)
