@@ -7,7 +7,7 @@ from bisect import bisect_right
 import ipywidgets as widgets
 
 from r1nb.errors import UserError
-from r1nb.markup import LEGEND, colored, escape
+from r1nb.markup import BETTER, LEGEND, WORSE, colored, escape
 from r1nb.paths import runs_folder
 from r1nb.plots import PANELS, png, training_curves
 from r1nb.recipe import default_runs_dir
@@ -16,7 +16,6 @@ from r1nb.runs import Run
 from r1nb.tables import CUT_OFF, answers_table, differences_table, table_of
 
 PROBLEMS = 10  # held-out problems shown
-BETTER, WORSE = "rgb(0,114,178)", "rgb(213,94,0)"
 
 
 class Inspector(widgets.VBox):

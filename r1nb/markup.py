@@ -8,6 +8,7 @@ from r1nb.prompts import LAYOUTS, find_fault, parse_completion
 NO_MATH = 'class="tex2jax_ignore mathjax_ignore"'  # two dollar signs are no formula
 # Translucent, so that they serve a light and a dark theme; Okabe and Ito's blue, green and vermilion.
 TAG, ANSWER, OUTSIDE = "rgba(0,114,178,.30)", "rgba(0,158,115,.30)", "rgba(213,94,0,.30)"
+BETTER, WORSE = "rgb(0,114,178)", "rgb(213,94,0)"  # advantages above and below 0
 BOX = "border:1px solid rgba(128,128,128,.5);padding:6px;white-space:pre-wrap;line-height:1.4"
 LEGEND = "tags blue, answer green, text outside the blocks red"
 # Control characters become their pictures, direction marks and lone surrogates their names.

@@ -2,11 +2,9 @@
 
 import ipywidgets as widgets
 
-from r1nb.markup import colored, legend
+from r1nb.markup import BETTER, WORSE, colored, legend
 from r1nb.rewards import best_total, columns_of, short_name
 from r1nb.tables import score_cell, table_of
-
-BETTER, WORSE = "rgb(0,114,178)", "rgb(213,94,0)"
 
 
 def reward_playground(recipe, completion: str, row: dict) -> widgets.VBox:
