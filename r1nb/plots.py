@@ -109,7 +109,7 @@ def _draw_spread(axes, run) -> None:
     axes.lines[0].set_label("mean of the batch")
     if warned := [line["step"] for line in run.advice()]:
         axes.plot(warned, [0] * len(warned), "^", color=VERMILION, label="watchdog", clip_on=False)
-    axes.legend(fontsize=8, loc="lower right", frameon=False)
+    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, 0.86))  # below the best
 
 
 def _draw_limit(axes, highs: set[float], what: str) -> None:
