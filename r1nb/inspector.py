@@ -117,11 +117,12 @@ class Inspector(widgets.VBox):
 
     def _list_completions(self, _change=None) -> None:
         run, wanted = self.shown[0], self.search.value
-        step = run.logged(self.step.value)  # where not every step is logged, the last before
-        if step is None:
-            self.completions.value = f"Run {escape(run.name)} has no completions of that step yet."
+        step = run.logged(self.step.value) or self.step.value  # the last that is logged
+        try:
+            log = run.completions(step)
+        except UserError as error:  # none yet, or the file is being written
+            self.completions.value = escape(error)
             return
-        log = run.completions(step)
         found = log[log["completion"].str.contains(wanted, case=False, regex=False)]
         cards = [_card(line, run) for line in found.sort_values("advantage")[::-1].to_dict("records")]
         note = (

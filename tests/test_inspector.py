@@ -97,6 +97,13 @@ def test_a_run_in_progress_is_followed(runs_dir):
     assert [run.name for run in inspector.shown] == ["tiny-cpu-001"]
 
 
+def test_completions_that_are_being_written(runs_dir):
+    run = write_run(recipe(runs_dir), 3)
+    path = run.folder / "completions" / "completions_00003.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    assert "no completions of step 3" in Inspector(runs_dir).completions.value
+
+
 def test_a_name_that_is_taken_anew(runs_dir):
     shutil.rmtree(write_run(recipe(runs_dir), 20).folder)
     write_run(recipe(runs_dir), 12)
