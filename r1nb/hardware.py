@@ -8,6 +8,7 @@ import platform
 import sys
 from dataclasses import dataclass
 
+from r1nb.engine import require_unsloth
 from r1nb.errors import UserError
 
 GB = 1e9
@@ -40,17 +41,67 @@ def this_machine() -> Machine:
     return Machine(cores, memory, properties.name, properties.total_memory / GB)
 
 
+# The recipes from the smallest to the largest, with the GB that a card for them reports at least: less than
+# its name says (T4: 15.8) or more (A100: 42).
+LADDER = {
+    "llama32-1b-16gb": 15.0,
+    "llama31-8b-16gb": 15.0,
+    "llama31-8b-24gb": 23.0,
+    "llama31-8b-40gb": 41.0,
+    "llama31-8b-80gb": 80.0,
+    "llama31-8b-141gb": 145.0,
+}
+GROWS = (
+    "model_name",
+    "load_in_4bit",
+    "max_completion_length",
+    "num_generations",
+    "gradient_accumulation_steps",
+)
+
+
 def suggest_recipe(machine: Machine) -> tuple[str, str]:
-    """(recipe, reason) for a machine."""
-    if machine.gpu_memory_gb >= 38:
-        return "llama31-8b-a100", f"{machine.gpu} holds Llama-3.1-8B in 4-bit and vLLM together"
-    if machine.gpu:
-        return "tiny-cpu", f"the 8B recipes are made for 40 GB; {machine.gpu} has less"
-    return "tiny-cpu", "without a GPU, the tiny policy learns in minutes"
+    """(recipe, reason) for a machine: the first recipe of the largest size that it has."""
+    if not machine.gpu:
+        return "tiny-cpu", "without a GPU, the tiny policy learns in minutes"
+    size = max((size for size in LADDER.values() if size <= machine.gpu_memory_gb), default=None)
+    if size is None:
+        return "tiny-cpu", f"the smallest GPU recipe is made for 16 GB; {machine.gpu} has less"
+    first, *others = (name for name, needed in LADDER.items() if needed == size)
+    also = f"; {others[0]} runs here too" if others else ""
+    return first, f"made for a card like {machine.gpu}{also}"
+
+
+def next_larger(machine: Machine) -> str | None:
+    """What the next larger card would allow, in a sentence; None if there is none, or no GPU at all."""
+    from r1nb.recipe import load_recipe
+
+    larger = next((name for name, size in LADDER.items() if size > machine.gpu_memory_gb), None)
+    if not machine.gpu or larger is None:
+        return None
+    here, there = (load_recipe(name) for name in (suggest_recipe(machine)[0], larger))
+    changes = []
+    for key in GROWS:
+        old, new = ({**vars(recipe.model), **recipe.grpo}.get(key) for recipe in (here, there))
+        if old != new:
+            changes.append(f"{key} {new} instead of {old}")
+    if not changes:  # R1NB_SET names a recipe, or all that differs
+        return None
+    return f"A card of {larger.rpartition('-')[2].upper()} would allow {', '.join(changes)}."
+
+
+def smaller_recipe(name: str) -> str | None:
+    """The recipe that needs the next smaller card, or less of this one; None for the smallest and others."""
+    names = list(LADDER)
+    return names[names.index(name) - 1] if name in names[1:] else None
 
 
 def choose_recipe(name: str = "auto", **overrides):
-    """The recipe called `name`, or for "auto" the one for this machine; says which and why."""
+    """The recipe called `name`, or for "auto" the one for this machine; says which and why.
+
+    What is not installed is replaced, aloud (engine.fall_back). Raises UserError for what cannot run here.
+    """
+    from r1nb.engine import fall_back
     from r1nb.recipe import load_recipe
 
     machine = this_machine()
@@ -60,16 +111,21 @@ def choose_recipe(name: str = "auto", **overrides):
     print(f"This machine: {machine}.")
     why = f" ({reason})" if recipe.name == suggested else ""
     print(f"Recipe {recipe.name}: {recipe.about}{why}")
-    return recipe
+    if recipe.name == suggested and (larger := next_larger(machine)):
+        print(larger)
+    return fall_back(recipe)
 
 
 def require(recipe, machine: Machine) -> None:
     """Refuse a recipe that this machine cannot run, before anything is downloaded."""
-    if recipe.model.engine == "unsloth" and not machine.gpu:
+    if recipe.model.engine != "unsloth":
+        return
+    if not machine.gpu:
         raise UserError(
             f"Recipe {recipe.name} needs a CUDA GPU and this machine has none; "
             "use recipe=tiny-cpu here, or open the notebook on a GPU machine."
         )
+    require_unsloth(recipe.model)
 
 
 def environment() -> dict:

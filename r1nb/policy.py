@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from contextlib import nullcontext
+import tempfile
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,6 @@ class Policy:
 
     def __init__(self, model, tokenizer, settings):
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
-        self._vllm_adapters = 0  # how many have been handed to vLLM, which tells them by number
 
     @property
     def has_adapter(self) -> bool:
@@ -63,6 +63,7 @@ class Policy:
                 output = self.model.generate(
                     **batch,
                     **sampling,
+                    use_cache=True,  # Unsloth turns it off for training
                     max_new_tokens=max_new_tokens,
                     pad_token_id=self.tokenizer.pad_token_id,
                     eos_token_id=self.end_tokens,
@@ -84,12 +85,14 @@ class Policy:
         return Completion(text, tuple(kept), end is None)
 
     def _generate_vllm(self, texts, max_new_tokens, temperature, top_p, base, prefill):
-        import tempfile
-
         from vllm import SamplingParams
-        from vllm.lora.request import LoRARequest
 
-        params = SamplingParams(max_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
+        params = SamplingParams(
+            max_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            stop_token_ids=self.end_tokens,
+        )
         prompts = [
             {"prompt_token_ids": ids}  # as text, vLLM would put a second begin token before them
             for ids in self.tokenizer(texts, add_special_tokens=False).input_ids
@@ -97,9 +100,8 @@ class Policy:
         with tempfile.TemporaryDirectory() as folder:
             request = None
             if self.has_adapter and not base:  # the adapter as it is now
-                self.model.save_pretrained(folder)
-                self._vllm_adapters += 1
-                request = LoRARequest("adapter", self._vllm_adapters, folder)
+                self.model.save_lora(folder)
+                request = self.model.load_lora(folder)
             outputs = self.model.fast_generate(
                 prompts, sampling_params=params, lora_request=request, use_tqdm=False
             )
@@ -143,13 +145,47 @@ class Policy:
         (folder / CARD).write_text(json.dumps(card, indent=2) + "\n")
         return folder
 
-    def save_merged(self, folder: Path) -> Path:
-        """Save the base with the adapter's weights added: a plain model, no PEFT needed."""
+    def save_merged(self, folder: Path | str) -> Path:
+        """Save the base with the adapter's weights added: a plain model, no PEFT needed.
+
+        Unsloth writes it in 16 bits. Without Unsloth it has the base's dtype, and a 4-bit base is
+        unpacked first, so that the adapter meets the very weights that it was trained on.
+        """
+        folder = _empty(folder)
+        if self.settings.engine == "unsloth":
+            with _unsloth_export("The merged model"):
+                self.model.save_pretrained_merged(str(folder), self.tokenizer, save_method="merged_16bit")
+            return folder
         import copy
 
-        merged = copy.deepcopy(self.model).merge_and_unload()
-        merged.save_pretrained(str(folder))
+        merged = copy.deepcopy(self.model)
+        in_4bit = getattr(self.model, "is_loaded_in_4bit", False)
+        if in_4bit:
+            from peft import PeftModel
+
+            with tempfile.TemporaryDirectory() as adapter:
+                self.model.save_pretrained(adapter)
+                merged = PeftModel.from_pretrained(merged.unload().dequantize(), adapter)
+        # A checkpoint that came in 4 bits would be turned back into that form, which its weights have left.
+        merged.merge_and_unload().save_pretrained(str(folder), save_original_format=not in_4bit)
         self.tokenizer.save_pretrained(str(folder))
+        return folder
+
+    def save_gguf(self, folder: Path | str, quantization_method: str = "q4_k_m") -> Path:
+        """Save the base with the adapter's weights added as GGUF, for llama.cpp and Ollama.
+
+        Unsloth fetches and builds llama.cpp for it, which takes a network, cmake and some minutes.
+        """
+        if self.settings.engine != "unsloth":
+            raise UserError(
+                "GGUF is written by Unsloth, and this policy was loaded without it: use save_merged, then "
+                "llama.cpp's convert_hf_to_gguf.py and llama-quantize."
+            )
+        folder = _empty(folder)
+        with _unsloth_export("The GGUF file"):
+            self.model.save_pretrained_gguf(
+                str(folder), self.tokenizer, quantization_method=quantization_method
+            )
         return folder
 
     def load_adapter(self, folder: Path | str) -> None:
@@ -174,3 +210,21 @@ class Policy:
                 f"The adapter in {folder} does not fit {self.settings.model_name}: "
                 f"{str(error).splitlines()[0]}"
             ) from None
+
+
+def _empty(folder: Path | str) -> Path:
+    """The folder, which must not hold anything yet: an export never overwrites."""
+    folder = Path(folder).expanduser()
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder.name} holds files already: export into a folder that does not exist yet.")
+    return folder
+
+
+@contextmanager
+def _unsloth_export(what: str):
+    """Unsloth's refusals, and those of the tools that it calls, as one sentence."""
+    try:
+        yield
+    except (RuntimeError, NotImplementedError, OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{what} could not be written: {reason}") from None

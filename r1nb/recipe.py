@@ -4,7 +4,6 @@ Its keys are the names of TRL (`grpo`), PEFT (`lora`) and transformers or Unslot
 value that TRL or Unsloth would otherwise choose is set in it.
 """
 
-import contextlib
 import dataclasses
 import os
 import shlex
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from r1nb.engine import compute_dtype, prepare_unsloth
 from r1nb.errors import UserError, did_you_mean
 from r1nb.paths import RECIPES, runs_folder
 from r1nb.recipe_check import check_recipe, check_writable
@@ -89,13 +89,14 @@ class Recipe:
         """The trl.GRPOConfig that the recipe stands for."""
         from trl import GRPOConfig
 
+        dtype = compute_dtype(self.model)
         return GRPOConfig(
             output_dir=str(output_dir),
             reward_weights=list(self.rewards.values()),
             log_completions=True,
             num_completions_to_print=0,
             disable_tqdm=True,  # the run draws its own progress
-            **self.grpo,
+            **{"bf16": dtype == "bfloat16", "fp16": dtype == "float16"} | self.grpo,
         )
 
     def to_dict(self) -> dict:
@@ -131,6 +132,8 @@ def load_recipe(name: str = "tiny-cpu", **overrides) -> Recipe:
     overrides = overrides | _from_environment()
     name = str(overrides.pop("recipe", name))
     raw = _read(name)
+    _import_unsloth_first(raw, overrides)
+    _check_sections(name, raw)
     raw["rewards"] = overrides.pop("rewards", raw.get("rewards"))
     fields = {section: _hints(cls) for section, cls in sections().items()}
     for key, value in overrides.items():
@@ -147,7 +150,7 @@ def load_recipe(name: str = "tiny-cpu", **overrides) -> Recipe:
 
 def build_recipe(raw: dict) -> Recipe:
     """A recipe from what YAML holds, every key and value checked."""
-    _import_unsloth_first(raw)
+    _import_unsloth_first(raw, {})
     checked = {}
     for section, cls in sections().items():
         hints = _hints(cls)
@@ -166,7 +169,10 @@ def build_recipe(raw: dict) -> Recipe:
     return recipe
 
 
-def _read(name: str) -> dict:
+def _read(name: str, below: tuple[str, ...] = ()) -> dict:
+    """What a YAML file says, with what it takes over from the recipe that it is `like`."""
+    if name in below:
+        raise UserError(f"Recipe {name} is like itself: {' like '.join([*below, name])}.")
     path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
     if not path.is_file():
         names = recipe_names()
@@ -180,27 +186,31 @@ def _read(name: str) -> dict:
         raise UserError(f"Recipe {path} is not valid YAML{where}.") from None
     if not isinstance(raw, dict):
         raise UserError(f"Recipe {path} holds no sections; see recipes/tiny-cpu.yaml.")
-    _import_unsloth_first(raw)
+    base = _read(str(raw.pop("like")), (*below, name)) if "like" in raw else {}
+    for section, values in base.items():
+        if section != "rewards" and isinstance(values, dict) and isinstance(raw.get(section, {}), dict):
+            raw[section] = values | (raw.get(section) or {})
+        raw.setdefault(section, values)
+    return raw
+
+
+def _check_sections(name: str, raw: dict) -> None:
     known = {"about", "rewards", "why", "name", *sections()}
     for key in raw:
         if key not in known:
-            raise UserError(f"Recipe {name}: unknown section {key!r}{did_you_mean(key, known)}")
+            raise UserError(f"Recipe {name}: unknown section {key!r}{did_you_mean(key, {*known, 'like'})}")
     for section in sections():
         if not isinstance(raw.setdefault(section, {}) or {}, dict):
             raise UserError(f"Recipe {name}: section {section!r} must hold key: value lines.")
         raw[section] = dict(raw[section] or {})
-    return raw
 
 
-def _import_unsloth_first(raw: dict) -> None:
+def _import_unsloth_first(raw: dict, overrides: dict) -> None:
     """Unsloth patches trl and transformers only if it is imported before them, as sections() does."""
     model = raw.get("model")
-    if isinstance(model, dict) and model.get("engine") == "unsloth":
-        import torch
-
-        if torch.cuda.is_available():
-            with contextlib.suppress(ImportError):  # load_policy says what is missing
-                import unsloth  # noqa: F401
+    model = model | overrides if isinstance(model, dict) else overrides
+    if model.get("engine") == "unsloth":
+        prepare_unsloth(bool(model.get("unsloth_vllm_standby")))
 
 
 def _from_environment() -> dict:

@@ -20,6 +20,7 @@ class ModelSettings:
     fast_inference: bool = False  # Unsloth: generate with vLLM
     max_lora_rank: int | None = None
     gpu_memory_utilization: float | None = None
+    unsloth_vllm_standby: bool = False  # vLLM's cache leaves the card while it trains
     torch_threads: int | None = None  # a tiny model slows down on many cores
 
 

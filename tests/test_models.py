@@ -8,7 +8,6 @@ import torch
 
 from r1nb.data import load_rows
 from r1nb.errors import UserError
-from r1nb.hardware import Machine, require, suggest_recipe
 from r1nb.models import attach_lora, load_policy, load_trained
 from r1nb.policy import CARD
 from r1nb.prompts import build_messages, ensure_chat_template, format_prompt
@@ -167,11 +166,3 @@ def test_folders_that_hold_nothing_are_named(tmp_path):
 def test_a_model_that_cannot_be_had_becomes_one_sentence(name, words):
     with pytest.raises(UserError, match=words):
         load_policy(load_recipe(model_name=name), say=lambda line: None)
-
-
-def test_a_gpu_recipe_without_a_gpu_is_refused_before_any_download():
-    laptop = Machine(cores=2, memory_gb=16)
-    assert suggest_recipe(laptop)[0] == "tiny-cpu"
-    assert suggest_recipe(Machine(16, 128, "A100", 42.0))[0] == "llama31-8b-a100"
-    with pytest.raises(UserError, match="needs a CUDA GPU and this machine has none"):
-        require(load_recipe("llama31-8b-seed"), laptop)

@@ -3,8 +3,11 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import venv
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -39,10 +42,10 @@ def test_outputs_belong_to_the_code(path):
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_notebooks_are_thin(path):
     notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     lines = [
         line
-        for cell in notebook.cells
-        if cell.cell_type == "code"
+        for cell in code[1:]  # the first is for Colab
         for line in cell.source.splitlines()
         if line.strip()
     ]
@@ -129,6 +132,75 @@ def test_notebook_05_answers_from_the_newest_run(trained):
     assert "Loaded adapter on tiny-policy" in said
     assert "Which is greater 9.10 or 9.9?" in said
     assert "Likelihood by the adapter, compared with the base" in said
+
+
+def test_all_begin_with_the_same_cell_for_colab():
+    first = {
+        next(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+        for path in PATHS
+    }
+    assert len(first) == 1
+    assert 'if "google.colab" in sys.modules:' in first.pop()
+
+
+# Stands for Colab: its module, and a drive that only notes that it was mounted.
+COLAB = """
+import importlib.machinery, sys, types
+colab = types.ModuleType("google.colab")
+colab.__spec__ = importlib.machinery.ModuleSpec("google.colab", None)
+colab.drive = types.SimpleNamespace(mount=lambda path: print("mounted", path))
+sys.modules["google.colab"] = colab
+"""
+
+
+@pytest.fixture
+def colab(tmp_path):
+    """A Python of its own with all that r1nb needs but not r1nb, in an empty folder with the wheel."""
+    environment, folder = tmp_path / "env", tmp_path / "content"
+    folder.mkdir()
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
+        cwd=ROOT, check=True, capture_output=True,
+    )  # fmt: skip
+    venv.create(environment, with_pip=True, symlinks=True)
+    (site,) = environment.glob("lib/python*/site-packages")
+    (installed,) = Path(sys.prefix).glob("lib/python*/site-packages")
+    for old in site.glob("setuptools*"):  # Python 3.11 brings one that PyTorch refuses
+        shutil.rmtree(old)
+    others = tmp_path / "others"
+    others.mkdir()
+    for path in installed.iterdir():
+        if not path.name.startswith(("r1nb", "_editable", "_r1nb", "__pycache__", "pip")):
+            (others / path.name).symlink_to(path)
+    (site / "others.pth").write_text(str(others))
+    (site / "sitecustomize.py").write_text(COLAB)
+    return environment / "bin" / "python", folder
+
+
+def test_on_colab_the_first_cell_is_all_that_is_needed(colab):
+    python, folder = colab
+    notebook = nbformat.read(NOTEBOOKS / "03_train_grpo.ipynb", as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    code[0].source = code[0].source.replace("DRIVE = False", "DRIVE = True")
+    said = "import os, r1nb; print(r1nb.__file__, os.environ['R1NB_SET'])\n"
+    settings = SHORT.format(folder / "runs").replace("max_steps=3", "max_steps=2")
+    # The drive is no real one here, so the runs go elsewhere before the notebook goes on.
+    code[1].source = f"{said}os.environ['R1NB_SET'] = {settings!r}\n{code[1].source}"
+    (folder / "notebook.ipynb").write_text(nbformat.writes(notebook))
+    done = subprocess.run(
+        [python, "-c", "from nbclient.cli import main; main()", "--inplace", "notebook.ipynb"],
+        cwd=folder, env=os.environ | {"PIP_NO_INDEX": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
+    text = "".join(o.get("text", "") for c in executed.cells for o in c.get("outputs", []))
+    assert "mounted /content/drive" in text
+    assert f"{python.parent.parent}/lib" in text  # r1nb comes from the wheel
+    assert "runs_dir=/content/drive/MyDrive/r1nb" in text
+    assert "gave the trained policy's answer to 8 of 8 problems" in text
+    (run,) = (folder / "runs").iterdir()
+    assert (run / "adapter" / "adapter_model.safetensors").is_file()
 
 
 @pytest.mark.parametrize(

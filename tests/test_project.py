@@ -19,9 +19,16 @@ def test_conda_and_pip_pin_the_same():
     assert set(pip) == ours
 
 
+def test_importing_r1nb_is_quick():
+    code = "import time; start = time.perf_counter(); import r1nb; print(time.perf_counter() - start)"
+    seconds = [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(5)]
+    assert min(seconds) < 0.3
+
+
 def test_importing_r1nb_loads_nothing_heavy():
     code = (
-        "import sys, r1nb, r1nb.prompts, r1nb.rewards, r1nb.recipe, r1nb.runs, r1nb.models, r1nb.data;"
+        "import sys, r1nb, r1nb.engine, r1nb.plan, r1nb.prompts, r1nb.rewards, r1nb.recipe, r1nb.runs;"
+        "import r1nb.models, r1nb.data, r1nb.oom, r1nb.weights, r1nb.bench;"
         "print([m for m in ('torch', 'unsloth', 'vllm', 'trl', 'transformers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -41,7 +48,7 @@ def code_lines(text: str) -> int:
 def test_the_package_stays_small():
     texts = {str(file): file.read_text() for file in (ROOT / "r1nb").rglob("*.py")}
     assert max(len(text.splitlines()) for text in texts.values()) <= 320
-    assert sum(map(code_lines, texts.values())) <= 3300
+    assert sum(map(code_lines, texts.values())) <= 3950
 
 
 def test_the_wheel_carries_recipes_data_and_notebooks(tmp_path):

@@ -1,0 +1,116 @@
+"""Unsloth and vLLM: imported in time, or not at all; what to do where one is missing.
+
+Unsloth replaces functions of the libraries in PATCHED, so it must be imported before them. Without a CUDA
+GPU nothing of this is imported.
+"""
+
+import importlib
+import importlib.util
+import os
+import sys
+from dataclasses import replace
+
+from r1nb.errors import UserError
+
+PATCHED = ("trl", "transformers", "peft")
+_FAULTS: dict[str, str] = {}  # why a package could not be imported when it was tried
+
+
+def compute_dtype(settings) -> str:
+    """The model's dtype where the recipe leaves it open: bfloat16 from compute capability 8.0 (Ampere) on.
+
+    Older cards (T4, V100) only have float16; a CPU computes in float32.
+    """
+    if settings.dtype:
+        return settings.dtype
+    import torch
+
+    if not torch.cuda.is_available():
+        return "float32"
+    return "bfloat16" if torch.cuda.get_device_capability() >= (8, 0) else "float16"
+
+
+def prepare_unsloth(standby: bool) -> None:
+    """Import Unsloth if there is a CUDA GPU and it is not too late; require_unsloth says why it is not."""
+    import torch
+
+    if torch.cuda.is_available() and "unsloth" not in sys.modules and not _too_early():
+        os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")  # no telemetry, by either
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        if standby:
+            os.environ["UNSLOTH_VLLM_STANDBY"] = "1"  # read when it is imported
+        _fault("unsloth")
+
+
+def require_unsloth(settings) -> None:
+    """Raise UserError where Unsloth was imported too late, or for another way of sharing memory."""
+    missing = "unsloth" not in sys.modules and "unsloth" not in _FAULTS
+    if missing and importlib.util.find_spec("unsloth") and (early := _too_early()):
+        raise UserError(
+            f"{early[0]} was imported before Unsloth, which has to come first to patch it: restart the "
+            "kernel and run the notebook from the top, or put `import unsloth` into the very first cell."
+        )
+    if settings.fast_inference and settings.unsloth_vllm_standby != (_standby() == "1"):
+        raise UserError(
+            f"unsloth_vllm_standby = {settings.unsloth_vllm_standby}, but Unsloth was imported with "
+            f"UNSLOTH_VLLM_STANDBY = {_standby()!r}: restart the kernel and read this recipe first."
+        )
+    if settings.unsloth_vllm_standby and "expandable_segments:True" in os.environ.get(
+        "PYTORCH_CUDA_ALLOC_CONF", ""
+    ):
+        raise UserError(
+            "unsloth_vllm_standby cannot work with PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True; unset "
+            "it, or set unsloth_vllm_standby=False."
+        )
+
+
+def fall_back(recipe, say=print):
+    """The recipe as it can run with what is installed here; says what is replaced and what that costs."""
+    if recipe.model.engine == "unsloth" and (fault := _fault("unsloth")):
+        if recipe.model.load_in_4bit and importlib.util.find_spec("bitsandbytes") is None:
+            raise UserError(
+                f"Neither Unsloth ({fault}) nor bitsandbytes is to be had, and {recipe.name} needs one of "
+                "them for 4-bit weights: run `make gpu`, or pip install 'r1nb[gpu]'."
+            )
+        say(
+            f"Unsloth cannot be imported ({fault}): plain TRL, PEFT and transformers train the same adapter "
+            "instead. That costs memory (logits are not split, activations stay on the card) and time "
+            "(no vLLM, no fused kernels); the plan counts it. `make gpu` installs Unsloth."
+        )
+        return _without_vllm(recipe, engine="transformers", max_lora_rank=None)
+    if recipe.model.fast_inference and (fault := _fault("vllm") or _fault_of_4bit(recipe)):
+        say(
+            f"vLLM cannot be used ({fault}): Unsloth samples by itself, one token for all completions at a "
+            "time. That costs time, several times as long a step; `make gpu` installs vLLM."
+        )
+        return _without_vllm(recipe)
+    return recipe
+
+
+def _without_vllm(recipe, **changes):
+    changes |= {"fast_inference": False, "gpu_memory_utilization": None, "unsloth_vllm_standby": False}
+    grpo = {key: value for key, value in recipe.grpo.items() if not key.startswith("vllm_")}
+    return replace(recipe, model=replace(recipe.model, **changes), grpo=grpo | {"use_vllm": False})
+
+
+def _fault_of_4bit(recipe) -> str | None:
+    if recipe.model.load_in_4bit and importlib.util.find_spec("vllm_bnb_plugin") is None:
+        return "4-bit weights need its plugin: pip install vllm-bnb-plugin"
+    return None
+
+
+def _fault(name: str) -> str | None:
+    """Why a package cannot be imported, in a few words; None if it can."""
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # a broken build may raise anything
+        _FAULTS[name] = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return _FAULTS.get(name)
+
+
+def _too_early() -> list[str]:
+    return [name for name in PATCHED if name in sys.modules]
+
+
+def _standby() -> str:
+    return os.environ.get("UNSLOTH_VLLM_STANDBY", "0")

