@@ -129,7 +129,7 @@ def wide_vocabulary(folder):
 @pytest.mark.parametrize("wide", [False, True], ids=["tiny policy", "wide vocabulary"])
 def test_the_peak_of_a_real_step_is_what_the_plan_says(tmp_path, dtype, checkpointing, wide):
     """Allocations counted by PyTorch while TRL computes loss and gradient, within 10 %."""
-    prompt_length, completion_length = 80, 64
+    prompt_length, completion_length = 40, 32
     name = wide_vocabulary(tmp_path / "model") if wide else "tiny-policy"
     recipe = load_recipe(
         "tiny-cpu",
