@@ -148,8 +148,8 @@ class Policy:
     def save_merged(self, folder: Path | str) -> Path:
         """Save the base with the adapter's weights added: a plain model, no PEFT needed.
 
-        Unsloth writes it in 16 bits. Without Unsloth it has the base's dtype, and a 4-bit base is
-        unpacked first, so that the adapter meets the very weights that it was trained on.
+        Unsloth writes it in 16 bits, on a 4-bit base's original weights. Without Unsloth it has the base's
+        dtype, and a 4-bit base is unpacked first, so that the adapter meets what it was trained on.
         """
         folder = _empty(folder)
         if self.settings.engine == "unsloth":
