@@ -20,7 +20,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from r1nb.errors import UserError
+from r1nb.errors import UserError, run_main
 from r1nb.hardware import GB, LADDER, this_machine
 from r1nb.paths import DATA, runs_folder
 
@@ -67,12 +67,12 @@ class PeakMemory(threading.Thread):
 def random_llama(folder: Path, shape: dict) -> Path:
     """A Llama of a shape with random weights, in 16 bits, with the tiny policy's tokenizer."""
     import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
     tokenizer = AutoTokenizer.from_pretrained(DATA / "tiny-policy")
-    config = LlamaConfig(**shape, eos_token_id=tokenizer.eos_token_id, dtype="bfloat16")
+    config = LlamaConfig(**shape, eos_token_id=tokenizer.eos_token_id)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = LlamaForCausalLM(config).to(torch.bfloat16)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -84,14 +84,13 @@ def measure(recipe) -> dict:
     The first step, which compiles, is not in the time. The KV pool that vLLM is told to take is in
     both figures of memory.
     """
-    from trl import GRPOTrainer
-
     from r1nb.callbacks import Recorder
     from r1nb.data import load_split
     from r1nb.models import attach_lora, load_policy
     from r1nb.oom import out_of_memory_in_words
     from r1nb.plan import estimate, read_config
     from r1nb.runs import Run
+    from r1nb.stages import grpo_trainer
 
     machine = this_machine()
     planned = estimate(recipe, machine, read_config(recipe))
@@ -100,14 +99,7 @@ def measure(recipe) -> dict:
         rows = load_split(recipe, recipe.data.train_split)
         attach_lora(policy, recipe)
         run = Run.create(recipe)
-        trainer = GRPOTrainer(
-            model=policy.model,
-            processing_class=policy.tokenizer,
-            reward_funcs=recipe.reward_funcs(policy.end_tokens),
-            args=recipe.grpo_config(run.folder),
-            train_dataset=rows,
-            callbacks=[Recorder(run)],
-        )
+        trainer = grpo_trainer(policy, rows, recipe, run.folder, [Recorder(run)])
         trainer.train()
     seconds = run.series("step_time")[1][1:]
     tokens = run.series("num_tokens")[1]
@@ -182,7 +174,9 @@ def bench_gpu(results: Path) -> None:
         raise UserError("`r1nb.bench gpu` measures a CUDA GPU, and this machine has none; see `make bench`.")
     results.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        model = random_llama(Path(folder, "llama"), LLAMA_8B)
+        model = Path(folder, "llama")
+        if in_a_process("model", model) is None:
+            raise UserError("Without the random model there is nothing to measure.")
         rows = [{"engine": e, **(in_a_process("cost", e, model) or {})} for e in ENGINES]
         _write(pandas.DataFrame(rows), results / "gpu-cost.csv")
         rows = []
@@ -211,7 +205,7 @@ def bench_gpu(results: Path) -> None:
     os.environ["R1NB_SET"] = f"recipe=smollm2-135m dataset={shlex.quote(dataset)} {GSM8K}"
     from rich.console import Console
 
-    evaluation = execute(load_recipe(), Console()).evaluation()["test"]
+    evaluation = execute(load_recipe(), Console(), dict(os.environ)).evaluation()["test"]
     keys = ("n", "strict", "strict_interval", "lenient", "lenient_interval", "format")
     rows = [
         {"stage": stage, **{key: evaluation[stage][key] for key in keys}} for stage in ("before", "after")
@@ -231,6 +225,8 @@ def main(task: str = "", *arguments: str) -> None:
         started = time.perf_counter()
         bench_gpu(runs_folder("data/results"))
         print(f"{(time.perf_counter() - started) / 60:.0f} minutes")
+    elif task == "model":
+        print(json.dumps({"folder": str(random_llama(Path(*arguments), LLAMA_8B))}))
     elif task == "cost":
         engine, folder = arguments
         recipe = load_recipe("llama31-8b-seed", **_overrides(folder), **ENGINES[engine], max_steps=STEPS)
@@ -243,7 +239,4 @@ def main(task: str = "", *arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"r1nb: {error}")
+    run_main(main)

@@ -19,7 +19,7 @@ _FAULTS: dict[str, str] = {}  # why a package could not be imported when it was 
 def compute_dtype(settings) -> str:
     """The model's dtype where the recipe leaves it open: bfloat16 from compute capability 8.0 (Ampere) on.
 
-    Older cards (T4, V100) only have float16; a CPU computes in float32.
+    Older cards (T4) only have float16; a CPU computes in float32.
     """
     if settings.dtype:
         return settings.dtype
@@ -50,24 +50,24 @@ def require_unsloth(settings) -> None:
             f"{early[0]} was imported before Unsloth, which has to come first to patch it: restart the "
             "kernel and run the notebook from the top, or put `import unsloth` into the very first cell."
         )
-    if settings.fast_inference and settings.unsloth_vllm_standby != (_standby() == "1"):
+    ours = settings.unsloth_vllm_standby
+    if "unsloth" in sys.modules and settings.fast_inference and ours != (_standby() == "1"):
         raise UserError(
-            f"unsloth_vllm_standby = {settings.unsloth_vllm_standby}, but Unsloth was imported with "
+            f"unsloth_vllm_standby = {ours}, but Unsloth was imported with "
             f"UNSLOTH_VLLM_STANDBY = {_standby()!r}: restart the kernel and read this recipe first."
-        )
-    if settings.unsloth_vllm_standby and "expandable_segments:True" in os.environ.get(
-        "PYTORCH_CUDA_ALLOC_CONF", ""
-    ):
-        raise UserError(
-            "unsloth_vllm_standby cannot work with PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True; unset "
-            "it, or set unsloth_vllm_standby=False."
         )
 
 
 def fall_back(recipe, say=print):
     """The recipe as it can run with what is installed here; says what is replaced and what that costs."""
     if recipe.model.engine == "unsloth" and (fault := _fault("unsloth")):
-        if recipe.model.load_in_4bit and importlib.util.find_spec("bitsandbytes") is None:
+        bitsandbytes = importlib.util.find_spec("bitsandbytes") is not None
+        if recipe.model.load_in_4bit and compute_dtype(recipe.model) == "float16":
+            raise UserError(
+                f"Unsloth cannot be imported ({fault}), and on a card without bfloat16 only Unsloth trains "
+                "on 4-bit weights: run `make gpu`, or take recipe llama32-1b-16gb."
+            )
+        if recipe.model.load_in_4bit and not bitsandbytes:
             raise UserError(
                 f"Neither Unsloth ({fault}) nor bitsandbytes is to be had, and {recipe.name} needs one of "
                 "them for 4-bit weights: run `make gpu`, or pip install 'r1nb[gpu]'."
@@ -77,7 +77,10 @@ def fall_back(recipe, say=print):
             "instead. That costs memory (logits are not split, activations stay on the card) and time "
             "(no vLLM, no fused kernels); the plan counts it. `make gpu` installs Unsloth."
         )
-        return _without_vllm(recipe, engine="transformers", max_lora_rank=None)
+        plain = _without_vllm(recipe, engine="transformers", max_lora_rank=None)
+        if not bitsandbytes:  # whose optimizer the recipes take
+            plain.grpo["optim"] = "adamw_torch"
+        return plain
     if recipe.model.fast_inference and (fault := _fault("vllm") or _fault_of_4bit(recipe)):
         say(
             f"vLLM cannot be used ({fault}): Unsloth samples by itself, one token for all completions at a "

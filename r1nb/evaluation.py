@@ -75,6 +75,7 @@ def evaluate(policy, rows, recipe, prefill: str = "") -> list[Graded]:
         with out_of_memory_in_words(recipe):
             completions = policy.generate(batch["prompt"], max_new_tokens=limit, prefill=prefill)
         graded += grade(batch, completions, recipe)
+    policy.rest()
     return graded
 
 

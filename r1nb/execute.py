@@ -8,6 +8,7 @@ Shows progress from the run folder, and ends with accuracy before and after and 
 import os
 import re
 import shlex
+import subprocess
 import sys
 import threading
 import time
@@ -21,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from r1nb.errors import UserError
+from r1nb.errors import UserError, run_main
 from r1nb.paths import NOTEBOOKS, runs_folder
 from r1nb.rewards import short_name
 from r1nb.runs import Run
@@ -33,7 +34,8 @@ NOTEBOOK = "03_train_grpo.ipynb"
 class Execution:
     """A notebook running in a thread of its own; `section` is the heading that it has reached."""
 
-    def __init__(self, notebook: Path):
+    def __init__(self, notebook: Path, environment: dict[str, str]):
+        self.environment = environment
         self.notebook = nbformat.read(notebook, as_version=4)
         for cell in self.notebook.cells:
             if cell.cell_type == "code":
@@ -52,7 +54,7 @@ class Execution:
 
     def _execute(self) -> None:
         try:
-            self.client.execute()
+            self.client.execute(env=self.environment)
         except Exception as error:  # handed to the main thread
             self.error = error
 
@@ -72,9 +74,9 @@ class Execution:
         return None
 
 
-def execute(recipe, console: Console) -> Run:
+def execute(recipe, console: Console, environment: dict[str, str]) -> Run:
     """Execute notebook 03 on a recipe; returns its run, with the executed notebook inside."""
-    execution = Execution(NOTEBOOKS / NOTEBOOK)
+    execution = Execution(NOTEBOOKS / NOTEBOOK, environment)
     steps = recipe.grpo["max_steps"]
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"),
                TimeElapsedColumn())  # fmt: skip
@@ -129,21 +131,18 @@ def summary_tables(run: Run) -> list[Table]:
     return tables
 
 
-def main(argv: list[str]) -> None:
-    from r1nb.hardware import require, suggest_recipe, this_machine
+def main(name: str = "tiny-cpu") -> None:
     from r1nb.recipe import load_recipe
 
     console = Console()
-    name = argv[0] if argv else "tiny-cpu"
     os.environ["R1NB_SET"] = f"recipe={shlex.quote(name)} {os.environ.get('R1NB_SET', '')}"
+    planned = subprocess.run([sys.executable, "-m", "r1nb.plan", name], check=False)
+    if planned.returncode:
+        sys.exit(planned.returncode)
+    environment = dict(os.environ)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the card is the notebook's, all of it
     recipe = load_recipe()
-    machine = this_machine()
-    require(recipe, machine)
-    console.print(f"Recipe {recipe.name} on {machine}. {recipe.about}", markup=False)
-    suggested, reason = suggest_recipe(machine)
-    if suggested != recipe.name and machine.gpu:
-        console.print(f"For this GPU: make train RECIPE={suggested} ({reason}).")
-    run = execute(recipe, console)
+    run = execute(recipe, console, environment)
     for table in summary_tables(run):
         console.print(table)
     for line in run.advice():
@@ -161,7 +160,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"r1nb: {error}")
+    run_main(main)

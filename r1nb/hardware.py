@@ -1,11 +1,7 @@
-"""What this machine is, and which recipe it can run.
-
-python -m r1nb.hardware [RECIPE]      # refuses, in one sentence, what cannot run here
-"""
+"""What this machine is, and which recipe it can run."""
 
 import os
 import platform
-import sys
 from dataclasses import dataclass
 
 from r1nb.engine import require_unsloth
@@ -62,6 +58,11 @@ GROWS = (
 
 def suggest_recipe(machine: Machine) -> tuple[str, str]:
     """(recipe, reason) for a machine: the first recipe of the largest size that it has."""
+    if not machine.gpu and os.path.exists("/dev/nvidia0"):
+        return (
+            "tiny-cpu",
+            "PyTorch cannot use the NVIDIA card here: CUDA 13 wants driver 580 or newer",
+        )
     if not machine.gpu:
         return "tiny-cpu", "without a GPU, the tiny policy learns in minutes"
     size = max((size for size in LADDER.values() if size <= machine.gpu_memory_gb), default=None)
@@ -166,10 +167,3 @@ def environment() -> dict:
         "versions": versions,
         "commit": commit,
     }
-
-
-if __name__ == "__main__":
-    try:
-        choose_recipe(*sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"r1nb: {error}")

@@ -9,12 +9,14 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from r1nb.engine import compute_dtype, require_unsloth
+from r1nb.engine import compute_dtype, fall_back, prepare_unsloth, require_unsloth
 from r1nb.errors import UserError
 from r1nb.oom import is_out_of_memory, out_of_memory_in_words
 from r1nb.policy import CARD, Policy
 from r1nb.prompts import ensure_chat_template
-from r1nb.weights import cannot_load, fetch, locate
+from r1nb.weights import cannot_load, fetch, load_config, locate
+
+LONGEST = 4096  # tokens of prompt and completion for a model that comes without a recipe
 
 
 def load_policy(recipe, say=print) -> Policy:
@@ -93,6 +95,8 @@ def load_trained(folder: Path | str | None = None):
     None takes the newest finished run. The recipe is the run's, and for a folder that belongs to no
     run `tiny-cpu` with the folder's model.
     """
+    import torch
+
     from r1nb.recipe import default_runs_dir, load_recipe
     from r1nb.runs import Run
 
@@ -111,12 +115,21 @@ def load_trained(folder: Path | str | None = None):
             f"{folder} holds neither an adapter nor a model (no adapter_config.json, no config.json)."
         )
     in_run = (weights.parent / "recipe.yaml").is_file()
-    recipe = Run(weights.parent).recipe() if in_run else load_recipe()
+    changes = {}
     if is_adapter and not in_run and (weights / CARD).is_file():
-        card = json.loads((weights / CARD).read_text())
-        recipe = replace(recipe, model=replace(recipe.model, **card["model"]))
-    if not is_adapter:
-        recipe = replace(recipe, model=replace(recipe.model, model_name=str(weights)))
+        changes = json.loads((weights / CARD).read_text())["model"]
+        if changes["engine"] == "unsloth":
+            prepare_unsloth(changes.get("unsloth_vllm_standby", False))  # before a recipe imports TRL
+    elif not is_adapter:  # plain weights, in their own precision
+        changes = {"model_name": str(weights), "load_in_4bit": False, "dtype": None}
+        if not in_run:
+            longest = load_config(str(weights)).max_position_embeddings
+            changes["max_seq_length"] = min(longest, LONGEST)
+    recipe = Run(weights.parent).recipe() if in_run else load_recipe()
+    recipe = replace(recipe, model=replace(recipe.model, **changes))
+    if torch.cuda.is_available():
+        recipe.grpo.pop("use_cpu", None)
+        recipe = fall_back(recipe)
     policy = load_policy(recipe)
     if is_adapter:
         policy.load_adapter(weights)

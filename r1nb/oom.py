@@ -26,6 +26,8 @@ def out_of_memory_in_words(recipe, run=None):
     """
     try:
         yield
+    except UserError:  # one further in has said it
+        raise
     except Exception as error:
         if not is_out_of_memory(error):
             raise

@@ -1,25 +1,33 @@
 """What a recipe will need on a card: gigabytes by part, and minutes, before anything is downloaded.
 
+python -m r1nb.plan RECIPE      # or why it cannot run here
+
 Each part has one formula. L layers, h hidden size, f size of the MLP, k key-value heads of d, V entries of
 the vocabulary; S tokens of prompt and completion, T = per_device_train_batch_size x S; sizes in bytes.
 """
 
 import dataclasses
+import re
 
-from r1nb.errors import UserError
-from r1nb.hardware import GB, Machine, this_machine
+from r1nb.errors import UserError, run_main
+from r1nb.hardware import GB, Machine, require, suggest_recipe, this_machine
 
 NF4_BITS = 4.127  # a weight in 4 bits, its share of the scales doubly quantised (2305.14314, section 3)
 CONTEXT = 1e9  # CUDA context or libraries, and what the allocator wastes: an allowance, not a formula
 # Of NVIDIA's data sheets: TFLOP/s of dense 16-bit matrices, and GB/s of the memory.
-CARDS = {"T4": (65, 320), "L4": (121, 300), "V100": (125, 900), "A10G": (70, 600), "3090": (71, 936),
+CARDS = {"T4": (65, 320), "L4": (121, 300), "A10G": (70, 600), "3090": (71, 936),
          "4090": (165, 1008), "L40S": (362, 864), "A100": (312, 1555), "H100": (989, 3350),
          "H200": (989, 4800)}  # fmt: skip
 # What three published GRPO steps of Unsloth took (Llama-3.1-8B and Qwen2.5-3B on a T4, Mistral-7B on a
 # 4090) was 9 to 16 % of what those two figures allow.
 EFFICIENCY = (0.09, 0.16)
 # What to lower first where a recipe does not fit, and how far.
-REMEDIES = {"per_device_train_batch_size": 1, "max_completion_length": 64, "gpu_memory_utilization": 0.1}
+REMEDIES = {
+    "eval_batch_size": 1,
+    "per_device_train_batch_size": 1,
+    "max_completion_length": 64,
+    "gpu_memory_utilization": 0.1,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,9 +119,10 @@ def estimate(recipe, machine: Machine, config) -> Plan:
     if checkpointing:  # the logits are gone when the layers are computed again, one by one
         kept = 2 if unsloth else config.num_hidden_layers  # Unsloth's others wait in the CPU's memory
         activations = kept * inputs + max(0, layer + gradients - logits)
+    number = 2 if model.load_in_4bit and not unsloth else 4  # TRL casts an adapter on 4-bit weights
     held = {
         "weights" + (" in 4-bit" if model.load_in_4bit else ""): weights,
-        "adapter, its gradient and optimizer": adapter * (4 + 4 + optimizer),
+        "adapter, its gradient and optimizer": adapter * (2 * number + optimizer),
     }
     held["CUDA context" if machine.gpu else "Python and PyTorch"] = CONTEXT
     key_values = kv_bytes(config, width)
@@ -161,7 +170,8 @@ def kv_heads(config) -> int:
 def adapter_parameters(config, lora) -> int:
     """L x r x (inputs + outputs) of each matrix that has an adapter (arXiv 2106.09685, section 4.1).
 
-    Each is kept in 32 bits, with a gradient of 32, and two moments of 8 or of 32 (arXiv 2110.02861).
+    Each is kept in 32 bits (16 by plain TRL on 4-bit weights), its gradient as well, and two moments in 8 or
+    32 (arXiv 2110.02861).
     """
     chosen = lora.target_modules
     shapes = linear_shapes(config)
@@ -191,9 +201,9 @@ def activation_bytes(config, tokens: int, rank: int, width: int) -> tuple[float,
 def logit_bytes(config, recipe, length: int) -> float:
     """TRL: logits, log-probabilities and their gradient, each (completions x completion length, V).
 
-    In 32 bits: Accelerate hands the model's output on so, whatever it computes in. Unsloth: 16 bytes for
-    each logit of S / 4 tokens, since it splits the batch into 4 chunks a row, or one for each 4,096
-    tokens (unsloth_zoo, autotune_batch_and_chunks).
+    In 32 bits: Accelerate hands the model's output on so, whatever it computes in. Unsloth: the
+    least that it can do with, 16 bytes for each logit of a chunk of S / 4 tokens, or of 4,096; where memory
+    is free it takes more at a time (unsloth_zoo, autotune_batch_and_chunks).
     """
     if recipe.model.engine == "unsloth":
         return length / max(4, length // 4096) * config.vocab_size * 16
@@ -212,7 +222,7 @@ def step_seconds(recipe, config, machine, weights, length, completions) -> tuple
     Sampling reads all weights and the keys so far for each token of a wave of completions; training computes
     6 N FLOPs a token (arXiv 2001.08361, section 2.1: forward 2 N, to the inputs 2 N, recomputed 2 N).
     """
-    name = next((name for name in sorted(CARDS, key=len, reverse=True) if name in (machine.gpu or "")), None)
+    name = next((name for name in CARDS if re.search(rf"\b{name}\b", machine.gpu or "")), None)
     if name is None:
         return None
     tflops, bandwidth = CARDS[name]
@@ -229,20 +239,37 @@ def step_seconds(recipe, config, machine, weights, length, completions) -> tuple
 def _remedy(recipe, machine, config) -> str:
     """The first setting that makes it fit if it is lowered, and to what."""
     for key, least in REMEDIES.items():
-        section = "model" if key in vars(recipe.model) else "grpo"
-        value = getattr(recipe.model, key) if section == "model" else recipe.grpo[key]
-        step = 0.9 if section == "model" else 0.5
-        while value and value * step >= least:
-            value = round(value * step, 2) if section == "model" else int(value * step)
-            if estimate(_with(recipe, section, key, value), machine, config).fits:
+        value = {**vars(recipe.model), **vars(recipe.evaluation), **recipe.grpo}[key]
+        whole = isinstance(value, int)
+        while value and value * (0.5 if whole else 0.9) >= least:
+            value = value // 2 if whole else round(value * 0.9, 2)
+            if estimate(_with(recipe, key, value), machine, config).fits:
                 return f"lower {key} to {value}."
     return "choose a smaller model, or load_in_4bit=True."
 
 
-def _with(recipe, section: str, key: str, value):
-    if section == "model":
-        return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, **{key: value}))
+def _with(recipe, key: str, value):
+    for section in ("model", "evaluation"):
+        if key in vars(getattr(recipe, section)):
+            changed = dataclasses.replace(getattr(recipe, section), **{key: value})
+            return dataclasses.replace(recipe, **{section: changed})
     grpo = recipe.grpo | {key: value}
     if key == "per_device_train_batch_size":  # the same completions a step, fewer at a time
         grpo["gradient_accumulation_steps"] = max(1, recipe.batch_size // value)
     return dataclasses.replace(recipe, grpo=grpo)
+
+
+def main(name: str = "tiny-cpu") -> None:
+    from r1nb.recipe import load_recipe
+
+    machine, recipe = this_machine(), load_recipe(name)
+    require(recipe, machine)
+    print(f"This machine: {machine}. Recipe {recipe.name}: {recipe.about}")
+    suggested, reason = suggest_recipe(machine)
+    if machine.gpu and suggested != recipe.name:
+        print(f"For this GPU: make train RECIPE={suggested} ({reason}).")
+    print(plan_run(recipe, machine))
+
+
+if __name__ == "__main__":
+    run_main(main)

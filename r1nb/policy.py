@@ -107,6 +107,11 @@ class Policy:
             )
         return [self._completion(list(output.outputs[0].token_ids), prefill) for output in outputs]
 
+    def rest(self) -> None:
+        """Take vLLM's cache off the card, if it shares it; the next completion brings it back."""
+        if self.settings.fast_inference and self.settings.unsloth_vllm_standby:
+            self.model.vllm_engine.sleep(1)
+
     def fingerprint(self) -> str:
         """A hash of the base model: its sizes, its embedding and its norms (never quantised).
 
@@ -120,7 +125,8 @@ class Policy:
                 continue
             stride = max(1, weight.numel() // 4096)
             digest.update(str(tuple(weight.shape)).encode())
-            sample = weight.detach().flatten()[::stride].to("cpu", torch.bfloat16)
+            # Rounded to both, so that it is the same on a card that has only one of them.
+            sample = weight.detach().flatten()[::stride].to("cpu", torch.bfloat16).to(torch.float16)
             digest.update(sample.view(torch.int16).numpy().tobytes())
         return digest.hexdigest()[:16]
 
@@ -152,9 +158,10 @@ class Policy:
         dtype, and a 4-bit base is unpacked first, so that the adapter meets what it was trained on.
         """
         folder = _empty(folder)
-        if self.settings.engine == "unsloth":
+        export = getattr(self.model, "save_pretrained_merged", None)  # the base's own would lose the adapter
+        if self.settings.engine == "unsloth" and getattr(export, "__self__", None) is self.model:
             with _unsloth_export("The merged model"):
-                self.model.save_pretrained_merged(str(folder), self.tokenizer, save_method="merged_16bit")
+                export(str(folder), self.tokenizer, save_method="merged_16bit")
             return folder
         import copy
 
@@ -181,12 +188,12 @@ class Policy:
                 "GGUF is written by Unsloth, and this policy was loaded without it: use save_merged, then "
                 "llama.cpp's convert_hf_to_gguf.py and llama-quantize."
             )
-        folder = _empty(folder)
+        folder, written = _empty(folder), _empty(f"{folder}_gguf")  # where Unsloth puts it
         with _unsloth_export("The GGUF file"):
             self.model.save_pretrained_gguf(
                 str(folder), self.tokenizer, quantization_method=quantization_method
             )
-        return folder
+        return written
 
     def load_adapter(self, folder: Path | str) -> None:
         """Put a saved adapter on the base model; refuse one that was made for another base."""
@@ -203,13 +210,21 @@ class Policy:
                 )
         from peft import PeftModel
 
+        unsloth = self.settings.engine == "unsloth"
         try:
-            self.model = PeftModel.from_pretrained(self.model, str(folder))
+            self.model = PeftModel.from_pretrained(self.model, str(folder), is_trainable=unsloth)
         except (RuntimeError, ValueError, TypeError) as error:
             raise UserError(
                 f"The adapter in {folder} does not fit {self.settings.model_name}: "
                 f"{str(error).splitlines()[0]}"
             ) from None
+        if unsloth:
+            from unsloth import FastLanguageModel
+
+            # Gives it load_lora and the exports; the CPU backend has none of them.
+            if hasattr(FastLanguageModel, "patch_peft_model"):
+                self.model = FastLanguageModel.patch_peft_model(self.model, "unsloth")
+            self.model.eval()
 
 
 def _empty(folder: Path | str) -> Path:

@@ -10,7 +10,8 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from r1nb.errors import UserError
+from r1nb.errors import UserError, run_main
+from r1nb.oom import free_memory
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,11 @@ class Proof:
     n: int
     same_as_trained: int
     differs_from_base: int
+    not_run: str = ""  # why, if the card has no room for a second process
 
     def __str__(self) -> str:
+        if self.not_run:
+            return f"The adapter is saved, but not yet proven: {self.not_run}"
         return (
             f"In a fresh process the saved adapter gave the trained policy's answer to "
             f"{self.same_as_trained} of {self.n} problems, and another than the base to "
@@ -38,6 +42,7 @@ def prove(run, rows, trained: list, base: list) -> Proof:
     generates with transformers, beside whatever engine holds the GPU; there, sums run in another
     order and some answers may differ.
     """
+    free_memory()
     with tempfile.TemporaryDirectory() as folder:
         task, result = Path(folder, "rows.json"), Path(folder, "answers.json")
         columns = ("prompt", "question", "answer")
@@ -46,6 +51,8 @@ def prove(run, rows, trained: list, base: list) -> Proof:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            if "Out of memory" in reason:
+                return Proof(0, 0, 0, f"beside this kernel there was no room to load it again ({reason}).")
             raise UserError(f"The adapter of {run.name} could not be loaded afresh: {reason}")
         answers = [tuple(ids) for ids in json.loads(result.read_text())]
     return Proof(
@@ -56,6 +63,7 @@ def prove(run, rows, trained: list, base: list) -> Proof:
 
 
 def main(folder: str, task: str, result: str) -> None:
+    import torch
     from datasets import Dataset
 
     from r1nb.evaluation import evaluate
@@ -65,6 +73,8 @@ def main(folder: str, task: str, result: str) -> None:
     run = Run(folder)
     recipe = run.recipe()
     recipe.model = replace(recipe.model, engine="transformers", fast_inference=False)
+    if torch.cuda.is_available():  # beside the process that trained
+        recipe.evaluation.eval_batch_size = min(8, recipe.evaluation.eval_batch_size)
     policy = load_policy(recipe, say=lambda line: None)
     policy.load_adapter(run.adapter)
     rows = Dataset.from_list(json.loads(Path(task).read_text()))
@@ -73,7 +83,4 @@ def main(folder: str, task: str, result: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"r1nb: {error}")
+    run_main(main)

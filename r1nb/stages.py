@@ -1,7 +1,24 @@
-"""R1's stages other than GRPO itself. So far: the short SFT start."""
+"""R1's stages, as TRL's trainers: GRPO as notebook 03 builds it, and the short SFT start."""
 
 from r1nb.data import solution_as_xml
 from r1nb.errors import UserError
+
+
+def grpo_trainer(policy, rows, recipe, output_dir, callbacks=()):
+    """The trl.GRPOTrainer of a recipe, silent: what notebook 03 writes out."""
+    from transformers import PrinterCallback
+    from trl import GRPOTrainer
+
+    trainer = GRPOTrainer(
+        model=policy.model,
+        processing_class=policy.tokenizer,
+        reward_funcs=recipe.reward_funcs(policy.end_tokens),
+        args=recipe.grpo_config(output_dir),
+        train_dataset=rows,
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def sft_start(policy, rows, recipe, output_dir) -> float:

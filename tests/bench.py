@@ -10,8 +10,6 @@ import time
 
 from rich.console import Console
 from rich.table import Table
-from transformers import PrinterCallback
-from trl import GRPOTrainer
 from written_run import write_run
 
 from r1nb.callbacks import HeldOut, LiveView, Recorder, Watchdog
@@ -20,6 +18,7 @@ from r1nb.models import attach_lora, load_policy
 from r1nb.recipe import load_recipe
 from r1nb.rewards import REWARDS
 from r1nb.runs import Run
+from r1nb.stages import grpo_trainer
 
 STEPS = 32
 LONG = 2000  # steps of a run to be opened, of 8 completions each
@@ -36,15 +35,7 @@ def main() -> None:
         run = Run.create(recipe)
         looking = [Recorder(run), HeldOut(run, policy, validation, recipe), LiveView(run)]
         looking.append(Watchdog(run, recipe))
-        trainer = GRPOTrainer(
-            model=policy.model,
-            processing_class=policy.tokenizer,
-            reward_funcs=recipe.reward_funcs(policy.end_tokens),
-            args=recipe.grpo_config(run.folder),
-            train_dataset=train,
-            callbacks=looking,
-        )
-        trainer.remove_callback(PrinterCallback)
+        trainer = grpo_trainer(policy, train, recipe, run.folder, looking)
         seconds = trainer.train().metrics["train_runtime"]
     table = Table("callback", f"share of {STEPS} steps of {recipe.batch_size} completions")
     for callback in looking:

@@ -166,3 +166,21 @@ def test_folders_that_hold_nothing_are_named(tmp_path):
 def test_a_model_that_cannot_be_had_becomes_one_sentence(name, words):
     with pytest.raises(UserError, match=words):
         load_policy(load_recipe(model_name=name), say=lambda line: None)
+
+
+def test_the_fingerprint_is_the_same_on_a_card_with_either_of_two_precisions(policy):
+    policy.model.to(torch.bfloat16)
+    small = policy.model.get_input_embeddings().weight.data
+    small[::2] *= 1e-6  # where float16 has few digits left
+    ours = policy.fingerprint()
+    policy.model.to(torch.float16)
+    assert policy.fingerprint() == ours
+
+
+def test_an_export_does_not_overwrite(policy, tiny_recipe, tmp_path):
+    attach_lora(policy, tiny_recipe)
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(UserError, match="holds files already"):
+        policy.save_merged(tmp_path)
+    with pytest.raises(UserError, match="GGUF is written by Unsloth"):
+        policy.save_gguf(tmp_path / "gguf")

@@ -172,8 +172,8 @@ def colab(tmp_path):
     for path in installed.iterdir():
         if not path.name.startswith(("r1nb", "_editable", "_r1nb", "__pycache__", "pip")):
             (others / path.name).symlink_to(path)
-    (site / "others.pth").write_text(str(others))
-    (site / "sitecustomize.py").write_text(COLAB)
+    (site / "stands_for_colab.py").write_text(COLAB)
+    (site / "others.pth").write_text(f"{others}\nimport stands_for_colab\n")
     return environment / "bin" / "python", folder
 
 

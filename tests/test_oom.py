@@ -4,7 +4,6 @@ import weakref
 
 import pytest
 import torch
-from trl import GRPOTrainer
 
 from r1nb.callbacks import Recorder
 from r1nb.data import load_splits
@@ -13,6 +12,7 @@ from r1nb.models import attach_lora, load_policy
 from r1nb.oom import is_out_of_memory, out_of_memory_in_words
 from r1nb.recipe import load_recipe
 from r1nb.runs import Run
+from r1nb.stages import grpo_trainer
 
 
 def allocate():
@@ -57,6 +57,13 @@ def test_other_errors_pass_through():
         1 / 0  # noqa: B018
 
 
+def test_one_sentence_is_not_wrapped_in_another():
+    recipe = load_recipe()
+    with pytest.raises(UserError) as raised, out_of_memory_in_words(recipe), out_of_memory_in_words(recipe):
+        allocate()
+    assert str(raised.value).count("Out of memory") == 1
+
+
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
@@ -93,14 +100,7 @@ def test_a_run_that_is_out_of_memory_loses_nothing_and_the_kernel_goes_on(tiny_r
     policy = load_policy(recipe, say=lambda line: None)
     attach_lora(policy, recipe)
     run = Run.create(recipe)
-    trainer = GRPOTrainer(
-        model=policy.model,
-        processing_class=policy.tokenizer,
-        reward_funcs=recipe.reward_funcs(policy.end_tokens),
-        args=recipe.grpo_config(run.folder),
-        train_dataset=train,
-        callbacks=[Recorder(run)],
-    )
+    trainer = grpo_trainer(policy, train, recipe, run.folder, [Recorder(run)])
     compute_loss = trainer.compute_loss
 
     def too_large_at_step_3(*args, **kwargs):

@@ -7,7 +7,6 @@ import torch
 from conftest import ROOT
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, LlamaConfig
-from trl import GRPOTrainer
 
 from r1nb import plan
 from r1nb.data import load_splits
@@ -16,6 +15,7 @@ from r1nb.hardware import LADDER, Machine
 from r1nb.models import attach_lora, load_policy
 from r1nb.paths import DATA
 from r1nb.recipe import load_recipe
+from r1nb.stages import grpo_trainer
 
 # The published shapes: arXiv 2407.21783, table 3, and Llama-3.2's model card.
 LLAMA_8B = LlamaConfig(
@@ -144,13 +144,7 @@ def test_the_peak_of_a_real_step_is_what_the_plan_says(tmp_path, dtype, checkpoi
     )
     policy = load_policy(recipe, say=lambda line: None)
     attach_lora(policy, recipe)
-    trainer = GRPOTrainer(
-        model=policy.model,
-        processing_class=policy.tokenizer,
-        reward_funcs=recipe.reward_funcs(),
-        args=recipe.grpo_config(tmp_path),
-        train_dataset=load_splits(recipe)[0],
-    )
+    trainer = grpo_trainer(policy, load_splits(recipe)[0], recipe, tmp_path)
     trainer.model.train()
     if checkpointing:  # as trainer.train() does first
         trainer.model.gradient_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)

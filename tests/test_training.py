@@ -12,7 +12,7 @@ from r1nb.models import attach_lora, load_policy
 from r1nb.policy import Completion
 from r1nb.proof import prove
 from r1nb.runs import Run
-from r1nb.stages import sft_start
+from r1nb.stages import grpo_trainer, sft_start
 
 
 @pytest.fixture
@@ -29,14 +29,7 @@ def test_a_run_leaves_its_whole_story(parts):
     attach_lora(policy, recipe)
     watchdog = Watchdog(run, recipe)
     callbacks = [Recorder(run), HeldOut(run, policy, validation, recipe), LiveView(run), watchdog]
-    trainer = GRPOTrainer(
-        model=policy.model,
-        processing_class=policy.tokenizer,
-        reward_funcs=recipe.reward_funcs(policy.end_tokens),
-        args=recipe.grpo_config(run.folder),
-        train_dataset=train,
-        callbacks=callbacks,
-    )
+    trainer = grpo_trainer(policy, train, recipe, run.folder, callbacks)
     result = trainer.train()
     assert "Recorder" in cost_of_looking(callbacks, result.metrics["train_runtime"])
 

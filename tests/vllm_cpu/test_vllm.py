@@ -10,7 +10,6 @@ import pytest
 import torch
 from bitsandbytes.functional import get_4bit_type
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
-from trl import GRPOTrainer
 from vllm import LLM, SamplingParams
 from vllm.lora.request import LoRARequest
 
@@ -23,7 +22,7 @@ from r1nb.policy import Completion, Policy
 from r1nb.prompts import format_prompt
 from r1nb.recipe import load_recipe
 from r1nb.runs import Run
-from r1nb.stages import sft_start
+from r1nb.stages import grpo_trainer, sft_start
 
 LIMIT = 112  # tokens of a completion, as in the recipe
 
@@ -47,14 +46,7 @@ def recipe_for(folder, **changes):
 def train(policy, recipe):
     """A few steps of GRPO on the policy's adapter; returns their run."""
     run = Run.create(recipe)
-    trainer = GRPOTrainer(
-        model=policy.model,
-        processing_class=policy.tokenizer,
-        reward_funcs=recipe.reward_funcs(policy.end_tokens),
-        args=recipe.grpo_config(run.folder),
-        train_dataset=load_rows("bundled", "train"),
-        callbacks=[Recorder(run)],
-    )
+    trainer = grpo_trainer(policy, load_rows("bundled", "train"), recipe, run.folder, [Recorder(run)])
     trainer.train()
     return run
 
