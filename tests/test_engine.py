@@ -74,9 +74,9 @@ def test_without_a_gpu_nothing_of_it_is_imported(tmp_path):
 @pytest.mark.parametrize("early", ["trl", "transformers", "peft"])
 def test_what_comes_too_late_is_said_in_one_sentence(tmp_path, early):
     code = (
-        f"{ON_A_GPU} import {early}; from r1nb.recipe import load_recipe; from r1nb.errors import UserError\n"
+        f"import {early}; from r1nb.settings import ModelSettings; from r1nb.errors import UserError\n"
         "from r1nb.engine import require_unsloth\n"
-        "try: require_unsloth(load_recipe('llama31-8b-40gb').model)\n"
+        "try: require_unsloth(ModelSettings('a-model', 'unsloth', 1024))\n"
         "except UserError as error: print(error)"
     )
     said = run(code, tmp_path)
