@@ -23,6 +23,7 @@ from pathlib import Path
 from r1nb.errors import UserError, run_main
 from r1nb.hardware import GB, LADDER, this_machine
 from r1nb.paths import DATA, runs_folder
+from r1nb.weights import load_config
 
 STEPS = 10
 ENGINES = {
@@ -64,15 +65,15 @@ class PeakMemory(threading.Thread):
         self.join()
 
 
-def random_llama(folder: Path, shape: dict) -> Path:
-    """A Llama of a shape with random weights, in 16 bits, with the tiny policy's tokenizer."""
+def random_llama(folder: Path, shape: dict, dtype: str = "bfloat16") -> Path:
+    """A Llama of a shape with random weights, with the tiny policy's tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
     tokenizer = AutoTokenizer.from_pretrained(DATA / "tiny-policy")
     config = LlamaConfig(**shape, eos_token_id=tokenizer.eos_token_id)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -88,12 +89,12 @@ def measure(recipe) -> dict:
     from r1nb.data import load_split
     from r1nb.models import attach_lora, load_policy
     from r1nb.oom import out_of_memory_in_words
-    from r1nb.plan import estimate, read_config
+    from r1nb.plan import estimate
     from r1nb.runs import Run
     from r1nb.stages import grpo_trainer
 
     machine = this_machine()
-    planned = estimate(recipe, machine, read_config(recipe))
+    planned = estimate(recipe, machine, load_config(recipe.model.model_name))
     with PeakMemory() as memory, out_of_memory_in_words(recipe):
         policy = load_policy(recipe, say=lambda line: None)
         rows = load_split(recipe, recipe.data.train_split)
@@ -166,7 +167,7 @@ def bench_gpu(results: Path) -> None:
     import pandas
 
     from r1nb.execute import execute
-    from r1nb.plan import estimate, read_config
+    from r1nb.plan import estimate
     from r1nb.recipe import load_recipe
 
     machine = this_machine()
@@ -188,7 +189,7 @@ def bench_gpu(results: Path) -> None:
 
             def planned(length, name=name, card=card):
                 changed = load_recipe(name, model_name=str(model), **lengths(name, length))
-                return estimate(changed, card, read_config(changed)).fits
+                return estimate(changed, card, load_config(changed.model.model_name)).fits
 
             def measured(length, name=name, card_gb=card_gb):
                 return in_a_process("card", name, card_gb, length, model) is not None

@@ -11,6 +11,7 @@ import re
 
 from r1nb.errors import UserError, run_main
 from r1nb.hardware import GB, Machine, require, suggest_recipe, this_machine
+from r1nb.weights import load_config
 
 NF4_BITS = 4.127  # a weight in 4 bits, its share of the scales doubly quantised (2305.14314, section 3)
 CONTEXT = 1e9  # CUDA context or libraries, and what the allocator wastes: an allowance, not a formula
@@ -82,7 +83,7 @@ def plan_run(recipe, machine: Machine | None = None, config=None) -> Plan:
     Hub, which is a few kilobytes.
     """
     machine = machine or this_machine()
-    config = config or read_config(recipe)
+    config = config or load_config(recipe.model.model_name)
     plan = estimate(recipe, machine, config)
     if not plan.fits:
         why = f"needs {plan.peak_gb:.1f} GB and {plan.card} has {plan.card_gb:.1f} GB"
@@ -90,13 +91,6 @@ def plan_run(recipe, machine: Machine | None = None, config=None) -> Plan:
             why = f"leaves vLLM's cache on {plan.card} no room for a single completion"
         raise UserError(f"Recipe {recipe.name} {why}: {_remedy(recipe, machine, config)}")
     return plan
-
-
-def read_config(recipe):
-    """The transformers config of a recipe's model, from its folder or the Hub."""
-    from r1nb.weights import load_config
-
-    return load_config(recipe.model.model_name)
 
 
 def estimate(recipe, machine: Machine, config) -> Plan:

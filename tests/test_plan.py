@@ -6,9 +6,9 @@ import pytest
 import torch
 from conftest import ROOT
 from torch.profiler import ProfilerActivity, profile
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, LlamaConfig
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, LlamaConfig
 
-from r1nb import plan
+from r1nb import bench, plan
 from r1nb.data import load_splits
 from r1nb.errors import UserError
 from r1nb.hardware import LADDER, Machine
@@ -18,14 +18,8 @@ from r1nb.recipe import load_recipe
 from r1nb.stages import grpo_trainer
 
 # The published shapes: arXiv 2407.21783, table 3, and Llama-3.2's model card.
-LLAMA_8B = LlamaConfig(
-    hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
-    num_key_value_heads=8, vocab_size=128256, tie_word_embeddings=False,
-)  # fmt: skip
-MISTRAL_7B = LlamaConfig(
-    hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
-    num_key_value_heads=8, vocab_size=32768, tie_word_embeddings=False,
-)  # fmt: skip
+LLAMA_8B = LlamaConfig(**bench.LLAMA_8B)
+MISTRAL_7B = LlamaConfig(**bench.LLAMA_8B | {"vocab_size": 32768})
 QWEN_3B = LlamaConfig(
     hidden_size=2048, intermediate_size=11008, num_hidden_layers=36, num_attention_heads=16,
     num_key_value_heads=2, vocab_size=151936, tie_word_embeddings=True,
@@ -112,16 +106,11 @@ def test_a_layer_keeps_what_the_formula_counts(dtype):
     assert counted == pytest.approx(layer, rel=0.02)
 
 
-def wide_vocabulary(folder):
-    """A Llama of random weights whose logits weigh more than its layers, in a folder."""
-    tokenizer = AutoTokenizer.from_pretrained(DATA / "tiny-policy")
-    config = LlamaConfig(
-        hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, vocab_size=20_000, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+# Its logits weigh more than its layers.
+WIDE = {
+    "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": 20_000,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -130,7 +119,7 @@ def wide_vocabulary(folder):
 def test_the_peak_of_a_real_step_is_what_the_plan_says(tmp_path, dtype, checkpointing, wide):
     """Allocations counted by PyTorch while TRL computes loss and gradient, within 10 %."""
     prompt_length, completion_length = 40, 32
-    name = wide_vocabulary(tmp_path / "model") if wide else "tiny-policy"
+    name = str(bench.random_llama(tmp_path / "model", WIDE, "float32")) if wide else "tiny-policy"
     recipe = load_recipe(
         "tiny-cpu",
         model_name=name,

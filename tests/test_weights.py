@@ -111,9 +111,7 @@ def test_a_gated_model_becomes_one_sentence(hub):
     assert "REFUSED org/gated is gated: accept its licence at https://huggingface.co/org/gated" in said
     assert "set HF_TOKEN" in said
     assert "and the token in HF_TOKEN has no access" in hub(code, HF_TOKEN="hf_" + "x" * 34)
-    assert "is gated" in hub(
-        "from r1nb.plan import read_config; read_config(load_recipe(model_name='org/gated'))"
-    )
+    assert "is gated" in hub("from r1nb.weights import load_config; load_config('org/gated')")
 
 
 def test_an_unknown_model_is_not_called_gated(hub):

@@ -14,13 +14,13 @@ import unsloth
 from bitsandbytes.functional import has_avx512bf16
 from trl import GRPOConfig
 
+from r1nb.bench import random_llama
 from r1nb.callbacks import HeldOut, Recorder
 from r1nb.data import load_rows, load_splits
 from r1nb.errors import UserError
 from r1nb.evaluation import evaluate
 from r1nb.hardware import LADDER
 from r1nb.models import attach_lora, load_policy, load_trained
-from r1nb.paths import DATA
 from r1nb.proof import prove
 from r1nb.recipe import load_recipe
 from r1nb.runs import Run
@@ -92,16 +92,11 @@ def test_a_run_trains_and_its_adapter_answers_the_same_in_a_fresh_process(recipe
 @pytest.fixture
 def model_folder(tmp_path):
     """A Llama of random weights whose width bitsandbytes can repack (the tiny policy's it cannot)."""
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    tokenizer = AutoTokenizer.from_pretrained(DATA / "tiny-policy")
-    config = LlamaConfig(
-        hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
-    return str(tmp_path / "model")
+    shape = {
+        "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "vocab_size": 640,
+    }  # fmt: skip
+    return str(random_llama(tmp_path / "model", shape, "float32"))
 
 
 @pytest.mark.parametrize(
