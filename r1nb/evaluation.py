@@ -1,4 +1,4 @@
-"""Accuracy on problems that were not trained on, with an interval.
+"""Accuracy on problems that were not trained on, with an interval: greedy, and of several samples.
 
 Strict: the answer block earns full marks from the reward of the recipe that judges answers; what a
 judge could not score is left out. Lenient: the last
@@ -6,12 +6,14 @@ number anywhere is right, or the last line. Format: the reward that judges the f
 """
 
 import re
+from collections import Counter
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 
-from r1nb.answers import last_number
+from r1nb.answers import last_number, to_number
+from r1nb.estimators import maj_at_k, pass_at_k, wilson
 from r1nb.oom import out_of_memory_in_words
-from r1nb.prompts import LAYOUTS, format_answer
+from r1nb.prompts import LAYOUTS, format_answer, read_answer
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,9 @@ class Graded:
     lenient: bool | None
     format: bool
     rewards: dict[str, float | None]
+    given: str = ""  # the answer it gave, in the block or else the last number; "" if none
+    kind: str = ""  # of problem, where the dataset says
+    steps: int = 0  # lines of the dataset's own solution
 
 
 def grade(rows: dict[str, list], completions: list, recipe) -> list[Graded]:
@@ -56,6 +61,9 @@ def grade(rows: dict[str, list], completions: list, recipe) -> list[Graded]:
                 lenient=any(right) if right else None,
                 format=(scores[layouts.__name__][i] or 0.0) > 0,
                 rewards={name: scores[name][i] for name in recipe.rewards},
+                given=_given(completion.text, recipe.data.layout),
+                kind=str(rows["kind"][i] or "") if "kind" in rows else "",
+                steps=len((rows["solution"][i] or "").splitlines()) if "solution" in rows else 0,
             )
         )
     return graded
@@ -66,17 +74,47 @@ def _last_line(text: str) -> str:
     return re.sub(r"</?\w+>", "", text).strip().rpartition("\n")[2]
 
 
-def evaluate(policy, rows, recipe, prefill: str = "") -> list[Graded]:
-    """Greedy answers of a policy to every row, graded; in batches of eval_batch_size."""
+def _given(text: str, layout: str) -> str:
+    given = read_answer(text, layout)[0] or last_number(text) or ""
+    number = to_number(given)
+    return str(number.normalize()) if number is not None else " ".join(given.casefold().split())
+
+
+def evaluate(policy, rows, recipe, prefill: str = "", title: str = "", **sampling) -> list[Graded]:
+    """Answers of a policy to every row, graded, in the order of the rows; greedy without `sampling`.
+
+    In batches of eval_batch_size, the shortest prompts first, so that little is padded. A `title` shows
+    progress.
+    """
+    from tqdm.auto import tqdm
+
     size, limit = recipe.evaluation.eval_batch_size, recipe.grpo["max_completion_length"]
-    graded = []
-    for start in range(0, len(rows), size):
-        batch = rows[start : start + size]
-        with out_of_memory_in_words(recipe):
-            completions = policy.generate(batch["prompt"], max_new_tokens=limit, prefill=prefill)
-        graded += grade(batch, completions, recipe)
+    lengths = [sum(len(message["content"]) for message in prompt) for prompt in rows["prompt"]]
+    order = sorted(range(len(rows)), key=lengths.__getitem__)
+    graded: dict[int, Graded] = {}
+    with tqdm(total=len(rows), desc=title, leave=False, disable=not title) as progress:
+        for start in range(0, len(rows), size):
+            places = order[start : start + size]
+            batch = rows.select(places)[:]
+            with out_of_memory_in_words(recipe):
+                completions = policy.generate(batch["prompt"], limit, prefill=prefill, **sampling)
+            graded |= zip(places, grade(batch, completions, recipe), strict=True)
+            progress.update(len(places))
     policy.rest()
-    return graded
+    return [graded[i] for i in range(len(rows))]
+
+
+def sample_groups(
+    policy, rows, recipe, samples: int, prefill: str = "", title: str = ""
+) -> list[list[Graded]]:
+    """`samples` graded completions of each row, sampled as training samples; seeded."""
+    from transformers import set_seed
+
+    set_seed(recipe.grpo["seed"])
+    sampling = {key: recipe.grpo[key] for key in ("temperature", "top_p") if key in recipe.grpo}
+    several = rows.select([i for i in range(len(rows)) for _ in range(samples)])
+    graded = evaluate(policy, several, recipe, prefill, title, **{"temperature": 1.0} | sampling)
+    return [graded[i : i + samples] for i in range(0, len(graded), samples)]
 
 
 def summarize(graded: list[Graded]) -> dict:
@@ -100,18 +138,45 @@ def summarize(graded: list[Graded]) -> dict:
     return summary
 
 
-def wilson(hits: int, n: int) -> list[float]:
-    """The 95 % Wilson score interval of a rate (Wilson 1927; scipy)."""
-    from scipy.stats import binomtest
+def summarize_samples(groups: list[list[Graded]]) -> dict:
+    """pass@k and maj@k for k = 1, 2, 4, ..., each [value, low, high]; an answer is right if lenient.
 
-    interval = binomtest(hits, n).proportion_ci(method="wilson")
-    return [float(interval.low), float(interval.high)]
+    {"problems", "samples", "pass": {"1": [..], ..}, "maj": {..}}. A completion that no judge scored is wrong.
+    """
+    n, counted = len(groups[0]), []
+    for group in groups:
+        wrong = Counter(g.given for g in group if not g.lenient and g.given)
+        counted.append((sum(bool(g.lenient) for g in group), list(wrong.values())))
+    summary: dict = {"problems": len(groups), "samples": n, "pass": {}, "maj": {}}
+    for k in (2**i for i in range(n.bit_length())):
+        passed = sum(pass_at_k(n, right, k) for right, _ in counted)
+        voted = sum(maj_at_k(n, right, wrong, k) for right, wrong in counted)
+        for name, total in (("pass", passed), ("maj", voted)):
+            summary[name][str(k)] = [total / len(groups), *wilson(total, len(groups))]
+    return summary
 
 
-def evaluate_splits(policy, tests: dict, recipe, prefill: bool = False) -> dict:
-    """{split: graded} over the test splits; `prefill` opens each reply with <reasoning>."""
-    opening = LAYOUTS[recipe.data.layout].prefill if prefill else ""
-    return {name: evaluate(policy, rows, recipe, opening) for name, rows in tests.items()}
+def evaluate_stage(run, stage: str, policy, tests: dict, recipe) -> dict[str, list[Graded]]:
+    """{split: graded} of a stage, "before", "prefilled" (the reply opens with <reasoning>) or "after".
+
+    Greedy answers to all test problems, and `samples` sampled ones to the first `sampled_problems`
+    of the first split, are written into the run. What a resumed run holds of its untrained policy is
+    not asked again.
+    """
+    if stage != "after" and set(held := run.graded(stage)) == set(tests):
+        return held
+    prefill = LAYOUTS[recipe.data.layout].prefill if stage == "prefilled" else ""
+    settings, graded, groups = recipe.evaluation, {}, None
+    for split, rows in tests.items():
+        graded[split] = evaluate(policy, rows, recipe, prefill, f"{split}, {stage}")
+        if groups is None:
+            some = rows.select(range(min(settings.sampled_problems, len(rows))))
+            groups = sample_groups(
+                policy, some, recipe, settings.samples, prefill, f"{split}, {stage}, sampled"
+            )
+            run.write_samples(stage, split, groups)
+    run.write_evaluation(stage, graded)
+    return graded
 
 
 CHECK = re.compile(

@@ -43,7 +43,7 @@ class Run:
         new.chmod(0o755)
         (new / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False))
         ranges = {name: [recipe.scorer(name).low, recipe.scorer(name).high] for name in recipe.rewards}
-        _write_json(new / "environment.json", {**environment(), "rewards": ranges})
+        write_json(new / "environment.json", {**environment(), "rewards": ranges})
         while True:
             folder = parent / f"{recipe.name}-{number:03d}"
             try:
@@ -205,7 +205,7 @@ class Run:
     def write_held_out(self, step: int, records: list[dict]) -> None:
         """Keep the graded answers to the validation slice of one look."""
         (self.folder / "held_out").mkdir(exist_ok=True)
-        _write_json(self.folder / "held_out" / f"{step:05d}.json", records)
+        write_json(self.folder / "held_out" / f"{step:05d}.json", records)
 
     def held_out(self, step: int) -> list[dict]:
         """The graded answers to the validation slice after a step."""
@@ -228,13 +228,47 @@ class Run:
         (self.folder / "evaluation").mkdir(exist_ok=True)
         for split, graded in splits.items():
             whole.setdefault(split, {})[stage] = summarize(graded)
-            _write_json(self.folder / "evaluation" / f"{stage}-{split}.json", as_records(graded))
-        _write_json(path, whole)
+            write_json(self.folder / "evaluation" / f"{stage}-{split}.json", as_records(graded))
+        write_json(path, whole)
+
+    def write_samples(self, stage: str, split: str, groups: list[list]) -> None:
+        """Keep several sampled and graded answers to each problem, beside the stage's greedy ones."""
+        from r1nb.evaluation import as_records
+
+        (self.folder / "evaluation").mkdir(exist_ok=True)
+        groups = [as_records(group) for group in groups]
+        write_json(self.folder / "evaluation" / f"{stage}-{split}-samples.json", groups)
 
     def evaluation(self) -> dict:
         """evaluation.json, or {} before there is one."""
         path = self.folder / "evaluation.json"
         return json.loads(path.read_text()) if path.is_file() else {}
+
+    def graded(self, stage: str) -> dict[str, list]:
+        """{split: evaluation.Graded of each problem} of a stage, as far as it was evaluated."""
+        return {
+            split: _read_graded(self.folder / "evaluation" / f"{stage}-{split}.json")
+            for split, stages in self.evaluation().items()
+            if stage in stages
+        }
+
+    def samples(self, stage: str) -> dict[str, list[list]]:
+        """{split: groups of sampled evaluation.Graded} of a stage."""
+        end = "-samples.json"
+        paths = sorted((self.folder / "evaluation").glob(f"{stage}-*{end}"))
+        return {path.name.removeprefix(f"{stage}-").removesuffix(end): _read_graded(path) for path in paths}
+
+
+def _read_graded(path: Path) -> list:
+    """What as_records wrote: Graded, or groups of them."""
+    from r1nb.evaluation import Graded
+
+    def made(record):
+        if isinstance(record, list):
+            return [made(each) for each in record]
+        return Graded(**record | {"ids": tuple(record["ids"])})
+
+    return made(json.loads(path.read_text()))
 
 
 def _numbered(parent: Path, name: str) -> list[Path]:
@@ -249,7 +283,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _write_json(path: Path, value) -> None:
+def write_json(path: Path, value) -> None:
     """Whole or not at all: a reader never sees half a file."""
     partial = path.with_suffix(".part")
     partial.write_text(json.dumps(value, indent=1) + "\n")

@@ -48,6 +48,8 @@ class DataSettings:
     max_prompt_length: int  # tokens; longer prompts are dropped, aloud
     validation_split: str | None = None
     validation_rows: int | None = None  # without such a split: the last rows of training
+    min_pass_rate: float | None = None  # of the base policy, on a problem that is trained on
+    max_pass_rate: float | None = None
     question_column: str | None = None  # of a dataset of your own
     answer_column: str | None = None
     layout: typing.Literal["reasoning", "think"] = "reasoning"  # tags and system prompt
@@ -71,6 +73,8 @@ class EvaluationSettings:
     validation_problems: int
     test_problems: int  # of each test split
     eval_batch_size: int
+    samples: int = 8  # of each of sampled_problems, for pass@k and maj@k
+    sampled_problems: int = 60
 
 
 @dataclasses.dataclass

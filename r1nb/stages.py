@@ -24,21 +24,28 @@ def grpo_trainer(policy, rows, recipe, output_dir, callbacks=()):
 def sft_start(policy, rows, recipe, output_dir) -> float:
     """Teach the adapter the format from the rows' own solutions, with TRL's SFTTrainer.
 
-    Does what the recipe's `sft` section says; the loss is on the solutions alone. Returns the mean
-    loss over the run. Raises UserError if no row has a solution.
+    Returns the mean loss over the run. Raises UserError if no row has a solution.
     """
     rows = rows.filter(lambda solution: solution != "", input_columns="solution")
     if not len(rows):
         raise UserError(
             "The dataset shows no solutions to start from: take the sft section out of the recipe."
         )
-    from transformers import PrinterCallback
-    from trl import SFTConfig, SFTTrainer
 
     def as_example(row: dict) -> dict:
         return {"completion": [{"role": "assistant", "content": solution_as_xml(row, recipe.data.layout)}]}
 
-    examples = rows.map(as_example).select_columns(["prompt", "completion"])
+    return sft(policy, rows.map(as_example).select_columns(["prompt", "completion"]), recipe, output_dir)
+
+
+def sft(policy, examples, recipe, output_dir) -> float:
+    """Train the adapter on examples {prompt, completion}, both chat messages, as the `sft` section says.
+
+    The loss is on the completions alone. Returns its mean over the run.
+    """
+    from transformers import PrinterCallback
+    from trl import SFTConfig, SFTTrainer
+
     trainer = SFTTrainer(
         model=policy.model,
         args=SFTConfig(output_dir=str(output_dir), disable_tqdm=True, **recipe.sft),

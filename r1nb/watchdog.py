@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from r1nb.evaluation import wilson
+from r1nb.estimators import wilson
 from r1nb.rewards import best_total
 
 GROUPS = 80  # that one opinion is formed on: ten steps of tiny-cpu, more lines where steps are small

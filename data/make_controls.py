@@ -1,0 +1,148 @@
+"""Where the tiny policy's gain comes from: controls of controls.yaml, and what they left in data/results.
+
+    python data/make_controls.py RUNS_DIR                 # all arms and seeds, two at a time, then the CSVs
+    python data/make_controls.py RUNS_DIR ARM SEED        # one run
+
+Takes about an hour on two quiet cores; what is in RUNS_DIR already is not run again.
+"""
+
+import csv
+import random
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from r1nb.callbacks import HeldOut, Recorder
+from r1nb.data import load_splits
+from r1nb.difficulty import keep_by_difficulty
+from r1nb.evaluation import evaluate_stage, sample_groups, summarize_samples
+from r1nb.models import attach_lora, load_policy
+from r1nb.prompts import LAYOUTS
+from r1nb.recipe import load_recipe
+from r1nb.rewards import reward
+from r1nb.runs import Run
+from r1nb.stages import grpo_trainer, sft
+
+HERE = Path(__file__).parent
+PLAN = yaml.safe_load((HERE / "controls.yaml").read_text())
+SFT = ("sft", "sft_prefilled")
+
+
+@reward(high=1.0)
+def random_reward_func(text: str, answer: str):
+    """1.0 or 0.0 by lot, whatever the completion says."""
+    return float(random.random() < 0.5)
+
+
+def own_correct_samples(policy, rows, recipe, prefill: str):
+    """{prompt, completion} of the policy's own right completions: as many samples as GRPO draws."""
+    from datasets import Dataset
+
+    problems = recipe.grpo["max_steps"] * recipe.batch_size // recipe.group_size
+    some = rows.shuffle(seed=recipe.grpo["seed"]).select(range(problems))
+    groups = sample_groups(policy, some, recipe, recipe.group_size, prefill)
+    kept = {
+        (g.question, g.completion): {
+            "prompt": row["prompt"],
+            "completion": [{"role": "assistant", "content": g.completion}],
+        }
+        for row, group in zip(some, groups, strict=True)
+        for g in group
+        if g.strict
+    }
+    print(f"{sum(bool(g.strict) for group in groups for g in group)} right, {len(kept)} different")
+    return Dataset.from_list(list(kept.values()))
+
+
+def run_arm(runs_dir: str, arm: str, seed: int) -> None:
+    settings = dict(PLAN["arms"][arm])
+    sampling = settings.pop("sft", {})
+    recipe = load_recipe("tiny-cpu", runs_dir=runs_dir, seed=seed, **PLAN["common"], **settings)
+    recipe = replace(recipe, name=arm)
+    policy = load_policy(recipe)
+    rows, validation, tests = load_splits(recipe)
+    rows = keep_by_difficulty(policy, rows, recipe)
+    run = Run.create(recipe)
+    if arm == "shipped":
+        for stage in ("before", "prefilled"):
+            evaluate_stage(run, stage, policy, tests, recipe)
+    if arm in SFT:
+        prefill = LAYOUTS[recipe.data.layout].prefill if sampling.get("prefill") else ""
+        examples = own_correct_samples(policy, rows, recipe, prefill)
+        recipe.sft.update(PLAN["sft"], seed=seed)
+        attach_lora(policy, recipe)
+        sft(policy, examples, recipe, run.folder)
+    else:
+        attach_lora(policy, recipe)
+        callbacks = [Recorder(run), HeldOut(run, policy, validation, recipe)]
+        grpo_trainer(policy, rows, recipe, run.folder, callbacks).train()
+    evaluate_stage(run, "after", policy, tests, recipe)
+
+
+def finished(runs_dir: str) -> dict[tuple[str, int], Run]:
+    """{(arm, seed): run} of the runs that were evaluated at their end."""
+    runs = Run.all(runs_dir)
+    return {
+        (run.name[:-4], run.settings["grpo"]["seed"]): run
+        for run in reversed(runs)
+        if run.graded("after") and run.name[:-4] in PLAN["arms"]
+    }
+
+
+def write_results(runs: dict[tuple[str, int], Run], folder: Path) -> None:
+    """controls.csv: rates of each run and stage; controls-curves.csv: the looks of each GRPO run."""
+    rates = ("strict", "lenient", "format")
+    columns = [name for rate in rates for name in (rate, f"{rate}_low", f"{rate}_high")]
+    rows, curves = [], []
+    order = list(PLAN["arms"])
+    for arm, seed in sorted(runs, key=lambda key: (order.index(key[0]), key[1])):
+        run = runs[arm, seed]
+        for split, stages in run.evaluation().items():
+            for stage, summary in stages.items():
+                cells = [c for rate in rates for c in (summary[rate], *summary[f"{rate}_interval"])]
+                passed = {}
+                if split in (groups := run.samples(stage)):
+                    passed = summarize_samples(groups[split])["pass"]
+                cells = [f"{cell:.4f}" for cell in cells] + [f"{summary['tokens']:.1f}"]
+                cells += [f"{passed[k][0]:.4f}" if k in passed else "" for k in "1248"]
+                rows.append([arm, seed, stage, split, summary["n"], *cells])
+        looks = [line for line in run.history() if "held_out/strict" in line]
+        for line in looks:
+            cells = [f"{line[f'held_out/{rate}']:.4f}" for rate in rates]
+            curves.append([arm, seed, line["step"], line["step"] * 64, *cells])
+    columns = ["stage", "split", "n", *columns, "tokens", *(f"pass@{k}" for k in "1248")]
+    _write(folder / "controls.csv", ["arm", "seed", *columns], rows)
+    _write(folder / "controls-curves.csv", ["arm", "seed", "step", "completions", *rates], curves)
+
+
+def _write(path: Path, head: list[str], rows: list[list]) -> None:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([head, *rows])
+
+
+def main(runs_dir: str, arm: str = "", seed: str = "") -> None:
+    if arm:
+        run_arm(runs_dir, arm, int(seed))
+        return
+    done = finished(runs_dir) if Path(runs_dir).is_dir() else {}
+    todo = [(a, s) for s in PLAN["seeds"] for a in PLAN["arms"] if (a, s) not in done]
+
+    def one(job):
+        log = Path(runs_dir, f"{job[0]}-{job[1]}.log")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, __file__, runs_dir, job[0], str(job[1])]
+        with log.open("w") as file:
+            code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+        print(*job, "done" if not code else f"failed, see {log}", flush=True)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(one, todo))
+    write_results(finished(runs_dir), HERE / "results")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,72 @@
+"""What accuracy is, how uncertain it is, and whether two policies differ: the formulas."""
+
+from math import comb
+
+
+def wilson(hits: float, n: int) -> list[float]:
+    """The 95 % Wilson score interval of a rate (Wilson 1927; statsmodels).
+
+    For a mean of rates, such as pass@k, `hits` is their sum: a number between 0 and 1 varies at most
+    as much as a yes or no with the same mean, so the interval is then wider than need be.
+    """
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(hits, n, method="wilson")
+    return [float(low), float(high)]
+
+
+def pass_at_k(n: int, right: int, k: int) -> float:
+    """Probability that at least one of k samples is right, if `right` of n are: 1 - C(n-c, k) / C(n, k).
+
+    Unbiased for k <= n (Chen et al. 2021, arXiv 2107.03374, section 2.1, equation 1).
+    """
+    return 1 - comb(n - right, k) / comb(n, k)
+
+
+def maj_at_k(n: int, right: int, wrong: list[int], k: int) -> float:
+    """Probability that the commonest answer of k samples is the right one; a tie is drawn by lot.
+
+    Of n samples `right` gave the right answer, `wrong` counts those of each wrong one, and the rest gave
+    none and do not vote. The mean over all subsets of k, and so unbiased for k <= n (the vote: Wang et
+    al. 2022, arXiv 2203.11171; the mean over subsets: Hoeffding 1948).
+    """
+    silent, total = n - right - sum(wrong), 0.0
+    for votes in range(1, min(right, k) + 1):
+        # ways[m, t]: choices of m samples of wrong answers, none with more votes, t with as many
+        ways = {(0, 0): 1}
+        for count in wrong:
+            grown: dict[tuple[int, int], int] = {}
+            for (m, ties), number in ways.items():
+                for taken in range(min(count, votes, k - votes - m) + 1):
+                    key = m + taken, ties + (taken == votes)
+                    grown[key] = grown.get(key, 0) + number * comb(count, taken)
+            ways = grown
+        for (m, ties), number in ways.items():
+            total += comb(right, votes) * number * comb(silent, k - votes - m) / (1 + ties)
+    return total / comb(n, k)
+
+
+def mcnemar(first_only: int, second_only: int) -> float:
+    """p of McNemar's exact test that two policies are right equally often (1947; statsmodels).
+
+    Takes the discordant pairs: problems that only the first, or only the second, got right.
+    """
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    if not first_only + second_only:
+        return 1.0
+    return float(mcnemar([[0, first_only], [second_only, 0]], exact=True).pvalue)
+
+
+def mean_interval(values: list[float]) -> list[float]:
+    """The 95 % bootstrap interval of a mean over problems (Efron 1979; scipy, 2,000 resamples).
+
+    For differences of two policies on the same problems, which no formula of a single rate covers.
+    """
+    import numpy
+    from scipy.stats import bootstrap
+
+    drawn = bootstrap(
+        (numpy.asarray(values, float),), numpy.mean, n_resamples=2000, method="percentile", rng=1
+    ).confidence_interval
+    return [float(drawn.low), float(drawn.high)]
