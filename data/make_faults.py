@@ -190,7 +190,7 @@ def train(recipe, fault: Fault = HEALTHY_RUN, adapter: Path | None = None) -> Ru
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     if fault is HEALTHY_RUN:
-        policy.save_adapter(run.adapter, recipe=recipe.name)
+        policy.save_adapter(run.adapter, recipe, run)
     return run
 
 

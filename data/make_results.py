@@ -11,10 +11,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from r1nb.evaluation import count_checks
+from r1nb.evaluation import STAGES, count_checks
 from r1nb.plots import draw_held_out
 from r1nb.runs import Run
-from r1nb.tables import STAGES, rate_cell
+from r1nb.tables import rate_cell
 
 RESULTS = Path(__file__).parent / "results"
 

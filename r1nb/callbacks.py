@@ -28,9 +28,12 @@ class Recorder(TrainerCallback):
 
     def __init__(self, run: Run):
         self.run, self.seconds, self.start = run, 0.0, 0.0
+        self.begun = self.ended = 0.0  # of this process's part of the training
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.start = time.perf_counter()
+        self.begun = self.ended = time.perf_counter()
+        before = self.run.series("time")[1][-1:] or [0.0]  # of a run that is resumed
+        self.start = self.begun - before[0]
 
     def on_log(self, args, state, control, logs=None, model=None, **kwargs):
         begin = time.perf_counter()
@@ -40,7 +43,8 @@ class Recorder(TrainerCallback):
             norm = float(get_total_norm(lora)) if lora else 0.0
             logs["adapter/norm"] = norm  # for the callbacks after this one, too
             self.run.append({"step": state.global_step, "time": begin - self.start, **logs})
-        self.seconds += time.perf_counter() - begin
+        self.ended = time.perf_counter()
+        self.seconds += self.ended - begin
 
 
 class HeldOut(TrainerCallback):
@@ -51,7 +55,8 @@ class HeldOut(TrainerCallback):
         self.seconds = 0.0
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self._look(state)
+        if state.global_step == 0 and not self.run.series("held_out/n")[0]:
+            self._look(state)
 
     def on_step_end(self, args, state, control, **kwargs):
         last = state.global_step == state.max_steps
@@ -153,7 +158,11 @@ class LiveView(Looking):
         self.handles += [display(thing, display_id=True) for thing in shown[len(self.handles) :]]
 
 
-def cost_of_looking(callbacks, train_seconds: float) -> str:
-    """One sentence: the share of the training time that each callback took."""
-    shares = [(type(c).__name__, c.seconds / train_seconds) for c in callbacks]
+def cost_of_looking(callbacks) -> str:
+    """One sentence: the share of the training time that each callback took; one is the Recorder."""
+    recorder = next(callback for callback in callbacks if isinstance(callback, Recorder))
+    trained = recorder.ended - recorder.begun
+    if not trained:
+        return "Nothing was left to train."
+    shares = [(type(c).__name__, c.seconds / trained) for c in callbacks]
     return "Share of training time: " + ", ".join(f"{name} {share:.1%}" for name, share in shares)

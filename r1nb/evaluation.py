@@ -15,6 +15,10 @@ from r1nb.estimators import maj_at_k, pass_at_k, wilson
 from r1nb.oom import out_of_memory_in_words
 from r1nb.prompts import LAYOUTS, format_answer, read_answer
 
+# The stages of a run that are measured on test problems. Prefilled: the untrained policy with <reasoning>
+# put into its mouth.
+STAGES = {"before": "before", "prefilled": "before, prefilled", "after": "after"}
+
 
 @dataclass(frozen=True)
 class Graded:

@@ -23,10 +23,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from r1nb.errors import UserError, run_main
+from r1nb.evaluation import STAGES
 from r1nb.paths import NOTEBOOKS, runs_folder
 from r1nb.rewards import short_name
 from r1nb.runs import Run
-from r1nb.tables import STAGES, rate_cell, score_cell
+from r1nb.tables import rate_cell, score_cell
 
 NOTEBOOK = "03_train_grpo.ipynb"
 

@@ -4,15 +4,15 @@ Two engines: transformers + PEFT anywhere, Unsloth (with vLLM for generation) on
 """
 
 import importlib.util
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
+from r1nb.adapters import read_card
 from r1nb.engine import compute_dtype, fall_back, prepare_unsloth, require_unsloth
 from r1nb.errors import UserError
 from r1nb.oom import is_out_of_memory, out_of_memory_in_words
-from r1nb.policy import CARD, Policy
+from r1nb.policy import Policy
 from r1nb.prompts import ensure_chat_template
 from r1nb.weights import cannot_load, fetch, load_config, locate
 
@@ -115,24 +115,25 @@ def load_trained(folder: Path | str | None = None):
             f"{folder} holds neither an adapter nor a model (no adapter_config.json, no config.json)."
         )
     in_run = (weights.parent / "recipe.yaml").is_file()
-    changes = {}
-    if is_adapter and not in_run and (weights / CARD).is_file():
-        changes = json.loads((weights / CARD).read_text())["model"]
-        if changes["engine"] == "unsloth":
-            prepare_unsloth(changes.get("unsloth_vllm_standby", False))  # before a recipe imports TRL
-    elif not is_adapter:  # plain weights, in their own precision
+    card = read_card(weights) if is_adapter and not in_run else {}
+    changes = card.get("model", {})
+    if changes.get("engine") == "unsloth":
+        prepare_unsloth(changes["unsloth_vllm_standby"])  # before a recipe imports TRL
+    if not is_adapter:  # plain weights, in their own precision
         changes = {"model_name": str(weights), "load_in_4bit": False, "dtype": None}
         if not in_run:
             longest = load_config(str(weights)).max_position_embeddings
             changes["max_seq_length"] = min(longest, LONGEST)
     recipe = Run(weights.parent).recipe() if in_run else load_recipe()
     recipe = replace(recipe, model=replace(recipe.model, **changes))
+    if card:
+        recipe = replace(recipe, data=replace(recipe.data, layout=card["layout"]))
     if torch.cuda.is_available():
         recipe.grpo.pop("use_cpu", None)
         recipe = fall_back(recipe)
     policy = load_policy(recipe)
     if is_adapter:
-        policy.load_adapter(weights)
+        policy.load_adapter(weights, recipe.data.layout)
     return policy, recipe, weights
 
 

@@ -6,7 +6,7 @@ from itertools import cycle
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from r1nb.evaluation import count_checks
+from r1nb.evaluation import STAGES, count_checks, summarize_samples
 from r1nb.rewards import short_name
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
@@ -169,6 +169,31 @@ def reasoning_curves(run) -> Figure:
         axes.set_xlabel("optimizer step")
         axes.set_xlim(0, steps[-1])
         _plain(axes)
+    return figure
+
+
+def pass_curves(run) -> Figure:
+    """pass@k over k before and after, on the problems that were sampled, with 95 % intervals."""
+    figure = Figure(figsize=(6, 3.2), dpi=100, layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    for (stage, shown), (color, line) in zip(STAGES.items(), REWARD_STYLES, strict=False):
+        for split, groups in run.samples(stage).items():
+            summary = summarize_samples(groups)
+            ks = [int(k) for k in summary["pass"]]
+            value, low, high = zip(*summary["pass"].values(), strict=True)
+            axes.plot(ks, value, color=color, linestyle=line, marker="o", markersize=4, label=shown)
+            axes.fill_between(ks, low, high, color=color, alpha=0.12, linewidth=0)
+            axes.set_title(f"{summary['problems']} problems of {split}, {summary['samples']} samples each",
+                           fontsize=10)  # fmt: skip
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(ks, [str(k) for k in ks])
+    axes.set_ylim(0, 1.02)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_xlabel("k samples")
+    axes.set_ylabel("pass@k: one of them is right")
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
     return figure
 
 

@@ -1,16 +1,14 @@
 """The policy: a model, its tokenizer and perhaps a LoRA adapter, which answers prompts."""
 
 import hashlib
-import json
 import tempfile
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from r1nb.adapters import load_onto, write_cards
 from r1nb.errors import UserError
 from r1nb.prompts import format_prompt
-
-CARD = "r1nb.json"  # beside an adapter: what it was trained on
 
 
 @dataclass(frozen=True)
@@ -130,8 +128,8 @@ class Policy:
             digest.update(sample.view(torch.int16).numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def save_adapter(self, folder: Path, **facts) -> Path:
-        """Save the adapter as PEFT safetensors, with a card of what it belongs to.
+    def save_adapter(self, folder: Path, recipe=None, run=None) -> Path:
+        """Save the adapter as PEFT safetensors, with cards of what it belongs to (adapters.write_cards).
 
         Raises UserError for weights that are not finite: they would answer nothing.
         """
@@ -143,12 +141,7 @@ class Policy:
             )
         self.model.peft_config["default"].base_model_name_or_path = self.settings.model_name
         self.model.save_pretrained(str(folder), save_embedding_layers=False)
-        card = {
-            "model": vars(self.settings),
-            "base_fingerprint": self.fingerprint(),
-            **facts,
-        }
-        (folder / CARD).write_text(json.dumps(card, indent=2) + "\n")
+        write_cards(folder, self, recipe, run)
         return folder
 
     def save_merged(self, folder: Path | str) -> Path:
@@ -195,30 +188,10 @@ class Policy:
             )
         return written
 
-    def load_adapter(self, folder: Path | str) -> None:
-        """Put a saved adapter on the base model; refuse one that was made for another base."""
-        folder = Path(folder).expanduser()
-        for name in ("adapter_config.json", "adapter_model.safetensors"):
-            if not (folder / name).is_file():
-                raise UserError(f"{folder} holds no adapter: {name} is missing.")
-        if (folder / CARD).is_file():
-            card = json.loads((folder / CARD).read_text())
-            if card["base_fingerprint"] != self.fingerprint():
-                raise UserError(
-                    f"The adapter in {folder.name} was made for {card['model']['model_name']}, not for "
-                    f"{self.settings.model_name} as loaded here; load it on its own base model."
-                )
-        from peft import PeftModel
-
-        unsloth = self.settings.engine == "unsloth"
-        try:
-            self.model = PeftModel.from_pretrained(self.model, str(folder), is_trainable=unsloth)
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise UserError(
-                f"The adapter in {folder} does not fit {self.settings.model_name}: "
-                f"{str(error).splitlines()[0]}"
-            ) from None
-        if unsloth:
+    def load_adapter(self, folder: Path | str, layout: str | None = None) -> None:
+        """Put a saved adapter on the base model; what does not belong is refused (adapters.load_onto)."""
+        self.model = load_onto(self, Path(folder).expanduser(), layout)
+        if self.settings.engine == "unsloth":
             from unsloth import FastLanguageModel
 
             # Gives it load_lora and the exports; the CPU backend has none of them.

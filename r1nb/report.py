@@ -4,9 +4,18 @@ import base64
 from datetime import datetime
 from pathlib import Path
 
+from r1nb.evaluation import STAGES
 from r1nb.markup import visible
 from r1nb.plots import png, training_curves
-from r1nb.tables import accuracy_table, answers_table, completion_table
+from r1nb.tables import (
+    accuracy_table,
+    answers_table,
+    changes_table,
+    completion_table,
+    gain_table,
+    kinds_table,
+    pass_table,
+)
 
 PROBLEMS, EACH = 8, 4  # held-out problems, and completions of a step, that are shown
 
@@ -45,6 +54,28 @@ def _tables(run):
             "Greedy answers to test problems, with 95 % Wilson intervals. Strict: the answer block is right; "
             "lenient: the last number anywhere is; prefilled: <reasoning> was put into the policy's mouth.",
             Markup(accuracy_table(run).to_html()),
+        )
+    if all(run.graded(stage) for stage in STAGES):
+        split = next(iter(run.evaluation()))
+        yield (
+            "Where the gain comes from",
+            "Points of strict accuracy, from before to after, with 95 % bootstrap intervals; they add up.",
+            Markup(gain_table(run).to_html()),
+        )
+        yield (
+            "Several samples of a problem",
+            "pass@k: at least one of k samples is right; maj@k: the commonest answer of k is. Lenient.",
+            Markup(pass_table(run).to_html()),
+        )
+        yield (
+            f"Accuracy by kind of problem: {split}",
+            "Strict, greedy.",
+            Markup(kinds_table(run, split).to_html()),
+        )
+        yield (
+            "The most telling changes",
+            "Of the untrained policy with <reasoning> put into its mouth to the trained one.",
+            Markup(changes_table(run, split).to_html()),
         )
     if run.looks():
         yield (

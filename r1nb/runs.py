@@ -17,6 +17,7 @@ from pathlib import Path
 
 import yaml
 
+from r1nb.adapters import CARD
 from r1nb.errors import UserError
 from r1nb.paths import runs_folder
 
@@ -26,14 +27,18 @@ class Run:
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder).expanduser().resolve()
+        self.checkpoint = None  # to go on from, if resume.begin_run found one
         self._offset, self._lines = 0, []  # how far the history has been read, and what it held
         if not (self.folder / "recipe.yaml").is_file():
             raise UserError(f"{folder} is no run folder: it holds no recipe.yaml.")
         self.made = (self.folder / "recipe.yaml").stat().st_mtime  # seconds since 1970
 
     @classmethod
-    def create(cls, recipe) -> "Run":
-        """Make the next free folder, <recipe>-001 and so on; nothing is ever overwritten."""
+    def create(cls, recipe, **facts) -> "Run":
+        """Make the next free folder, <recipe>-001 and so on; nothing is ever overwritten.
+
+        `facts` go to environment.json, beside versions and machine.
+        """
         from r1nb.hardware import environment
 
         parent = runs_folder(recipe.output.runs_dir)
@@ -43,7 +48,7 @@ class Run:
         new.chmod(0o755)
         (new / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False))
         ranges = {name: [recipe.scorer(name).low, recipe.scorer(name).high] for name in recipe.rewards}
-        write_json(new / "environment.json", {**environment(), "rewards": ranges})
+        write_json(new / "environment.json", {**environment(), "rewards": ranges, **facts})
         while True:
             folder = parent / f"{recipe.name}-{number:03d}"
             try:
@@ -64,7 +69,12 @@ class Run:
     @classmethod
     def latest(cls, runs_dir: str) -> "Run | None":
         """The newest run that saved an adapter; None if there is none."""
-        return next((run for run in cls.all(runs_dir) if run.adapter.is_dir()), None)
+        return next((run for run in cls.all(runs_dir) if run.finished), None)
+
+    @property
+    def finished(self) -> bool:
+        """Whether its adapter is saved; the card comes last."""
+        return (self.adapter / CARD).is_file()
 
     @property
     def adapter(self) -> Path:
@@ -100,7 +110,12 @@ class Run:
     @cached_property
     def ranges(self) -> dict[str, tuple[float, float]]:
         """(lowest, highest) that each reward pays: also of rewards that only the run's notebook knew."""
-        return json.loads((self.folder / "environment.json").read_text())["rewards"]
+        return self.environment["rewards"]
+
+    @cached_property
+    def environment(self) -> dict:
+        """Versions, machine, and what else is needed to repeat the run."""
+        return json.loads((self.folder / "environment.json").read_text())
 
     def best_total(self) -> float:
         """What an ideal completion earns in all."""
@@ -128,10 +143,21 @@ class Run:
                 file.seek(self._offset)
                 whole, newline, _torn = file.read().rpartition(b"\n")
             self._offset += len(whole + newline)
-            for line in whole.split(b"\n"):
+            for text in whole.split(b"\n"):
                 with contextlib.suppress(ValueError):
-                    self._lines.append(json.loads(line))
+                    line = json.loads(text)
+                    if "resumed" in line:  # what came after that step was undone
+                        self._lines = [earlier for earlier in self._lines if earlier["step"] <= line["step"]]
+                    self._lines.append(line)
         return self._lines
+
+    def undo_after(self, step: int) -> None:
+        """Take back what was recorded after a step: the history says so, in a line {"step", "resumed"}."""
+        if self.history():
+            self.append({"step": step, "resumed": True})
+        for path in (*self.folder.glob("completions/*.parquet"), *self.folder.glob("held_out/*.json")):
+            if int(path.stem.rpartition("_")[2]) > step:
+                path.unlink()
 
     def progress(self) -> tuple[int, str]:
         """(last step, "step 24 of 64, reward 2.31, 38 s left" at the latest pace)."""

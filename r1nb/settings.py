@@ -80,6 +80,7 @@ class EvaluationSettings:
 @dataclasses.dataclass
 class OutputSettings:
     runs_dir: str = "runs"
+    resume: bool = True  # an unfinished run of the same recipe goes on
 
 
 def sections() -> dict[str, type]:

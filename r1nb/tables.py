@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from r1nb.comparison import by_group, sources_of_gain, telling_changes
+from r1nb.evaluation import STAGES, summarize, summarize_samples
 from r1nb.markup import NO_MATH, escape
 from r1nb.prompts import build_messages
 from r1nb.rewards import REWARDS, short_name
@@ -10,7 +12,12 @@ from r1nb.sources import SOURCES
 CUT_OFF = " ✂ cut off"
 MARKS = {True: "✓", False: "✗", None: "–"}  # noqa: RUF001
 # Prefilled: the untrained policy with <reasoning> put into its mouth.
-STAGES = {"before": "before", "prefilled": "before, prefilled", "after": "after"}
+PARTS = {
+    "format": "right before, but not in the answer block",
+    "mode": "what reasoning adds to the untrained policy: <reasoning> put into its mouth",
+    "remainder": "what neither explains: learnt, or chosen more often",
+    "in all": "strict accuracy, after less before",
+}
 
 
 def accuracy_table(run):
@@ -30,12 +37,68 @@ def accuracy_table(run):
     return table_of([[name, *cells] for name, cells in rows.items()], [("", ""), *columns])
 
 
+def gain_table(run):
+    """Where the gain in strict accuracy comes from, for each test split (comparison.sources_of_gain)."""
+    stages = [run.graded(stage) for stage in STAGES]
+    splits = [split for split in stages[0] if all(split in graded for graded in stages)]
+    parts = {split: sources_of_gain(*(graded[split] for graded in stages)) for split in splits}
+    rows = []
+    for part, words in PARTS.items():
+        cells = [
+            f"{100 * share:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+            for share, low, high in (parts[split][part] for split in splits)
+        ]
+        rows.append([part, *cells, words])
+    return table_of(rows, ["points of strict accuracy", *splits, "what it is"])
+
+
+def pass_table(run):
+    """pass@k and maj@k of each stage, lenient, with intervals; of the problems that were sampled."""
+    rows, ks = [], []
+    for stage, shown in STAGES.items():
+        for split, groups in run.samples(stage).items():
+            summary = summarize_samples(groups)
+            ks = list(summary["pass"])
+            for kind in ("pass", "maj"):
+                cells = [_percent(*summary[kind][k]) for k in ks if not (kind == "maj" and k in ("1", "2"))]
+                cells = ["–"] * (len(ks) - len(cells)) + cells  # noqa: RUF001  # a vote of one or two is none
+                rows.append([f"{split} ({summary['problems']})", shown, f"{kind}@k", *cells])
+    return table_of(rows, ["problems", "stage", "", *(f"k = {k}" for k in ks)])
+
+
+def kinds_table(run, split: str):
+    """Strict accuracy of each stage by kind of problem and number of steps."""
+    groups = {shown: by_group(run.graded(stage).get(split, [])) for stage, shown in STAGES.items()}
+    rows = []
+    for kind, steps in list(groups.values())[-1]:
+        summaries = [summarize(g[kind, steps]) for g in groups.values() if (kind, steps) in g]
+        rows.append(
+            [kind or "–", str(steps or "–"), str(summaries[-1]["n"]),  # noqa: RUF001
+             *(rate_cell(summary, "strict") for summary in summaries)]
+        )  # fmt: skip
+    return table_of(rows, ["kind", "steps", "n", *groups])
+
+
+def changes_table(run, split: str, first: str = "prefilled", second: str = "after", most: int = 10):
+    """The most telling changes between two stages, right to wrong before wrong to right."""
+    pairs = telling_changes(run.graded(first)[split], run.graded(second)[split], most)
+    rows = [
+        [f"{MARKS[a.strict]} → {MARKS[b.strict]}", a.question, a.answer,
+         a.completion + CUT_OFF * a.cut, b.completion + CUT_OFF * b.cut]
+        for a, b in pairs
+    ]  # fmt: skip
+    return table_of(rows, ["", "question", "gold", STAGES[first], STAGES[second]])
+
+
+def _percent(value: float, low: float, high: float) -> str:
+    return f"{value:.1%} [{low * 100:.1f}, {high * 100:.1f}]"
+
+
 def rate_cell(summary: dict, rate: str) -> str:
     """A rate with its 95 % interval: 93.0% [89.5, 95.4]."""
     if summary[rate] is None:
         return score_cell(None)
-    low, high = summary[f"{rate}_interval"]
-    return f"{summary[rate]:.1%} [{low * 100:.1f}, {high * 100:.1f}]"
+    return _percent(summary[rate], *summary[f"{rate}_interval"])
 
 
 def score_cell(score: float | None) -> str:

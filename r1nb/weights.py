@@ -27,6 +27,19 @@ def locate(name: str) -> tuple[str, dict]:
     return (str(path) if path.is_dir() else name), {}
 
 
+LICENCES = {"tiny-policy": "mit", "smollm2": "apache-2.0", "llama-3.1": "llama3.1", "llama-3.2": "llama3.2"}
+
+
+def licence(name: str) -> str:
+    """The licence of a model, as the Hub abbreviates it: by its name, or from its own card; or "unknown"."""
+    from huggingface_hub import ModelCard
+
+    if known := next((what for part, what in LICENCES.items() if part in name.lower()), None):
+        return known
+    readme = Path(locate(name)[0]) / "README.md"
+    return str(ModelCard.load(readme).data.license or "unknown") if readme.is_file() else "unknown"
+
+
 def load_config(name: str):
     """The transformers config of a model, by name or folder."""
     from transformers import AutoConfig

@@ -1,0 +1,233 @@
+"""Adapters on disk: PEFT safetensors with a card of what they belong to; checked before they are loaded.
+
+A folder that came from elsewhere is data, not code: nothing in it is unpickled, and of its configuration
+only what a LoRA needs is taken over.
+"""
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+from r1nb.errors import UserError
+from r1nb.prompts import build_messages, format_prompt
+from r1nb.weights import licence
+
+CARD = "r1nb.json"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+NAME = re.compile(r"(?!.*\.\.)[\w-][\w.-]*(/[\w-][\w.-]*)?")  # of a model on the Hub, or one that ships
+DATES = re.compile(r"\d{1,2} [A-Z][a-z]+ \d{4}")  # some chat templates write today's
+LORA = ("r", "lora_alpha", "target_modules", "exclude_modules", "lora_dropout", "fan_in_fan_out", "bias",
+        "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform",
+        "layers_pattern")  # fmt: skip
+OF_NO_EFFECT = ("task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path",
+                "revision", "inference_mode", "init_lora_weights", "megatron_core",
+                "qalora_group_size")  # fmt: skip
+
+
+def prompt_format(tokenizer, layout: str) -> str:
+    """How this policy is asked: the prompt of a question called {question}."""
+    return DATES.sub("{date}", format_prompt(tokenizer, build_messages("{question}", layout)))
+
+
+def write_cards(folder: Path, policy, recipe=None, run=None) -> None:
+    """r1nb.json, by which load_adapter judges, and README.md, the Hub's model card, of a saved adapter."""
+    from r1nb import __version__
+
+    name = policy.settings.model_name
+    layout = recipe.data.layout if recipe else "reasoning"
+    card = {
+        "model": vars(policy.settings),
+        "base_fingerprint": policy.fingerprint(),
+        "base_licence": licence(name),
+        "layout": layout,
+        "prompt": prompt_format(policy.tokenizer, layout),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "r1nb": __version__,
+    }
+    if recipe:
+        card |= {"recipe": recipe.to_dict()}
+    if run:
+        card |= {"data": run.environment.get("data"), "accuracy": _accuracy(run)}
+    _write_readme(folder / "README.md", card)
+    (folder / CARD).write_text(json.dumps(card, indent=2) + "\n")  # last: with it the adapter is whole
+
+
+def _accuracy(run) -> dict:
+    keys = ("n", "strict", "strict_interval", "lenient", "format")
+    return {
+        split: {stage: {key: summary[key] for key in keys} for stage, summary in stages.items()}
+        for split, stages in run.evaluation().items()
+    }
+
+
+def _write_readme(path: Path, card: dict) -> None:
+    from huggingface_hub import ModelCard, ModelCardData
+
+    name, recipe = card["model"]["model_name"], card.get("recipe")
+    known = card["base_licence"] if card["base_licence"] != "unknown" else None
+    data = ModelCardData(
+        base_model=name if NAME.fullmatch(name) else None, library_name="peft", license=known,
+        datasets=[recipe["data"]["dataset"]] if recipe and "/" in recipe["data"]["dataset"][1:] else None,
+        tags=["lora", "grpo", "trl", "r1nb"],
+    )  # fmt: skip
+    text = f"# A LoRA adapter for {Path(name).name}\n\n"
+    text += f"Trained with GRPO by r1nb {card['r1nb']}, {card['date']}.\n"
+    if recipe:
+        text += f"\nRecipe `{recipe['name']}`, dataset `{Path(recipe['data']['dataset']).name}`, seed "
+        text += f"{recipe['grpo']['seed']}; all settings stand in r1nb.json.\n"
+    for split, stages in (card.get("accuracy") or {}).items():
+        for stage, s in stages.items():
+            if s["strict"] is not None:
+                low, high = s["strict_interval"]
+                text += f"\n- {split}, {s['n']} problems, {stage}: {s['strict']:.1%} strict "
+                text += f"[{low:.1%}, {high:.1%}], format {s['format']:.1%}"
+    text += (
+        f"\n\nThe base's licence ({card['base_licence']}) holds for the adapter too. It answers prompts of "
+    )
+    text += f"this form:\n\n```\n{card['prompt']}\n```\n"
+    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}").save(path)
+
+
+def read_card(folder: Path) -> dict:
+    """r1nb.json of an adapter's folder, {} without one; its model settings are checked."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from r1nb.settings import ModelSettings
+
+    path = folder / CARD
+    if not path.is_file():
+        return {}
+    try:
+        card = json.loads(path.read_text())
+        settings = TypeAdapter(ModelSettings).validate_python(card["model"])
+        if not isinstance(card["base_fingerprint"], str):
+            raise TypeError("base_fingerprint is no text")
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise UserError(
+            f"{CARD} in {folder.name} is damaged ({type(error).__name__}): take it away to load the adapter "
+            "unchecked."
+        ) from None
+    return {"layout": "reasoning"} | card | {"model": vars(settings)}
+
+
+def load_onto(policy, folder: Path, layout: str | None = None):
+    """The policy's model with the adapter of a folder on it, as a PeftModel.
+
+    Raises UserError, with the base model as it was, if the adapter was made for another base, for
+    another prompt format (`layout`: the one that will be used; None: the card's own), is of another rank than
+    it says, is not whole, or wants anything that a LoRA does not need.
+    """
+    config = _read_config(folder, policy.settings)
+    shapes = _read_shapes(folder, config)
+    card = read_card(folder)
+    name = policy.settings.model_name
+    if card and card["base_fingerprint"] != policy.fingerprint():
+        raise UserError(
+            f"The adapter in {folder.name} was made for {card['model']['model_name']}, not for {name} as "
+            "loaded here; load it on its own base model."
+        )
+    if card.get("prompt"):
+        if layout and layout != card["layout"]:
+            raise UserError(
+                f"The adapter in {folder.name} was trained with another layout than {layout!r}: set "
+                f"layout={card['layout']!r}."
+            )
+        if card["prompt"] != prompt_format(policy.tokenizer, card["layout"]):
+            raise UserError(
+                f"The adapter in {folder.name} was trained on prompts of another form than {name} gets here "
+                "(system prompt or chat template): use the tokenizer and the r1nb that it was trained "
+                "with; its README.md shows the form."
+            )
+    limit = policy.settings.max_lora_rank
+    if limit and config.r > limit:
+        raise UserError(
+            f"The adapter in {folder.name} has rank {config.r}: set max_lora_rank={config.r}, now {limit}."
+        )
+    return _attach(policy, folder, config, shapes)
+
+
+def _read_config(folder: Path, settings):
+    """The LoraConfig of adapter_config.json, of vetted values alone."""
+    from peft import LoraConfig
+
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            pickled = next(
+                (path.name for path in folder.glob("adapter_model*") if path.suffix != ".safetensors"), ""
+            )
+            why = f"; {pickled} could run code when it is loaded, so r1nb never does" if pickled else ""
+            raise UserError(f"{folder} holds no adapter: {name} is missing{why}.")
+    try:
+        raw = json.loads((folder / CONFIG).read_text())
+        kind, rank, base = raw["peft_type"], raw["r"], raw.get("base_model_name_or_path") or ""
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{CONFIG} in {folder.name} cannot be read: {type(error).__name__} {error}."
+        ) from None
+    if kind != "LORA" or type(rank) is not int or rank < 1:
+        raise UserError(
+            f"{CONFIG} in {folder.name} is of {kind!r} with r = {rank!r}: r1nb loads LoRA adapters."
+        )
+    if base != settings.model_name and not NAME.fullmatch(str(base) or "x"):
+        raise UserError(
+            f"{CONFIG} in {folder.name} names the path {base!r} as its base, and {settings.model_name} is "
+            "loaded: write the model's name there if you trust it."
+        )
+    defaults = LoraConfig().to_dict()
+    for key, value in raw.items():
+        if key not in (*LORA, *OF_NO_EFFECT) and value and value != defaults.get(key):
+            raise UserError(
+                f"{CONFIG} in {folder.name} sets {key} = {str(value)[:60]!r}, which r1nb does not load; "
+                "export it merged, with the library that made it."
+            )
+    chosen = {key: raw[key] for key in LORA if raw.get(key) is not None}
+    try:
+        return LoraConfig(task_type="CAUSAL_LM", base_model_name_or_path=settings.model_name, **chosen)
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{CONFIG} in {folder.name} is refused by PEFT: {str(error).splitlines()[0]}"
+        ) from None
+
+
+def _read_shapes(folder: Path, config) -> dict[str, tuple]:
+    """{tensor: shape} of the adapter's weights, which must be whole and of the rank that the config says."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / WEIGHTS, "pt") as tensors:
+            names = list(tensors.keys())
+            shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in names}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"{WEIGHTS} in {folder.name} is truncated, or no safetensors file: copy the adapter again "
+            f"({str(error).splitlines()[0]})."
+        ) from None
+    ranks = {shape[0] for name, shape in shapes.items() if "lora_A" in name}
+    if not config.rank_pattern and ranks != {config.r}:
+        found = ", ".join(map(str, sorted(ranks))) or "none"
+        raise UserError(
+            f"The adapter in {folder.name} is of rank {found}, but its {CONFIG} says r = {config.r}: copy "
+            "both files again, from one run."
+        )
+    return shapes
+
+
+def _attach(policy, folder: Path, config, shapes: dict[str, tuple]):
+    from peft import PeftModel, get_peft_model_state_dict
+
+    model = None
+    try:
+        model = PeftModel.from_pretrained(
+            policy.model, str(folder), config=config, is_trainable=policy.settings.engine == "unsloth"
+        )
+        expected = {name: tuple(w.shape) for name, w in get_peft_model_state_dict(model).items()}
+        if expected == shapes:
+            return model
+        missing, foreign = set(expected) - set(shapes), set(shapes) - set(expected)
+        fault = f"{len(missing)} of its {len(expected)} tensors are missing, {len(foreign)} belong elsewhere"
+    except (RuntimeError, ValueError, TypeError) as error:
+        fault = str(error).strip().splitlines()[0]
+    if model is not None:
+        model.unload()  # the base model is what it was
+    raise UserError(f"The adapter in {folder.name} does not fit {policy.settings.model_name}: {fault}.")
