@@ -2,10 +2,12 @@ PYTHON ?= python3
 RECIPE ?=
 BIN := .venv/bin
 PYTEST := pytest==9.2.0
+KILLS ?= 20
+LOG ?= data/results/torture.csv
 export JUPYTER_PLATFORM_DIRS := 1
 
-.PHONY: help train test browser test-unsloth test-vllm check-pins lab lint notebooks bench faults smollm2 gpu \
-        .venv
+.PHONY: help train test browser test-unsloth test-vllm check-pins lab lint notebooks bench torture faults \
+        smollm2 gpu .venv
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -70,6 +72,9 @@ lint: .venv/installed ## check style, notebooks included
 
 notebooks: .venv/installed ## execute the notebooks and keep their outputs
 	$(BIN)/python tests/refresh_notebooks.py
+
+torture: .venv/installed ## kill runs at random moments: do they go on? (about 25 minutes)
+	$(BIN)/python tests/torture.py $(KILLS) $(LOG)
 
 bench: .venv/installed ## what scoring and looking cost, as shares of training
 	@$(BIN)/python tests/bench.py

@@ -90,22 +90,39 @@ def evaluate(policy, rows, recipe, prefill: str = "", title: str = "", **samplin
     In batches of eval_batch_size, the shortest prompts first, so that little is padded. A `title` shows
     progress.
     """
-    from tqdm.auto import tqdm
-
     size, limit = recipe.evaluation.eval_batch_size, recipe.grpo["max_completion_length"]
     lengths = [sum(len(message["content"]) for message in prompt) for prompt in rows["prompt"]]
     order = sorted(range(len(rows)), key=lengths.__getitem__)
     graded: dict[int, Graded] = {}
-    with tqdm(total=len(rows), desc=title, leave=False, disable=not title) as progress:
-        for start in range(0, len(rows), size):
-            places = order[start : start + size]
-            batch = rows.select(places)[:]
-            with out_of_memory_in_words(recipe):
-                completions = policy.generate(batch["prompt"], limit, prefill=prefill, **sampling)
-            graded |= zip(places, grade(batch, completions, recipe), strict=True)
-            progress.update(len(places))
+    show = _progress(title, len(rows)) if title else lambda done: None
+    for start in range(0, len(rows), size):
+        places = order[start : start + size]
+        batch = rows.select(places)[:]
+        with out_of_memory_in_words(recipe):
+            completions = policy.generate(batch["prompt"], limit, prefill=prefill, **sampling)
+        graded |= zip(places, grade(batch, completions, recipe), strict=True)
+        show(len(graded))
     policy.rest()
     return [graded[i] for i in range(len(rows))]
+
+
+def _progress(title: str, total: int):
+    """A function that shows how many of `total` are done: by tqdm, or in a notebook as text.
+
+    There tqdm would leave a widget, which a saved notebook cannot show.
+    """
+    from IPython import get_ipython
+    from IPython.display import display
+    from tqdm import tqdm
+
+    def text(done: int) -> dict:
+        return {"text/plain": f"{title}: {done} of {total} answered"}
+
+    if hasattr(get_ipython(), "kernel"):
+        handle = display(text(0), raw=True, display_id=True)
+        return lambda done: handle.update(text(done), raw=True)
+    bar = tqdm(total=total, desc=title, leave=False)
+    return lambda done: (bar.update(done - bar.n), bar.close() if done == total else None)
 
 
 def sample_groups(

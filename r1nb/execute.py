@@ -8,6 +8,7 @@ Shows progress from the run folder, and ends with accuracy before and after and 
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -53,6 +54,12 @@ class Execution:
         self.thread = threading.Thread(target=self._execute, daemon=True)
         self.thread.start()
 
+    def interrupt(self) -> None:
+        """What Interrupt does in Jupyter: the notebook ends when the step under way is saved."""
+        process = getattr(self.client.km.provisioner, "process", None) if self.client.km else None
+        if process:
+            process.send_signal(signal.SIGINT)
+
     def _execute(self) -> None:
         try:
             self.client.execute(env=self.environment)
@@ -85,7 +92,10 @@ def execute(recipe, console: Console, environment: dict[str, str]) -> Run:
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(execution.section, total=steps, figures="")
         while execution.thread.is_alive():
-            time.sleep(0.5)
+            try:
+                time.sleep(0.5)
+            except KeyboardInterrupt:
+                execution.interrupt()
             if run is None and (name := execution.run_name()):
                 run = Run(runs_folder(recipe.output.runs_dir) / name)
             step, figures = run.progress() if run else (0, "")
@@ -104,6 +114,8 @@ def _sentence(error: Exception) -> str:
         return f"The notebook could not be executed (is r1nb[notebook] installed?): {error}"
     if error.ename == "UserError":
         return error.evalue
+    if error.ename == "KeyboardInterrupt":
+        return "Interrupted before anything was trained, or after: run it again to go on."
     return f"The notebook stopped with {error.ename}: {error.evalue}"
 
 

@@ -1,0 +1,113 @@
+"""Kill real runs at random moments and let them go on: `make torture`.
+
+    python tests/torture.py KILLS [LOG.csv]
+
+Each run is notebook 03 as `make train` executes it, on the tiny policy, with a kill -9 of all its processes,
+of the kernel alone, or of the one that started it; then the same command again. It must come to the same end
+as a run that nobody disturbed: one folder, each step once in the history, the same adapter to the last bit.
+"""
+
+import csv
+import hashlib
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from r1nb.estimators import wilson
+from r1nb.runs import Run
+
+STEPS = 16
+SETTINGS = (
+    f"max_steps={STEPS} per_device_train_batch_size=32 save_steps=3 eval_every=4 validation_problems=12 "
+    "test_problems=40 samples=2 sampled_problems=8 torch_threads=1"
+)
+VICTIMS = ("all", "kernel", "parent")
+SEED = 5
+
+
+def start(folder: Path) -> psutil.Popen:
+    environment = os.environ | {"R1NB_SET": f"{SETTINGS} runs_dir={folder}"}
+    command = [sys.executable, "-m", "r1nb.execute"]
+    return psutil.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def kill(process: psutil.Popen, victim: str) -> None:
+    kernels = process.children(recursive=True)
+    for target in {"all": [process, *kernels], "kernel": kernels, "parent": [process]}[victim]:
+        target.kill()
+    process.wait()
+
+
+def finish(folder: Path) -> Run:
+    process = start(folder)
+    said = process.communicate()[0]
+    assert process.returncode == 0, said
+    (run,) = Run.all(str(folder))  # one folder, however often it was begun
+    assert run.finished
+    return run
+
+
+def adapter(run: Run) -> str:
+    return hashlib.sha256((run.adapter / "adapter_model.safetensors").read_bytes()).hexdigest()[:16]
+
+
+def disturb(number: int, seconds: float, whole: Run) -> dict:
+    """Kill one run, let it go on, and compare it with the undisturbed one."""
+    chance = random.Random(f"{SEED}-{number}")
+    victim, moment = VICTIMS[number % len(VICTIMS)], chance.uniform(0.1, 0.95) * seconds
+    with tempfile.TemporaryDirectory() as folder:
+        process = start(Path(folder))
+        time.sleep(moment)
+        running = process.poll() is None
+        kill(process, victim)
+        found = Run.all(folder)
+        killed_after = found[0].progress()[0] if found else 0
+        run = finish(Path(folder))
+        resumed = [line["step"] for line in run.history() if "resumed" in line]
+        steps = [line["step"] for line in run.history() if "loss" in line]
+        summary, other = (r.evaluation()["test"]["after"] for r in (run, whole))
+        low, high = wilson(other["lenient"] * other["n"], other["n"])
+        return {
+            "kill": number,
+            "victim": victim,
+            "second": round(moment, 1),
+            "killed after step": killed_after if running else "ended",
+            "went on from step": resumed[0] if resumed else "",
+            "steps": len(steps),
+            "each step once": steps == list(range(1, STEPS + 1)),
+            "adapter identical": adapter(run) == adapter(whole),
+            "lenient": round(summary["lenient"], 4),
+            "within its interval": low <= summary["lenient"] <= high,
+        }
+
+
+def main(kills: str, log: str = "") -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.monotonic()
+        whole = finish(Path(folder))
+        seconds = time.monotonic() - begin
+        rows = []
+        for number in range(int(kills)):
+            rows.append(disturb(number, seconds, whole))
+            print(", ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+    if log:
+        with open(log, "w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    sound = [all(value is not False for value in row.values()) for row in rows]
+    print(f"{sum(sound)} passed, {len(sound) - sum(sound)} failed")
+    sys.exit(not all(sound))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
