@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
+from math import nan
 
 from r1nb.estimators import mcnemar, mean_interval
 
@@ -46,7 +47,7 @@ def compare(first: list, second: list, rate: str = "strict") -> Comparison:
         first_only=first_only,
         second_only=second_only,
         neither=pairs.count((False, False)),
-        difference=sum(differences) / len(pairs),
+        difference=_mean(differences),
         interval=mean_interval(differences),
         p=mcnemar(first_only, second_only),
     )
@@ -72,7 +73,7 @@ def sources_of_gain(before: list, prefilled: list, after: list) -> dict[str, lis
         "remainder": [after - prefilled for *_, prefilled, after in rows],
         "in all": [after - strict for strict, *_, after in rows],
     }
-    return {name: [sum(part) / len(part), *mean_interval(part)] for name, part in parts.items()}
+    return {name: [_mean(part), *mean_interval(part)] for name, part in parts.items()}
 
 
 def telling_changes(first: list, second: list, most: int = 10) -> list[tuple]:
@@ -95,6 +96,10 @@ def by_group(graded: list) -> dict[tuple[str, int], list]:
     for g in graded:
         groups[g.kind, g.steps].append(g)
     return dict(sorted(groups.items()))
+
+
+def _mean(values: list) -> float:
+    return sum(values) / len(values) if values else nan
 
 
 def _paired(first: list, second: list) -> list[tuple]:

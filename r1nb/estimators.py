@@ -1,6 +1,6 @@
 """What accuracy is, how uncertain it is, and whether two policies differ: the formulas."""
 
-from math import comb
+from math import comb, nan
 
 
 def wilson(hits: float, n: int) -> list[float]:
@@ -61,8 +61,11 @@ def mcnemar(first_only: int, second_only: int) -> float:
 def mean_interval(values: list[float]) -> list[float]:
     """The 95 % bootstrap interval of a mean over problems (Efron 1979; scipy, 2,000 resamples).
 
-    For differences of two policies on the same problems, which no formula of a single rate covers.
+    For differences of two policies on the same problems, which no formula of a single rate covers. One
+    problem tells nothing of the spread: [nan, nan].
     """
+    if len(values) < 2:
+        return [nan, nan]
     import numpy
     from scipy.stats import bootstrap
 

@@ -67,6 +67,19 @@ def check_recipe(recipe) -> None:
         for key, value in vars(section).items():
             if isinstance(value, int) and not isinstance(value, bool) and value < 1:
                 raise UserError(f"{key} = {value}: must be at least 1.")
+    for key in ("min_pass_rate", "max_pass_rate"):
+        if not 0 <= (rate := getattr(recipe.data, key) or 0) <= 1:
+            raise UserError(f"{key} = {rate}: a pass rate is between 0 and 1.")
+    low, high = recipe.data.min_pass_rate, recipe.data.max_pass_rate
+    if None not in (low, high) and low > high:
+        raise UserError(f"min_pass_rate = {low} is above max_pass_rate = {high}; exchange the two.")
+    accumulation, save = grpo.get("gradient_accumulation_steps", 1), grpo.get("save_steps", 500)
+    served = grpo.get("steps_per_generation", accumulation) * grpo.get("num_iterations", 1)
+    if grpo.get("save_strategy", "steps") == "steps" and save >= 1 and save * accumulation % served:
+        raise UserError(
+            f"save_steps = {save:g}: completions serve {served // accumulation} steps, and a run cannot be "
+            "resumed in between; make save_steps a multiple of that."
+        )
     room = recipe.data.max_prompt_length + grpo["max_completion_length"]
     if room > recipe.model.max_seq_length:
         raise UserError(

@@ -108,7 +108,7 @@ def find_fault(checkpoint: Path, step: int) -> str:
             checkpoint / "scheduler.pt",
         ]
         if not weights or len(archives) < 3:
-            return f"{'its weights' if not weights else 'rng_state.pth'} are missing"
+            return "its weights are missing" if not weights else "rng_state.pth is missing"
         for file in weights:
             with safe_open(file, "pt") as tensors:
                 if not all(torch.isfinite(tensors.get_tensor(name)).all() for name in tensors.keys()):  # noqa: SIM118

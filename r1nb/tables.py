@@ -60,7 +60,7 @@ def pass_table(run):
             summary = summarize_samples(groups)
             ks = list(summary["pass"])
             for kind in ("pass", "maj"):
-                cells = [_percent(*summary[kind][k]) for k in ks if not (kind == "maj" and k in ("1", "2"))]
+                cells = [percent(*summary[kind][k]) for k in ks if not (kind == "maj" and k in ("1", "2"))]
                 cells = ["–"] * (len(ks) - len(cells)) + cells  # noqa: RUF001  # a vote of one or two is none
                 rows.append([f"{split} ({summary['problems']})", shown, f"{kind}@k", *cells])
     return table_of(rows, ["problems", "stage", "", *(f"k = {k}" for k in ks)])
@@ -90,7 +90,7 @@ def changes_table(run, split: str, first: str = "prefilled", second: str = "afte
     return table_of(rows, ["", "question", "gold", STAGES[first], STAGES[second]])
 
 
-def _percent(value: float, low: float, high: float) -> str:
+def percent(value: float, low: float, high: float) -> str:
     return f"{value:.1%} [{low * 100:.1f}, {high * 100:.1f}]"
 
 
@@ -98,7 +98,7 @@ def rate_cell(summary: dict, rate: str) -> str:
     """A rate with its 95 % interval: 93.0% [89.5, 95.4]."""
     if summary[rate] is None:
         return score_cell(None)
-    return _percent(summary[rate], *summary[f"{rate}_interval"])
+    return percent(summary[rate], *summary[f"{rate}_interval"])
 
 
 def score_cell(score: float | None) -> str:

@@ -1,10 +1,11 @@
 """Grading, intervals, and what a check did to a step."""
 
 import pytest
+from datasets import Dataset
 
-from r1nb.evaluation import count_checks, grade, summarize, wilson
+from r1nb.evaluation import count_checks, evaluate, grade, sample_groups, summarize, summarize_samples
 from r1nb.policy import Completion
-from r1nb.prompts import format_answer
+from r1nb.prompts import build_messages, format_answer
 from r1nb.recipe import load_recipe
 
 
@@ -62,12 +63,57 @@ def test_what_a_judge_could_not_score_is_not_counted():
     assert summarize(graded)["rewards"] == {"judge_reward_func": None}
 
 
-def test_wilson_against_published_values():
-    # Newcombe, Statistics in Medicine 17 (1998), table I: 81/263, 15/148, 0/20, 1/29.
-    published = [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605),
-                 (0, 20, 0.0000, 0.1611), (1, 29, 0.0061, 0.1718)]  # fmt: skip
-    for hits, n, low, high in published:
-        assert wilson(hits, n) == pytest.approx([low, high], abs=5e-5)
+class Recalling:
+    """A policy that answers each question with its place in a list, and notes the batches."""
+
+    def __init__(self, questions):
+        self.questions, self.batches = questions, []
+
+    def generate(self, prompts, limit, **sampling):
+        asked = [prompt[-1]["content"] for prompt in prompts]
+        self.batches.append(asked)
+        return [Completion(format_answer("so", str(self.questions.index(a))), (7,), False) for a in asked]
+
+    def rest(self):
+        pass
+
+
+def test_batches_go_by_length_and_answers_stay_in_order():
+    questions = ["a long question " * (7 * i % 5) + str(i) for i in range(10)]
+    rows = Dataset.from_list(
+        [{"prompt": build_messages(q), "question": q, "answer": str(i)} for i, q in enumerate(questions)]
+    )
+    policy = Recalling(questions)
+    graded = evaluate(policy, rows, load_recipe(eval_batch_size=4))
+    assert [g.question for g in graded] == questions
+    assert all(g.strict for g in graded)
+    lengths = [len(question) for batch in policy.batches for question in batch]
+    assert lengths == sorted(lengths)
+    assert [len(batch) for batch in policy.batches] == [4, 4, 2]
+    groups = sample_groups(policy, rows, load_recipe(), samples=3)
+    assert [[g.question for g in group] for group in groups] == [[q] * 3 for q in questions]
+
+
+def graded(*answers, gold="42"):
+    rows = {"question": ["?"] * len(answers), "answer": [gold] * len(answers)}
+    return grade(rows, [Completion(text, (7,), False) for text in answers], load_recipe())
+
+
+def test_votes_are_for_answers_not_for_their_spelling():
+    given = [
+        g.given for g in graded(format_answer("so", "1,080"), "so it is 1080.0", "$1080", "none", gold="1080")
+    ]
+    assert given == ["1.08E+3", "1.08E+3", "1.08E+3", ""]
+
+
+def test_samples_are_summed_over_problems():
+    groups = [graded("42", "42", "41", "41"), graded("no number", "41", "41", "40")]
+    summary = summarize_samples(groups)
+    assert (summary["problems"], summary["samples"]) == (2, 4)
+    assert [summary["pass"][k][0] for k in ("1", "2", "4")] == pytest.approx([0.25, (1 - 1 / 6) / 2, 0.5])
+    assert summary["maj"]["4"][0] == pytest.approx(0.25)  # a tie in the first, none right in the second
+    for value, low, high in summary["pass"].values():
+        assert 0 <= low <= value <= high <= 1
 
 
 @pytest.mark.parametrize(

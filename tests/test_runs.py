@@ -11,6 +11,7 @@ import pandas
 import pytest
 from written_run import IDEAL, append_step, write_run
 
+from r1nb.adapters import CARD
 from r1nb.errors import UserError
 from r1nb.plots import png, training_curves
 from r1nb.runs import Run
@@ -71,7 +72,10 @@ def test_a_writer_may_be_killed_at_any_moment(tiny_recipe):
         writer = fork.Process(target=write_until_killed, args=(tiny_recipe, finished))
         known = len(Run.all(tiny_recipe.output.runs_dir))
         writer.start()
-        time.sleep(moments.uniform(0.0, 0.15))
+        target = moments.randrange(6)  # steps, however fast the machine is
+        while finished.value < target:
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0.0, 0.02))
         os.kill(writer.pid, signal.SIGKILL)
         writer.join()
         runs = Run.all(tiny_recipe.output.runs_dir)
@@ -180,6 +184,8 @@ def test_latest_is_the_newest_finished_run(tiny_recipe):
     folder = tiny_recipe.output.runs_dir
     assert Run.latest(folder) is None
     runs[0].adapter.mkdir()
+    assert Run.latest(folder) is None  # killed while it was saved
+    (runs[0].adapter / CARD).write_text("{}")
     assert Run.latest(folder).name == runs[0].name
 
 

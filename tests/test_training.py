@@ -7,7 +7,7 @@ from r1nb.callbacks import HeldOut, LiveView, Recorder, Watchdog, cost_of_lookin
 from r1nb.checks import check_groups
 from r1nb.data import load_splits
 from r1nb.errors import UserError
-from r1nb.evaluation import evaluate, evaluate_splits
+from r1nb.evaluation import evaluate, evaluate_stage
 from r1nb.models import attach_lora, load_policy
 from r1nb.policy import Completion
 from r1nb.proof import prove
@@ -24,14 +24,13 @@ def parts(tiny_recipe):
 def test_a_run_leaves_its_whole_story(parts):
     recipe, policy, train, validation, tests = parts
     run = Run.create(recipe)
-    before = evaluate_splits(policy, tests, recipe)
-    run.write_evaluation("before", before)
+    before = evaluate_stage(run, "before", policy, tests, recipe)
     attach_lora(policy, recipe)
     watchdog = Watchdog(run, recipe)
     callbacks = [Recorder(run), HeldOut(run, policy, validation, recipe), LiveView(run), watchdog]
     trainer = grpo_trainer(policy, train, recipe, run.folder, callbacks)
-    result = trainer.train()
-    assert "Recorder" in cost_of_looking(callbacks, result.metrics["train_runtime"])
+    trainer.train()
+    assert "Recorder" in cost_of_looking(callbacks)
 
     assert run.series("reward")[0] == [1, 2]
     assert run.advice() == []
@@ -49,9 +48,9 @@ def test_a_run_leaves_its_whole_story(parts):
     assert run.looks() == [0, 1, 2]
     assert len(run.held_out(2)) == len(validation)
 
-    policy.save_adapter(run.adapter)
-    after = evaluate_splits(policy, tests, recipe)
-    run.write_evaluation("after", after)
+    after = evaluate_stage(run, "after", policy, tests, recipe)
+    policy.save_adapter(run.adapter, recipe, run)
+    assert run.finished
     assert set(run.evaluation()) == set(recipe.data.test_splits)
     proof = prove(
         run,
@@ -60,6 +59,12 @@ def test_a_run_leaves_its_whole_story(parts):
         base=before["test"],
     )
     assert proof.same_as_trained == proof.n == len(tests["test"])
+    assert proof.norm == pytest.approx(run.series("adapter/norm")[1][-1])
+    assert proof.strict == proof.trained[0]
+    assert proof.holds == (proof.differs_from_base > 0)
+    assert (
+        evaluate_stage(run, "before", None, tests, recipe) == before
+    )  # what the run holds is not asked again
 
 
 def test_a_run_whose_loss_is_not_finite_is_stopped_and_says_why(parts, capsys):

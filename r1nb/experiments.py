@@ -1,0 +1,111 @@
+"""Experiments that ship as CSV files in data/results: arms, seeds, and what they reached."""
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from r1nb.estimators import wilson
+from r1nb.paths import DATA
+from r1nb.plots import BLACK, REWARD_STYLES
+from r1nb.tables import percent, table_of
+
+MARKERS = "osv^DPX*"  # one a seed
+
+
+def read_results(name: str):
+    """A CSV file of data/results as a pandas.DataFrame."""
+    import pandas
+
+    return pandas.read_csv(DATA / "results" / f"{name}.csv")
+
+
+def pooled(results, split: str, rate: str = "strict"):
+    """{arm or stage: (rate over all seeds, low, high)} on a test split, arms after training.
+
+    The interval is Wilson's for the problems of all seeds together; it leaves out that seeds differ.
+    """
+    chosen = results[results["split"] == split]
+    rows = {}
+    for (arm, stage), group in chosen.groupby(["arm", "stage"], sort=False):
+        n = int(group["n"].sum())
+        hits = float((group[rate] * group["n"]).sum())
+        rows[arm if stage == "after" else stage] = (hits / n, *wilson(hits, n))
+    return rows
+
+
+def arms_table(results, split: str, words: dict[str, str]):
+    """Strict accuracy of each arm: every seed, all together, tokens, pass@1 and pass@8; `words` names the arms."""
+    chosen, together = results[results["split"] == split], pooled(results, split)
+    chosen = chosen.assign(name=chosen["arm"].where(chosen["stage"] == "after", chosen["stage"]))
+    rows = []
+    for name, said in words.items():
+        group = chosen[chosen["name"] == name]
+        seeds = [f"{value:.1%}" for value in group["strict"]]
+        rows.append(
+            [said, ", ".join(dict.fromkeys(seeds)), percent(*together[name]), f"{group['tokens'].mean():.0f}",
+             *(f"{group[f'pass@{k}'].mean():.1%}" for k in (1, 8))]
+        )  # fmt: skip
+    heads = ["", "strict, each seed", "together", "tokens", "pass@1, sampled", "pass@8"]
+    return table_of(rows, heads)
+
+
+def draw_arms(results, split: str, words: dict[str, str], line: str = "prefilled") -> Figure:
+    """Strict accuracy of each arm, a mark a seed with its 95 % interval; a line where `line` lies."""
+    figure = Figure(figsize=(9, 0.55 * len(words) + 1.1), dpi=100, layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    chosen = results[(results["split"] == split) & (results["stage"] == "after")]
+    seeds = sorted(chosen["seed"].unique())
+    for place, arm in enumerate(words):
+        for number, seed in enumerate(seeds):
+            (row,) = chosen[(chosen["arm"] == arm) & (chosen["seed"] == seed)].to_dict("records")
+            error = [[row["strict"] - row["strict_low"]], [row["strict_high"] - row["strict"]]]
+            color, _ = REWARD_STYLES[number]
+            axes.errorbar(
+                row["strict"], place + 0.2 * (number - (len(seeds) - 1) / 2), xerr=error, fmt=MARKERS[number],
+                color=color, markersize=5, linewidth=1.2, label=f"seed {seed}" if not place else None,
+            )  # fmt: skip
+    value = pooled(results, split)[line][0]
+    axes.axvline(value, color=BLACK, linewidth=0.8, linestyle="--")
+    axes.text(value, -0.75, " untrained, prefilled", fontsize=8, va="center")
+    axes.set_yticks(range(len(words)), words.values(), fontsize=9)
+    axes.set_ylim(len(words) - 0.4, -1)
+    axes.set_xlim(-0.02, 1.02)
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_xlabel(f"strict accuracy, {split}, with 95 % intervals", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    axes.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0.02, 0.02))
+    return figure
+
+
+def draw_curves(curves, words: dict[str, str], accuracy: float) -> Figure:
+    """Strict accuracy on the validation slice over completions, a panel an arm, a line a seed."""
+    figure = Figure(figsize=(11, 2.9), dpi=100, layout="constrained", facecolor="white")
+    panels = figure.subplots(1, len(words), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (arm, said) in zip(panels, words.items(), strict=True):
+        for number, (seed, group) in enumerate(curves[curves["arm"] == arm].groupby("seed")):
+            color, line = REWARD_STYLES[number]
+            axes.plot(
+                group["completions"], group["strict"], color=color, linestyle=line, label=f"seed {seed}"
+            )
+        axes.axhline(accuracy, color="grey", linewidth=0.8, linestyle="--")
+        axes.set_title(said, fontsize=10)
+        axes.set_xlabel("completions", fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    panels[0].yaxis.set_major_formatter(PercentFormatter(1))
+    panels[0].set_ylabel("strict, 60 validation problems", fontsize=8)
+    panels[0].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def completions_table(curves, words: dict[str, str], accuracy: float):
+    """Completions until an accuracy was first seen on the validation slice, each seed; – if never."""
+    rows = []
+    for arm, said in words.items():
+        cells = []
+        for _, group in curves[curves["arm"] == arm].groupby("seed"):
+            reached = group[group["strict"] >= accuracy]["completions"]
+            cells.append(f"{reached.iloc[0]:,}" if len(reached) else "–")  # noqa: RUF001
+        rows.append([said, *cells])
+    seeds = sorted(curves["seed"].unique())
+    return table_of(rows, [f"completions to {accuracy:.0%}", *(f"seed {seed}" for seed in seeds)])
