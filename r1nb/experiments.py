@@ -32,8 +32,20 @@ def pooled(results, split: str, rate: str = "strict"):
     return rows
 
 
-def arms_table(results, split: str, words: dict[str, str]):
-    """Strict accuracy of each arm: every seed, all together, tokens, pass@1 and pass@8; `words` names the arms."""
+def explains(results, split: str, arm: str, within: float) -> str:
+    """How far an arm explains the shipped run's gain, by the rule that was fixed before the runs.
+
+    "all" if its accuracy, all seeds together, is at most `within` below shipped's; "part" if it is at
+    least above the untrained, prefilled policy's; else "nothing".
+    """
+    rates = {name: rate for name, (rate, _, _) in pooled(results, split).items()}
+    if rates[arm] >= rates["shipped"] - within:
+        return "all"
+    return "part" if rates[arm] > rates["prefilled"] else "nothing"
+
+
+def arms_table(results, split: str, words: dict[str, str], within: float):
+    """Strict accuracy of each arm, what it explains, tokens, pass@1 and pass@8; `words` names the arms."""
     chosen, together = results[results["split"] == split], pooled(results, split)
     chosen = chosen.assign(name=chosen["arm"].where(chosen["stage"] == "after", chosen["stage"]))
     rows = []
@@ -41,10 +53,19 @@ def arms_table(results, split: str, words: dict[str, str]):
         group = chosen[chosen["name"] == name]
         seeds = [f"{value:.1%}" for value in group["strict"]]
         rows.append(
-            [said, ", ".join(dict.fromkeys(seeds)), percent(*together[name]), f"{group['tokens'].mean():.0f}",
+            [said, ", ".join(dict.fromkeys(seeds)), percent(*together[name]),
+             explains(results, split, name, within), f"{group['tokens'].mean():.0f}",
              *(f"{group[f'pass@{k}'].mean():.1%}" for k in (1, 8))]
         )  # fmt: skip
-    heads = ["", "strict, each seed", "together", "tokens", "pass@1, sampled", "pass@8"]
+    heads = [
+        "",
+        "strict, each seed",
+        "together",
+        "explains of the gain",
+        "tokens",
+        "pass@1, sampled",
+        "pass@8",
+    ]
     return table_of(rows, heads)
 
 
@@ -99,7 +120,7 @@ def draw_curves(curves, words: dict[str, str], accuracy: float) -> Figure:
 
 
 def completions_table(curves, words: dict[str, str], accuracy: float):
-    """Completions until an accuracy was first seen on the validation slice, each seed; – if never."""
+    """Completions until an accuracy was first seen on the validation slice, for each seed."""
     rows = []
     for arm, said in words.items():
         cells = []

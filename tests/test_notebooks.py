@@ -115,7 +115,7 @@ def test_notebook_03_trains_and_says_where_everything_is(trained):
     executed = (run.folder / "03_train_grpo.ipynb").read_text()
     assert "gave the trained policy's answer to 8 of 8 problems" in executed
     outputs = [o for c in nbformat.reads(executed, 4).cells for o in c.get("outputs", [])]
-    assert sum("image/png" in json.dumps(o) for o in outputs) == 2  # the last frame only
+    assert sum("image/png" in json.dumps(o) for o in outputs) == 3  # of the curves the last frame only
 
 
 def test_notebook_04_opens_it_again(trained):
@@ -124,6 +124,12 @@ def test_notebook_04_opens_it_again(trained):
     assert "after step 3" in said
     assert "Nothing." in said
     assert "Report: runs/tiny-cpu-001/report.html" in said
+
+
+def test_notebook_08_tells_what_the_results_hold(tmp_path):
+    said = execute(NOTEBOOKS / "08_experiments.ipynb", tmp_path, f"runs_dir={tmp_path}")
+    for words in ("GRPO, a random reward", "SFT on its own right answers", "completions to 80%"):
+        assert words in said
 
 
 def test_notebook_05_answers_from_the_newest_run(trained):

@@ -4,9 +4,13 @@ import csv
 
 import make_policy
 import pytest
+import yaml
 from conftest import ROOT
 
+from r1nb.experiments import explains, pooled, read_results
+
 CLAIMS = make_policy.PLAN["claims"]
+PLAN = yaml.safe_load((ROOT / "data" / "controls.yaml").read_text())
 RESULTS = ROOT / "data" / "results"
 
 
@@ -47,6 +51,37 @@ def test_the_readme_quotes_the_results(evaluation):
     for row in evaluation.values():
         low, high = 100 * float(row["strict_low"]), 100 * float(row["strict_high"])
         assert f"{float(row['strict']):.1%} [{low:.1f}, {high:.1f}]" in readme
+
+
+@pytest.fixture(scope="module")
+def controls():
+    return read_results("controls")
+
+
+def test_every_arm_and_seed_of_the_controls_is_reported(controls):
+    expected = {(arm, seed) for arm in PLAN["arms"] for seed in PLAN["seeds"]}
+    after = controls[controls["stage"] == "after"]
+    for split in ("test", "test_unseen_kinds"):
+        chosen = after[after["split"] == split]
+        assert sorted(zip(chosen["arm"], chosen["seed"], strict=True)) == sorted(expected)
+
+
+def test_the_readme_says_which_controls_explain_the_gain(controls):
+    readme = (ROOT / "README.md").read_text()
+    for arm in ("correctness_only", "format_only", "random", "sft", "sft_prefilled", "shipped"):
+        rate = pooled(controls, "test")[arm][0]
+        (row,) = (line for line in readme.splitlines() if line.startswith("| ") and f"`{arm}`" in line)
+        assert f"{rate:.1%}" in row
+        assert explains(controls, "test", arm, PLAN["reading"]["explains_within"]) in row.split("|")[-2]
+
+
+def test_all_runs_that_were_killed_went_on():
+    log = rows("torture.csv")
+    assert len(log) == 20
+    for row in log:
+        assert (row["each step once"], row["adapter identical"], row["within its interval"]) == ("True",) * 3
+    assert {row["victim"] for row in log} == {"all", "kernel", "parent"}
+    assert sum(row["went on from step"] not in ("", "0") for row in log) >= 5
 
 
 def test_smollm2_learned_something_to_choose_from():

@@ -9,6 +9,7 @@ from written_run import HOSTILE, IDEAL, append_step, write_run
 
 from r1nb.recipe import load_recipe
 from r1nb.report import write_report
+from r1nb.runs import Run
 
 
 def run_all(page) -> None:
@@ -68,6 +69,28 @@ def test_the_live_view_moves_while_notebook_03_trains(open_notebook, folder, sho
     assert cell.locator("img").count() == 1  # the last picture stays
     assert cell.locator("tbody tr").count() == 8
     shots(page, ".jp-CodeCell:has-text('trainer.train()') .jp-OutputArea", "live-view")
+
+
+def test_an_interrupted_notebook_saves_and_goes_on(open_notebook, folder):
+    page = open_notebook("03_train_grpo.ipynb")
+    run_it = "() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }"  # and do not wait
+    page.evaluate("() => window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
+    page.evaluate(run_it)
+    cell = page.locator(".jp-CodeCell", has_text="trainer.train(")
+    cell.locator("img").wait_for(timeout=300_000)
+    page.evaluate("() => window.jupyterapp.commands.execute('notebook:interrupt-kernel')")
+    stopped = cell.get_by_text("which is saved in runs/tiny-cpu-002: run this again to go on from there")
+    stopped.wait_for(timeout=60_000)
+    assert "Traceback" not in cell.inner_text()
+    (found,) = (folder / "runs" / "tiny-cpu-002").glob("checkpoint-*")
+    step = int(found.name.rpartition("-")[2])
+    page.evaluate(run_it)  # the kernel is still good
+    page.get_by_text(f"Going on with runs/tiny-cpu-002, which did not finish, after step {step}").wait_for(
+        timeout=120_000
+    )
+    page.get_by_text("Report: runs/tiny-cpu-002/report.html").wait_for(timeout=300_000)
+    run = Run(folder / "runs" / "tiny-cpu-002")
+    assert run.series("reward")[0] == list(range(1, 41))
 
 
 def test_the_inspector_obeys_slider_search_and_choice(open_notebook, folder, shots):
