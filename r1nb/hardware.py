@@ -134,6 +134,8 @@ def environment() -> dict:
     import subprocess
     from importlib.metadata import PackageNotFoundError, version
 
+    import torch
+
     from r1nb.paths import CHECKOUT
 
     names = [
@@ -162,6 +164,8 @@ def environment() -> dict:
     return {
         "machine": str(this_machine()),
         "processor": platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # with others, sums round otherwise
+        "threads": torch.get_num_threads(),
         "system": platform.system(),
         "python": platform.python_version(),
         "versions": versions,

@@ -22,19 +22,28 @@ PARTS = {
 
 def accuracy_table(run):
     """Rates with intervals and mean rewards, for each test split and stage so far."""
-    columns, rows, weights = {}, {}, run.weights()
-    for split, stages in run.evaluation().items():
-        for stage in (s for s in STAGES if s in stages):
-            summary = stages[stage]
-            cells = {rate: rate_cell(summary, rate) for rate in ("strict", "lenient", "format")}
-            cells["cut off"] = f"{summary['cut']:.1%}"
-            cells["tokens, mean"] = f"{summary['tokens']:.0f}"
-            cells |= {short_name(name): score_cell(summary["rewards"][name]) for name in weights}
-            column = f"{split} ({summary['n']})", STAGES[stage]
-            columns[column] = None
-            for name, cell in cells.items():
-                rows.setdefault(name, []).append(cell)
-    return table_of([[name, *cells] for name, cells in rows.items()], [("", ""), *columns])
+    return rates_table(
+        {
+            (f"{split} ({stages[stage]['n']})", STAGES[stage]): stages[stage]
+            for split, stages in run.evaluation().items()
+            for stage in STAGES
+            if stage in stages
+        }
+    )
+
+
+def rates_table(summaries: dict):
+    """Rates with intervals, length and mean rewards; a column for each {name: evaluation.summarize(..)}."""
+    rows: dict[str, list[str]] = {}
+    for summary in summaries.values():
+        cells = {rate: rate_cell(summary, rate) for rate in ("strict", "lenient", "format")}
+        cells["cut off"] = f"{summary['cut']:.1%}"
+        cells["tokens, mean"] = f"{summary['tokens']:.0f}"
+        cells |= {short_name(name): score_cell(mean) for name, mean in summary["rewards"].items()}
+        for name, cell in cells.items():
+            rows.setdefault(name, []).append(cell)
+    corner = ("", "") if isinstance(next(iter(summaries), ""), tuple) else ""
+    return table_of([[name, *cells] for name, cells in rows.items()], [corner, *summaries])
 
 
 def gain_table(run):

@@ -6,12 +6,14 @@ vLLM, the fused kernels and Unsloth's own GRPO loss need a GPU and are not in he
 import ast
 import dataclasses
 import inspect
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 import unsloth
 from bitsandbytes.functional import has_avx512bf16
+from transformers import TrainerCallback
 from trl import GRPOConfig
 
 from r1nb.bench import random_llama
@@ -23,6 +25,7 @@ from r1nb.hardware import LADDER
 from r1nb.models import attach_lora, load_policy, load_trained
 from r1nb.proof import prove
 from r1nb.recipe import load_recipe
+from r1nb.resume import begin_run, interruptible
 from r1nb.runs import Run
 from r1nb.stages import grpo_trainer
 
@@ -87,6 +90,36 @@ def test_a_run_trains_and_its_adapter_answers_the_same_in_a_fresh_process(recipe
     assert proof.differs_from_base > 0
     again, _, _ = load_trained(run.folder)  # by Unsloth
     assert [a.ids for a in evaluate(again, rows, recipe)] == [a.ids for a in trained]
+
+
+class InterruptAt(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(recipe, tmp_path):
+    def train(folder, *callbacks):
+        recipe.output.runs_dir = str(tmp_path / folder)
+        rows = load_splits(recipe)[0]
+        policy = load_policy(recipe, say=lambda line: None)
+        run = begin_run(recipe, rows)
+        attach_lora(policy, recipe)
+        trainer = grpo_trainer(policy, rows, recipe, run.folder, [Recorder(run), *callbacks])
+        with interruptible(trainer, run):
+            trainer.train(resume_from_checkpoint=run.checkpoint)
+        return run, adapter(policy)
+
+    _, undisturbed = train("whole")
+    with pytest.raises(UserError, match="Stopped after step 3 of 5"):
+        train("cut", InterruptAt(2))
+    run, resumed = train("cut")
+    assert run.checkpoint.endswith("checkpoint-3")
+    assert run.series("reward")[0] == [1, 2, 3, 4, 5]
+    assert all(torch.equal(weight, undisturbed[name]) for name, weight in resumed.items())
 
 
 @pytest.fixture
