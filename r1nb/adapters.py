@@ -8,26 +8,57 @@ import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal, Required
+
+from pydantic import PositiveInt, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from r1nb.errors import UserError
-from r1nb.prompts import build_messages, format_prompt
+from r1nb.paths import write_json
+from r1nb.prompts import LAYOUTS, build_messages
 from r1nb.weights import licence
 
 CARD = "r1nb.json"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 NAME = re.compile(r"(?!.*\.\.)[\w-][\w.-]*(/[\w-][\w.-]*)?")  # of a model on the Hub, or one that ships
-DATES = re.compile(r"\d{1,2} [A-Z][a-z]+ \d{4}")  # some chat templates write today's
-LORA = ("r", "lora_alpha", "target_modules", "exclude_modules", "lora_dropout", "fan_in_fan_out", "bias",
-        "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform",
-        "layers_pattern")  # fmt: skip
 OF_NO_EFFECT = ("task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path",
                 "revision", "inference_mode", "init_lora_weights", "megatron_core",
                 "qalora_group_size")  # fmt: skip
+NOT_FINITE = (
+    "The adapter's weights are not finite, so it is neither asked nor saved: go back to the last checkpoint "
+    "in the run folder, or train again with a lower learning_rate."
+)
+
+
+class LoraKeys(TypedDict, total=False):
+    """What r1nb takes over from an adapter_config.json; anything else must be at its default."""
+
+    r: Required[PositiveInt]
+    lora_alpha: float
+    target_modules: list[str] | str
+    exclude_modules: list[str] | None
+    lora_dropout: float
+    fan_in_fan_out: bool
+    bias: Literal["none"]
+    use_rslora: bool
+    use_dora: bool
+    rank_pattern: dict[str, PositiveInt]
+    alpha_pattern: dict[str, float]
+    layers_to_transform: list[int] | int | None
+    layers_pattern: list[str] | str | None
+
+
+def is_finite(model) -> bool:
+    """Whether all that is trained of a model is finite: with NaN it would answer nothing."""
+    return all(bool(w.isfinite().all()) for name, w in model.named_parameters() if "lora_" in name)
 
 
 def prompt_format(tokenizer, layout: str) -> str:
-    """How this policy is asked: the prompt of a question called {question}."""
-    return DATES.sub("{date}", format_prompt(tokenizer, build_messages("{question}", layout)))
+    """How this policy is asked: the prompt of a question called {question}, on a day called {date}."""
+    messages = build_messages("{question}", layout)
+    return tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=False, strftime_now=lambda form: "{date}"
+    )
 
 
 def write_cards(folder: Path, policy, recipe=None, run=None) -> None:
@@ -46,11 +77,11 @@ def write_cards(folder: Path, policy, recipe=None, run=None) -> None:
         "r1nb": __version__,
     }
     if recipe:
-        card |= {"recipe": recipe.to_dict()}
+        card |= {"recipe": {k: v for k, v in recipe.to_dict().items() if k != "output"}}
     if run:
         card |= {"data": run.environment.get("data"), "accuracy": _accuracy(run)}
     _write_readme(folder / "README.md", card)
-    (folder / CARD).write_text(json.dumps(card, indent=2) + "\n")  # last: with it the adapter is whole
+    write_json(folder / CARD, card)  # last: with it the adapter is whole
 
 
 def _accuracy(run) -> dict:
@@ -91,8 +122,6 @@ def _write_readme(path: Path, card: dict) -> None:
 
 def read_card(folder: Path) -> dict:
     """r1nb.json of an adapter's folder, {} without one; its model settings are checked."""
-    from pydantic import TypeAdapter, ValidationError
-
     from r1nb.settings import ModelSettings
 
     path = folder / CARD
@@ -101,9 +130,9 @@ def read_card(folder: Path) -> dict:
     try:
         card = json.loads(path.read_text())
         settings = TypeAdapter(ModelSettings).validate_python(card["model"])
-        if not isinstance(card["base_fingerprint"], str):
-            raise TypeError("base_fingerprint is no text")
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        if not isinstance(card["base_fingerprint"], str) or card.get("layout", "reasoning") not in LAYOUTS:
+            raise ValueError("fingerprint or layout")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{CARD} in {folder.name} is damaged ({type(error).__name__}): take it away to load the adapter "
             "unchecked."
@@ -116,7 +145,8 @@ def load_onto(policy, folder: Path, layout: str | None = None):
 
     Raises UserError, with the base model as it was, if the adapter was made for another base, for
     another prompt format (`layout`: the one that will be used; None: the card's own), is of another rank than
-    it says, is not whole, or wants anything that a LoRA does not need.
+    it says, is not whole, or wants anything that a LoRA does not need. A base that differs in its inner
+    matrices alone, as a merged one does, is not told from the original (Policy.fingerprint).
     """
     config = _read_config(folder, policy.settings)
     shapes = _read_shapes(folder, config)
@@ -139,12 +169,22 @@ def load_onto(policy, folder: Path, layout: str | None = None):
                 "(system prompt or chat template): use the tokenizer and the r1nb that it was trained "
                 "with; its README.md shows the form."
             )
-    limit = policy.settings.max_lora_rank
-    if limit and config.r > limit:
+    rank, limit = max([config.r, *config.rank_pattern.values()]), policy.settings.max_lora_rank
+    if limit and rank > limit:
         raise UserError(
-            f"The adapter in {folder.name} has rank {config.r}: set max_lora_rank={config.r}, now {limit}."
+            f"The adapter in {folder.name} has rank {rank}: set max_lora_rank={rank}, now {limit}."
+        )
+    named = json.loads((folder / CONFIG).read_text()).get("base_model_name_or_path")
+    if not card and named and named != short_base(name):
+        print(
+            f"The adapter in {folder.name} has no card; it names {named} as its base, and {name} is loaded."
         )
     return _attach(policy, folder, config, shapes)
+
+
+def short_base(name: str) -> str:
+    """The base as an adapter names it: of a folder the last part, for paths differ between machines."""
+    return Path(name).name if Path(name).is_dir() else name
 
 
 def _read_config(folder: Path, settings):
@@ -160,52 +200,61 @@ def _read_config(folder: Path, settings):
             raise UserError(f"{folder} holds no adapter: {name} is missing{why}.")
     try:
         raw = json.loads((folder / CONFIG).read_text())
-        kind, rank, base = raw["peft_type"], raw["r"], raw.get("base_model_name_or_path") or ""
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{CONFIG} in {folder.name} cannot be read: {type(error).__name__} {error}."
-        ) from None
-    if kind != "LORA" or type(rank) is not int or rank < 1:
-        raise UserError(
-            f"{CONFIG} in {folder.name} is of {kind!r} with r = {rank!r}: r1nb loads LoRA adapters."
-        )
-    if base != settings.model_name and not NAME.fullmatch(str(base) or "x"):
+        kind, base = raw["peft_type"], raw.get("base_model_name_or_path") or ""
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{CONFIG} in {folder.name} cannot be read: {type(error).__name__}.") from None
+    if kind != "LORA":
+        raise UserError(f"{CONFIG} in {folder.name} is of {kind!r}: r1nb loads LoRA adapters.")
+    if base not in (settings.model_name, short_base(settings.model_name)) and not NAME.fullmatch(
+        str(base) or "x"
+    ):
         raise UserError(
             f"{CONFIG} in {folder.name} names the path {base!r} as its base, and {settings.model_name} is "
             "loaded: write the model's name there if you trust it."
         )
-    defaults = LoraConfig().to_dict()
+    defaults, known = LoraConfig().to_dict(), LoraKeys.__annotations__
     for key, value in raw.items():
-        if key not in (*LORA, *OF_NO_EFFECT) and value and value != defaults.get(key):
+        if key not in (*known, *OF_NO_EFFECT) and value and value != defaults.get(key):
             raise UserError(
                 f"{CONFIG} in {folder.name} sets {key} = {str(value)[:60]!r}, which r1nb does not load; "
                 "export it merged, with the library that made it."
             )
-    chosen = {key: raw[key] for key in LORA if raw.get(key) is not None}
     try:
+        chosen = TypeAdapter(LoraKeys).validate_python(
+            {k: v for k, v in raw.items() if k in known}, strict=True
+        )
+        if isinstance(targets := chosen.get("target_modules"), str):
+            re.compile(targets)
+            if re.search(r"\)[*+{]", targets):  # may take for ever to match
+                raise ValueError("target_modules repeats a group")
         return LoraConfig(task_type="CAUSAL_LM", base_model_name_or_path=settings.model_name, **chosen)
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            f"{CONFIG} in {folder.name} is refused by PEFT: {str(error).splitlines()[0]}"
-        ) from None
+    except (ValueError, TypeError, re.error) as error:
+        words = error.errors()[0] if isinstance(error, ValidationError) else {}
+        reason = f"{words['loc'][0]}: {words['msg']}" if words else str(error).splitlines()[0]
+        raise UserError(f"{CONFIG} in {folder.name} is not a LoRA's: {reason}.") from None
 
 
 def _read_shapes(folder: Path, config) -> dict[str, tuple]:
-    """{tensor: shape} of the adapter's weights, which must be whole and of the rank that the config says."""
+    """{tensor: shape} of the adapter's weights: whole, finite, and of the rank that the config says."""
+    import torch
     from safetensors import SafetensorError, safe_open
 
+    shapes = {}
     try:
         with safe_open(folder / WEIGHTS, "pt") as tensors:
-            names = list(tensors.keys())
-            shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in names}
-    except (SafetensorError, OSError, ValueError) as error:
+            for name in tensors.keys():  # noqa: SIM118
+                weight = tensors.get_tensor(name)
+                shapes[name] = tuple(weight.shape)
+                if not torch.isfinite(weight).all():
+                    raise ValueError(f"{name} is not finite")
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{WEIGHTS} in {folder.name} is truncated, or no safetensors file: copy the adapter again "
-            f"({str(error).splitlines()[0]})."
+            f"{WEIGHTS} in {folder.name} is truncated, not finite, or no safetensors file: copy the adapter "
+            f"again ({str(error).splitlines()[0]})."
         ) from None
-    ranks = {shape[0] for name, shape in shapes.items() if "lora_A" in name}
-    if not config.rank_pattern and ranks != {config.r}:
-        found = ", ".join(map(str, sorted(ranks))) or "none"
+    ranks = {shape[:1] for name, shape in shapes.items() if "lora_A" in name}
+    if not config.rank_pattern and ranks != {(config.r,)}:
+        found = ", ".join(str(*rank) for rank in sorted(ranks)) or "none"
         raise UserError(
             f"The adapter in {folder.name} is of rank {found}, but its {CONFIG} says r = {config.r}: copy "
             "both files again, from one run."
@@ -216,18 +265,25 @@ def _read_shapes(folder: Path, config) -> dict[str, tuple]:
 def _attach(policy, folder: Path, config, shapes: dict[str, tuple]):
     from peft import PeftModel, get_peft_model_state_dict
 
-    model = None
+    base = policy.model
     try:
-        model = PeftModel.from_pretrained(
-            policy.model, str(folder), config=config, is_trainable=policy.settings.engine == "unsloth"
-        )
+        trainable = policy.settings.engine == "unsloth"
+        model = PeftModel.from_pretrained(base, str(folder), config=config, is_trainable=trainable)
         expected = {name: tuple(w.shape) for name, w in get_peft_model_state_dict(model).items()}
         if expected == shapes:
             return model
         missing, foreign = set(expected) - set(shapes), set(shapes) - set(expected)
         fault = f"{len(missing)} of its {len(expected)} tensors are missing, {len(foreign)} belong elsewhere"
-    except (RuntimeError, ValueError, TypeError) as error:
-        fault = str(error).strip().splitlines()[0]
-    if model is not None:
-        model.unload()  # the base model is what it was
+    except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
+        fault = (str(error).strip() or type(error).__name__).splitlines()[0]
+    _strip(base)
     raise UserError(f"The adapter in {folder.name} does not fit {policy.settings.model_name}: {fault}.")
+
+
+def _strip(model) -> None:
+    """Take LoRA layers off again that PEFT has put into a model, however far it came."""
+    for name, module in list(model.named_modules()):
+        if hasattr(module, "base_layer"):
+            model.set_submodule(name, module.base_layer)
+    if hasattr(model, "peft_config"):
+        del model.peft_config

@@ -3,6 +3,7 @@
 A group of completions that are all right or all wrong has no variance, and teaches GRPO nothing.
 """
 
+import contextlib
 import hashlib
 import json
 
@@ -14,26 +15,36 @@ from r1nb.prompts import LAYOUTS
 from r1nb.runs import write_json
 
 SAMPLES = 8
+CHUNK = 500  # problems
 
 
 def pass_rates(policy, rows, recipe) -> list[float]:
-    """For each row, the share of 8 completions of the base policy that are right (lenient), 0 to 1.
+    """For each row, the share of 8 completions of the base policy whose answer is right, 0 to 1.
 
     Sampled as training samples, but with the reasoning block opened: the format is soon learnt, and then
     this is what decides. What was measured before is read: from the folder of runs, or what ships with
     the tiny policy.
     """
     name = f"pass-rates-{policy.fingerprint()}-{recipe.data.layout}.json"
-    ours, shipped = runs_folder(recipe.output.runs_dir) / name, DATA / "tiny-policy" / name
-    path = ours if ours.is_file() else shipped
-    known = json.loads(path.read_text()) if path.is_file() else {}
+    ours = runs_folder(recipe.output.runs_dir) / name
+    known: dict[str, float] = {}
+    for path in (DATA / "tiny-policy" / name, ours):
+        with contextlib.suppress(OSError, ValueError):  # not there, or torn: it is measured again
+            known |= json.loads(path.read_text())
     keys = [_key(row, recipe) for row in rows]
-    if new := [i for i, key in enumerate(keys) if key not in known]:
+    new = [i for i, key in enumerate(keys) if key not in known]
+    if new:
         print(f"Measuring the base policy's pass rate on {len(new)} problems, once: {SAMPLES} samples each.")
+    for start in range(0, len(new), CHUNK):  # kept as it goes: on a large model this takes hours
+        some = new[start : start + CHUNK]
+        title = f"pass rates, from problem {start + 1}"
         prefill = LAYOUTS[recipe.data.layout].prefill
-        groups = sample_groups(policy, rows.select(new), recipe, SAMPLES, prefill, "pass rates")
-        for i, group in zip(new, groups, strict=True):
-            known[keys[i]] = sum(bool(g.lenient) for g in group) / SAMPLES
+        groups = sample_groups(policy, rows.select(some), recipe, SAMPLES, prefill, title, adapter=False)
+        if any(g.right is None for group in groups for g in group):
+            raise UserError("No pass rate without a judge: it did not answer. Is judge_url reachable?")
+        known |= {
+            keys[i]: sum(g.right for g in group) / SAMPLES for i, group in zip(some, groups, strict=True)
+        }
         ours.parent.mkdir(parents=True, exist_ok=True)
         write_json(ours, known)
     return [known[key] for key in keys]
@@ -65,6 +76,7 @@ def keep_by_difficulty(policy, rows, recipe):
 
 def _key(row: dict, recipe) -> str:
     """A problem and what decides its rate, beside the policy."""
-    decides = (normalize(row["question"]), row["answer"], recipe.grpo["max_completion_length"],
+    decides = (normalize(row["question"]), row["answer"], row.get("nums"), row.get("target"),
+               recipe.judge_of("answer", row).__name__, recipe.grpo["max_completion_length"],
                recipe.grpo.get("temperature", 1.0), recipe.grpo.get("top_p", 1.0))  # fmt: skip
     return hashlib.sha256(repr(decides).encode()).hexdigest()[:12]

@@ -12,7 +12,7 @@ def wilson(hits: float, n: int) -> list[float]:
     from statsmodels.stats.proportion import proportion_confint
 
     low, high = proportion_confint(hits, n, method="wilson")
-    return [float(low), float(high)]
+    return [min(float(low), hits / n), max(float(high), hits / n)]  # rounding may exclude 0 or 1
 
 
 def pass_at_k(n: int, right: int, k: int) -> float:

@@ -10,7 +10,9 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 
+from r1nb.adapters import NOT_FINITE, is_finite
 from r1nb.answers import last_number, to_number
+from r1nb.errors import UserError
 from r1nb.estimators import maj_at_k, pass_at_k, wilson
 from r1nb.oom import out_of_memory_in_words
 from r1nb.prompts import LAYOUTS, format_answer, read_answer
@@ -34,6 +36,7 @@ class Graded:
     format: bool
     rewards: dict[str, float | None]
     given: str = ""  # the answer it gave, in the block or else the last number; "" if none
+    right: bool | None = None  # whether that one is right
     kind: str = ""  # of problem, where the dataset says
     steps: int = 0  # lines of the dataset's own solution
 
@@ -50,7 +53,7 @@ def grade(rows: dict[str, list], completions: list, recipe) -> list[Graded]:
         for find in (last_number, _last_line):
             ends = [format_answer("-", find(text) or "", recipe.data.layout) for text in texts]
             attempts.append(answers(ends, **columns))
-    graded = []
+    blocks, graded = [read_answer(text, recipe.data.layout)[0] for text in texts], []
     for i, completion in enumerate(completions):
         judged = [attempt[i] for attempt in attempts if attempt[i] is not None]
         right = [score >= answers.high for score in judged]
@@ -66,6 +69,7 @@ def grade(rows: dict[str, list], completions: list, recipe) -> list[Graded]:
                 format=(scores[layouts.__name__][i] or 0.0) > 0,
                 rewards={name: scores[name][i] for name in recipe.rewards},
                 given=_given(completion.text, recipe.data.layout),
+                right=(right[0] if blocks[i] else any(right)) if right else None,
                 kind=str(rows["kind"][i] or "") if "kind" in rows else "",
                 steps=len((rows["solution"][i] or "").splitlines()) if "solution" in rows else 0,
             )
@@ -125,16 +129,14 @@ def _progress(title: str, total: int):
     return lambda done: (bar.update(done - bar.n), bar.close() if done == total else None)
 
 
-def sample_groups(
-    policy, rows, recipe, samples: int, prefill: str = "", title: str = ""
-) -> list[list[Graded]]:
-    """`samples` graded completions of each row, sampled as training samples; seeded."""
+def sample_groups(policy, rows, recipe, samples: int, prefill="", title="", **options) -> list[list[Graded]]:
+    """`samples` graded completions of each row, at training's temperature and top_p; seeded without vLLM."""
     from transformers import set_seed
 
     set_seed(recipe.grpo["seed"])
     sampling = {key: recipe.grpo[key] for key in ("temperature", "top_p") if key in recipe.grpo}
     several = rows.select([i for i in range(len(rows)) for _ in range(samples)])
-    graded = evaluate(policy, several, recipe, prefill, title, **{"temperature": 1.0} | sampling)
+    graded = evaluate(policy, several, recipe, prefill, title, **{"temperature": 1.0} | sampling | options)
     return [graded[i : i + samples] for i in range(0, len(graded), samples)]
 
 
@@ -160,14 +162,16 @@ def summarize(graded: list[Graded]) -> dict:
 
 
 def summarize_samples(groups: list[list[Graded]]) -> dict:
-    """pass@k and maj@k for k = 1, 2, 4, ..., each [value, low, high]; an answer is right if lenient.
+    """pass@k and maj@k for k = 1, 2, 4, ..., each [value, low, high], of the answers that were given.
 
-    {"problems", "samples", "pass": {"1": [..], ..}, "maj": {..}}. A completion that no judge scored is wrong.
+    {"problems", "samples", "pass": {"1": [..], ..}, "maj": {..}}. An answer is the one in the block, or
+    without a block the last number. Problems with a sample that no judge scored are left out.
     """
-    n, counted = len(groups[0]), []
+    groups = [group for group in groups if all(g.right is not None for g in group)]
+    n, counted = len(groups[0]) if groups else 0, []
     for group in groups:
-        wrong = Counter(g.given for g in group if not g.lenient and g.given)
-        counted.append((sum(bool(g.lenient) for g in group), list(wrong.values())))
+        wrong = Counter(g.given for g in group if not g.right and g.given)
+        counted.append((sum(g.right for g in group), list(wrong.values())))
     summary: dict = {"problems": len(groups), "samples": n, "pass": {}, "maj": {}}
     for k in (2**i for i in range(n.bit_length())):
         passed = sum(pass_at_k(n, right, k) for right, _ in counted)
@@ -181,23 +185,37 @@ def evaluate_stage(run, stage: str, policy, tests: dict, recipe) -> dict[str, li
     """{split: graded} of a stage, "before", "prefilled" (the reply opens with <reasoning>) or "after".
 
     Greedy answers to all test problems, and `samples` sampled ones to the first `sampled_problems`
-    of the first split, are written into the run. What a resumed run holds of its untrained policy is
-    not asked again.
+    of the first split, are written into the run. Before training it is the base that is asked; what a
+    resumed run holds of it is not asked again. Raises UserError for an adapter that is not finite.
     """
-    if stage != "after" and set(held := run.graded(stage)) == set(tests):
+    if stage == "after" and not is_finite(policy.model):
+        raise UserError(NOT_FINITE)
+    if stage != "after" and _answers(held := run.graded(stage), tests):
         return held
     prefill = LAYOUTS[recipe.data.layout].prefill if stage == "prefilled" else ""
     settings, graded, groups = recipe.evaluation, {}, None
     for split, rows in tests.items():
-        graded[split] = evaluate(policy, rows, recipe, prefill, f"{split}, {stage}")
+        graded[split] = evaluate(policy, rows, recipe, prefill, f"{split}, {stage}", adapter=stage == "after")
         if groups is None:
             some = rows.select(range(min(settings.sampled_problems, len(rows))))
             groups = sample_groups(
-                policy, some, recipe, settings.samples, prefill, f"{split}, {stage}, sampled"
+                policy,
+                some,
+                recipe,
+                settings.samples,
+                prefill,
+                f"{split}, {stage}, sampled",
+                adapter=stage == "after",
             )
             run.write_samples(stage, split, groups)
     run.write_evaluation(stage, graded)
     return graded
+
+
+def _answers(held: dict[str, list[Graded]], tests: dict) -> bool:
+    """Whether what a run holds are answers to these very problems."""
+    asked = {split: list(zip(rows["question"], rows["answer"], strict=True)) for split, rows in tests.items()}
+    return {split: [(g.question, g.answer) for g in graded] for split, graded in held.items()} == asked
 
 
 CHECK = re.compile(

@@ -57,8 +57,9 @@ class Execution:
     def interrupt(self) -> None:
         """What Interrupt does in Jupyter: the notebook ends when the step under way is saved."""
         process = getattr(self.client.km.provisioner, "process", None) if self.client.km else None
-        if process:
-            process.send_signal(signal.SIGINT)
+        if process is None:
+            raise KeyboardInterrupt  # there is no kernel yet
+        process.send_signal(signal.SIGINT)
 
     def _execute(self) -> None:
         try:
@@ -94,12 +95,12 @@ def execute(recipe, console: Console, environment: dict[str, str]) -> Run:
         while execution.thread.is_alive():
             try:
                 time.sleep(0.5)
+                if run is None and (name := execution.run_name()):
+                    run = Run(runs_folder(recipe.output.runs_dir) / name)
+                step, figures = run.progress() if run else (0, "")
+                progress.update(task, description=execution.section, completed=step, figures=figures)
             except KeyboardInterrupt:
                 execution.interrupt()
-            if run is None and (name := execution.run_name()):
-                run = Run(runs_folder(recipe.output.runs_dir) / name)
-            step, figures = run.progress() if run else (0, "")
-            progress.update(task, description=execution.section, completed=step, figures=figures)
     if run is not None:
         nbformat.write(execution.notebook, run.folder / NOTEBOOK)
     if execution.error is not None:

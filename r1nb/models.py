@@ -76,6 +76,10 @@ def attach_lora(policy: Policy, recipe) -> None:
     from transformers import set_seed
 
     set_seed(recipe.grpo["seed"])
+    if policy.has_adapter:  # of a notebook's cells that are run again
+        if recipe.model.engine == "unsloth":
+            raise UserError("This policy carries an adapter already: run the notebook from the top.")
+        policy.model = policy.model.unload()
     if recipe.model.engine == "unsloth":
         from unsloth import FastLanguageModel
 

@@ -1,5 +1,7 @@
-"""Where things are: the same from a checkout, an editable install and a wheel."""
+"""Where things are: the same from a checkout, an editable install and a wheel; and how JSON gets there."""
 
+import json
+import os
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
@@ -12,3 +14,10 @@ NOTEBOOKS = CHECKOUT / "notebooks" if CHECKOUT else PACKAGE / "_notebooks"
 def runs_folder(folder: str) -> Path:
     """The folder of run folders: a relative one belongs to the checkout, else to the current one."""
     return ((CHECKOUT or Path.cwd()) / Path(folder).expanduser()).resolve()
+
+
+def write_json(path: Path, value) -> None:
+    """Whole or not at all: a reader never sees half a file."""
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    partial.replace(path)

@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from r1nb.adapters import load_onto, write_cards
+from r1nb.adapters import NOT_FINITE, is_finite, load_onto, short_base, write_cards
 from r1nb.errors import UserError
 from r1nb.prompts import format_prompt
 
@@ -133,14 +133,10 @@ class Policy:
 
         Raises UserError for weights that are not finite: they would answer nothing.
         """
-        lora = [weights for name, weights in self.model.named_parameters() if "lora_" in name]
-        if not all(bool(weights.isfinite().all()) for weights in lora):
-            raise UserError(
-                "The adapter's weights are not finite, so it is not saved: go back to the last checkpoint in "
-                "the run folder, or train again with a lower learning_rate."
-            )
-        self.model.peft_config["default"].base_model_name_or_path = self.settings.model_name
-        self.model.save_pretrained(str(folder), save_embedding_layers=False)
+        if not is_finite(self.model):
+            raise UserError(NOT_FINITE)
+        self.model.peft_config["default"].base_model_name_or_path = short_base(self.settings.model_name)
+        self.model.save_pretrained(str(folder), selected_adapters=["default"], save_embedding_layers=False)
         write_cards(folder, self, recipe, run)
         return folder
 

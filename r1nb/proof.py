@@ -7,12 +7,13 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from r1nb.errors import UserError, run_main
 from r1nb.estimators import wilson
 from r1nb.oom import free_memory
+from r1nb.paths import write_json
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,12 @@ def prove(run, rows, trained: list, base: list) -> Proof:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             if "Out of memory" in reason:
                 why = f"beside this kernel there was no room to load it again ({reason})."
-                return Proof(0, 0, 0, not_run=why)
+                return _kept(run, Proof(0, 0, 0, not_run=why))
             raise UserError(f"The adapter of {run.name} could not be loaded afresh: {reason}")
         fresh = json.loads(result.read_text())
     answers = [tuple(ids) for ids in fresh["ids"]]
     right = sum(bool(graded.strict) for graded in trained)
-    return Proof(
+    proof = Proof(
         n=len(answers),
         same_as_trained=sum(a == b.ids for a, b in zip(answers, trained, strict=True)),
         differs_from_base=sum(a != b.ids for a, b in zip(answers, base, strict=True)),
@@ -79,6 +80,13 @@ def prove(run, rows, trained: list, base: list) -> Proof:
         strict=sum(map(bool, fresh["strict"])) / len(answers),
         trained=[right / len(answers), *wilson(right, len(answers))],
     )
+    return _kept(run, proof)
+
+
+def _kept(run, proof: Proof) -> Proof:
+    """The proof, which is now in the run folder too; with it the run is finished."""
+    write_json(run.folder / "proof.json", asdict(proof))
+    return proof
 
 
 def main(folder: str, task: str, result: str) -> None:

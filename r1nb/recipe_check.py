@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import math
 import netrc
 import os
 from pathlib import Path
@@ -73,13 +74,6 @@ def check_recipe(recipe) -> None:
     low, high = recipe.data.min_pass_rate, recipe.data.max_pass_rate
     if None not in (low, high) and low > high:
         raise UserError(f"min_pass_rate = {low} is above max_pass_rate = {high}; exchange the two.")
-    accumulation, save = grpo.get("gradient_accumulation_steps", 1), grpo.get("save_steps", 500)
-    served = grpo.get("steps_per_generation", accumulation) * grpo.get("num_iterations", 1)
-    if grpo.get("save_strategy", "steps") == "steps" and save >= 1 and save * accumulation % served:
-        raise UserError(
-            f"save_steps = {save:g}: completions serve {served // accumulation} steps, and a run cannot be "
-            "resumed in between; make save_steps a multiple of that."
-        )
     room = recipe.data.max_prompt_length + grpo["max_completion_length"]
     if room > recipe.model.max_seq_length:
         raise UserError(
@@ -94,9 +88,31 @@ def check_recipe(recipe) -> None:
         )
     if recipe.model.engine != "unsloth":  # whose settings only its own GPU machine can judge
         try:
-            recipe.grpo_config("unused")
+            config = recipe.grpo_config("unused")
         except (TypeError, ValueError) as error:
             raise UserError(f"TRL refuses the recipe: {str(error).splitlines()[0]}") from None
+        check_saves(config)
+
+
+def steps_between_saves(config) -> int:
+    """Optimizer steps after which a run of a GRPOConfig can be resumed, or a multiple of them.
+
+    Completions that serve several steps, and figures that are averaged over several, are in no checkpoint.
+    """
+    served = config.steps_per_generation * config.num_iterations
+    served //= math.gcd(served, config.gradient_accumulation_steps)
+    return math.lcm(served, int(config.logging_steps) or 1)
+
+
+def check_saves(config) -> None:
+    """Raise UserError for checkpoints from which a run would not go on as if it had not stopped."""
+    unit, save = steps_between_saves(config), config.save_steps
+    strategy = getattr(config.save_strategy, "value", config.save_strategy)
+    if unit > 1 and strategy != "no" and (strategy != "steps" or save % unit):
+        raise UserError(
+            f"save_steps = {save:g}: a run can be resumed after every {unit} steps only, since completions "
+            "or logged figures span them; make save_steps a multiple of that."
+        )
 
 
 def _check_trackers(report_to) -> None:

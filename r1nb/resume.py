@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 import signal
 import threading
 import zipfile
@@ -12,12 +13,13 @@ import yaml
 from filelock import FileLock, Timeout
 from transformers import TrainerCallback
 
+from r1nb.adapters import NOT_FINITE, is_finite
 from r1nb.errors import UserError
+from r1nb.recipe_check import check_saves, steps_between_saves
 from r1nb.runs import Run
 
-_LOCKS: dict[
-    Path, FileLock
-] = {}  # held as long as this process lives, and released by its end, however it comes
+# Held as long as this process lives, and released by its end, however it comes.
+_LOCKS: dict[Path, FileLock] = {}
 PATIENCE = 10  # seconds that a process which was killed with its parent may take to end
 OTHERWISE = ("about", "why", "output")  # sections in which a recipe may change and be the same
 
@@ -25,15 +27,14 @@ OTHERWISE = ("about", "why", "output")  # sections in which a recipe may change 
 def begin_run(recipe, rows=None) -> Run:
     """The newest run of this recipe on these rows if it did not finish, to go on with; else a new one.
 
-    `run.checkpoint` is what to hand to trainer.train(resume_from_checkpoint=...): the folder of the last
-    good checkpoint, or None. Steps after it are undone in the history, by a line that says so. With
-    the recipe's `resume: false`, and while another process trains that run, it is always a new one; no old
-    run is ever changed or removed.
+    With the recipe's `resume: false`, and while another process trains that run, it is always a new one;
+    no old run is ever changed or removed. A run that ended with weights that are not finite would
+    end so again, and does not go on.
     """
     facts = {} if rows is None else {"data": fingerprint(rows)}
     run = _unfinished(recipe, facts) if recipe.output.resume else None
     if run and _take(run):
-        _go_on(run)
+        print(f"Going on with {run.label}, which did not finish; resume=False would begin anew.")
         return run
     if run:
         print(f"{run.label} is being trained by another process, so this is a run of its own.")
@@ -54,38 +55,36 @@ def _unfinished(recipe, facts: dict) -> Run | None:
     """The newest run of the same recipe and rows, unless it is finished."""
     wanted = yaml.safe_load(yaml.safe_dump(recipe.to_dict()))
     for run in Run.all(recipe.output.runs_dir):
-        with contextlib.suppress(
-            UserError, OSError, ValueError
-        ):  # another's broken folder is not ours to judge
+        # A folder that is broken is not ours to judge.
+        with contextlib.suppress(UserError, OSError, ValueError, AttributeError, yaml.YAMLError):
             same = all(run.settings.get(k) == v for k, v in wanted.items() if k not in OTHERWISE)
             if same and run.environment.get("data") == facts.get("data"):
-                return None if run.finished else run
+                failed = any(line["advice"] == "not_finite" for line in run.advice())
+                return None if run.finished or failed else run
     return None
 
 
 def _take(run: Run) -> bool:
     """Keep other processes from this run until this one ends; False if another has it."""
-    if run.folder not in _LOCKS:
-        lock = FileLock(run.folder / ".lock", thread_local=False)
+    path = run.folder / ".lock"
+    if run.folder not in _LOCKS or not path.exists():
+        lock = FileLock(path, thread_local=False)
         try:
             lock.acquire(timeout=PATIENCE)
-        except Timeout:
+        except (Timeout, OSError):
             return False
         _LOCKS[run.folder] = lock
     return True
 
 
-def _go_on(run: Run) -> None:
-    step = 0
+def last_checkpoint(run: Run, say=lambda line: None) -> tuple[int, Path | None]:
+    """(step, folder) of the last checkpoint that is whole, or (0, None); says which are skipped."""
     for number in reversed(run.checkpoints()):
         folder = run.folder / f"checkpoint-{number}"
         if not (fault := find_fault(folder, number)):
-            step, run.checkpoint = number, str(folder)
-            break
-        print(f"{folder.name} is skipped: {fault}.")
-    run.undo_after(step)
-    where = f"after step {step}" if step else "from its start, since it has no checkpoint"
-    print(f"Going on with {run.label}, which did not finish, {where}; resume=False would begin anew.")
+            return number, folder
+        say(f"{folder.name} is skipped: {fault}.")
+    return 0, None
 
 
 def find_fault(checkpoint: Path, step: int) -> str:
@@ -101,7 +100,7 @@ def find_fault(checkpoint: Path, step: int) -> str:
         state = json.loads((checkpoint / "trainer_state.json").read_text())
         if state["global_step"] != step:
             return f"its trainer_state.json is of step {state['global_step']}"
-        weights = [*checkpoint.glob("adapter_model.safetensors"), *checkpoint.glob("model*.safetensors")]
+        weights = [*checkpoint.rglob("adapter_model.safetensors"), *checkpoint.glob("model*.safetensors")]
         archives = [
             *checkpoint.glob("rng_state*.pth"),
             checkpoint / "optimizer.pt",
@@ -127,11 +126,14 @@ class AlreadyTrained(Exception):  # noqa: N818  # no error: it ends trainer.trai
     """The checkpoint is of the last step: transformers would train one more."""
 
 
-class StopAfterStep(TrainerCallback):
-    """Once asked by ^C: finish the step, save a checkpoint, end the training. Asked again: end at once."""
+class GoOn(TrainerCallback):
+    """Restore what transformers and TRL leave out of a checkpoint; end the training when ^C asks for it.
 
-    def __init__(self):
-        self.asked = False
+    Once asked, the step is finished and saved; asked again, it ends at once.
+    """
+
+    def __init__(self, checkpoint: Path | None):
+        self.checkpoint, self.asked = checkpoint, False
 
     def on_signal(self, number, frame):
         if self.asked:
@@ -139,30 +141,65 @@ class StopAfterStep(TrainerCallback):
         self.asked = True
         print("Finishing this step, then saving; interrupt once more to stop at once.", flush=True)
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args, state, control, model=None, train_dataloader=None, **kwargs):
+        if self.checkpoint:
+            _restore_adapter(model, self.checkpoint)
+            _restore_order(train_dataloader, args, state)
         if state.global_step >= state.max_steps:
             raise AlreadyTrained
 
     def on_step_end(self, args, state, control, **kwargs):
         # Within a batch of completions that serves several steps, a checkpoint could not be resumed.
-        batch = getattr(args, "steps_per_generation", 1) * getattr(args, "num_iterations", 1)
-        if self.asked and state.global_step * args.gradient_accumulation_steps % batch == 0:
+        if self.asked and state.global_step % steps_between_saves(args) == 0:
             control.should_save = control.should_training_stop = True
 
 
-@contextlib.contextmanager
-def interruptible(trainer, run: Run):
-    """Around trainer.train(): ^C, or Interrupt in Jupyter, loses nothing and leaves the kernel usable.
+def _restore_adapter(model, checkpoint: Path) -> None:
+    """With a KL term TRL adds an adapter "ref", and transformers then loads that one alone."""
+    if "ref" not in getattr(model, "peft_config", ()):
+        return
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
 
-    A run that was trained to its end, but not saved, is loaded and not trained further.
+    set_peft_model_state_dict(model, load_file(checkpoint / "adapter_model.safetensors"), "default")
+
+
+def _restore_order(dataloader, args, state) -> None:
+    """Draw the permutations of the epochs that are done, so that the next one is the next."""
+    import torch
+
+    sampler = dataloader.batch_sampler
+    while not hasattr(sampler, "num_samples"):
+        sampler = getattr(sampler, "batch_sampler", None) or sampler.sampler
+    steps_an_epoch = max(1, math.ceil(len(dataloader) / args.gradient_accumulation_steps))
+    for _ in range(state.global_step // steps_an_epoch):
+        torch.randperm(sampler.num_samples, generator=sampler.generator)
+
+
+@contextlib.contextmanager
+def resumable(trainer, run: Run):
+    """Around trainer.train(resume_from_checkpoint=...), which is what it yields: a run that goes on.
+
+    It is the last whole checkpoint, or None; steps after it are undone in the history. ^C, or Interrupt
+    in Jupyter, loses nothing and leaves the kernel usable. A run that was trained to its end is loaded and
+    not trained further. Raises UserError if the run is finished, or ended in weights that are not finite.
     """
-    stop = StopAfterStep()
-    trainer.add_callback(stop)
-    heard = threading.current_thread() is threading.main_thread()  # Python allows handlers nowhere else
-    before = signal.signal(signal.SIGINT, stop.on_signal) if heard else None
+    check_saves(trainer.args)
+    if run.finished:
+        raise UserError(f"{run.label} is finished: run the notebook from the top to train another.")
     steps = trainer.args.max_steps
+    step, checkpoint = last_checkpoint(run, print)
+    if trained := [line["step"] for line in run.history() if "loss" in line]:
+        where = f"after step {step}" if step else "from step 0, since there is no checkpoint"
+        again = f"; {max(trained) - step} steps are done again" if max(trained) > step else ""
+        print(f"Going on {where} of {steps}{again}.")
+    run.undo_after(step)
+    go_on = GoOn(checkpoint)
+    trainer.add_callback(go_on)
+    heard = threading.current_thread() is threading.main_thread()  # Python allows handlers nowhere else
+    before = signal.signal(signal.SIGINT, go_on.on_signal) if heard else None
     try:
-        yield
+        yield str(checkpoint) if checkpoint else None
     except AlreadyTrained:
         print(f"All {steps} steps are trained already.")
         trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
@@ -173,8 +210,10 @@ def interruptible(trainer, run: Run):
     finally:
         if heard:
             signal.signal(signal.SIGINT, before)
-        trainer.remove_callback(stop)
-    if stop.asked and trainer.state.global_step < steps:
+        trainer.remove_callback(go_on)
+    if not is_finite(trainer.model):
+        raise UserError(NOT_FINITE)
+    if go_on.asked and trainer.state.global_step < steps:
         raise UserError(
             f"Stopped after step {trainer.state.global_step} of {steps}, which is saved in {run.label}: run "
             "this again to go on from there."

@@ -19,7 +19,7 @@ import yaml
 
 from r1nb.adapters import CARD
 from r1nb.errors import UserError
-from r1nb.paths import runs_folder
+from r1nb.paths import runs_folder, write_json
 
 
 class Run:
@@ -27,7 +27,6 @@ class Run:
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder).expanduser().resolve()
-        self.checkpoint = None  # to go on from, if resume.begin_run found one
         self._offset, self._lines = 0, []  # how far the history has been read, and what it held
         if not (self.folder / "recipe.yaml").is_file():
             raise UserError(f"{folder} is no run folder: it holds no recipe.yaml.")
@@ -69,12 +68,12 @@ class Run:
     @classmethod
     def latest(cls, runs_dir: str) -> "Run | None":
         """The newest run that saved an adapter; None if there is none."""
-        return next((run for run in cls.all(runs_dir) if run.finished), None)
+        return next((run for run in cls.all(runs_dir) if (run.adapter / CARD).is_file()), None)
 
     @property
     def finished(self) -> bool:
-        """Whether its adapter is saved; the card comes last."""
-        return (self.adapter / CARD).is_file()
+        """Whether it came to its end: the adapter is saved, and proof.prove has looked at it."""
+        return (self.folder / "proof.json").is_file()
 
     @property
     def adapter(self) -> Path:
@@ -153,6 +152,10 @@ class Run:
 
     def undo_after(self, step: int) -> None:
         """Take back what was recorded after a step: the history says so, in a line {"step", "resumed"}."""
+        if any(line["step"] > step for line in self.history()) and (whole := self.evaluation()):
+            for stages in whole.values():
+                stages.pop("after", None)
+            write_json(self.folder / "evaluation.json", whole)
         if self.history():
             self.append({"step": step, "resumed": True})
         for path in (*self.folder.glob("completions/*.parquet"), *self.folder.glob("held_out/*.json")):
@@ -307,10 +310,3 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def write_json(path: Path, value) -> None:
-    """Whole or not at all: a reader never sees half a file."""
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
-    partial.replace(path)

@@ -67,7 +67,7 @@ def pass_table(run):
     for stage, shown in STAGES.items():
         for split, groups in run.samples(stage).items():
             summary = summarize_samples(groups)
-            ks = list(summary["pass"])
+            ks = list(summary["pass"]) or ks
             for kind in ("pass", "maj"):
                 cells = [percent(*summary[kind][k]) for k in ks if not (kind == "maj" and k in ("1", "2"))]
                 cells = ["–"] * (len(ks) - len(cells)) + cells  # noqa: RUF001  # a vote of one or two is none
@@ -77,9 +77,10 @@ def pass_table(run):
 
 def kinds_table(run, split: str):
     """Strict accuracy of each stage by kind of problem and number of steps."""
-    groups = {shown: by_group(run.graded(stage).get(split, [])) for stage, shown in STAGES.items()}
+    there = {shown: run.graded(stage).get(split) for stage, shown in STAGES.items()}
+    groups = {shown: by_group(graded) for shown, graded in there.items() if graded}
     rows = []
-    for kind, steps in list(groups.values())[-1]:
+    for kind, steps in next(iter(groups.values()), ()):
         summaries = [summarize(g[kind, steps]) for g in groups.values() if (kind, steps) in g]
         rows.append(
             [kind or "–", str(steps or "–"), str(summaries[-1]["n"]),  # noqa: RUF001
@@ -90,7 +91,8 @@ def kinds_table(run, split: str):
 
 def changes_table(run, split: str, first: str = "prefilled", second: str = "after", most: int = 10):
     """The most telling changes between two stages, right to wrong before wrong to right."""
-    pairs = telling_changes(run.graded(first)[split], run.graded(second)[split], most)
+    sides = [run.graded(stage).get(split, []) for stage in (first, second)]
+    pairs = telling_changes(*sides, most) if all(sides) else []
     rows = [
         [f"{MARKS[a.strict]} → {MARKS[b.strict]}", a.question, a.answer,
          a.completion + CUT_OFF * a.cut, b.completion + CUT_OFF * b.cut]

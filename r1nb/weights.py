@@ -37,7 +37,11 @@ def licence(name: str) -> str:
     if known := next((what for part, what in LICENCES.items() if part in name.lower()), None):
         return known
     readme = Path(locate(name)[0]) / "README.md"
-    return str(ModelCard.load(readme).data.license or "unknown") if readme.is_file() else "unknown"
+    try:
+        found = ModelCard.load(readme).data.license if readme.is_file() else None
+    except Exception:  # whatever somebody's README holds, a trained adapter is saved
+        found = None
+    return found if isinstance(found, str) else "unknown"
 
 
 def load_config(name: str):

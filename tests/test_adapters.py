@@ -9,10 +9,11 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
-from r1nb.adapters import CARD, CONFIG, WEIGHTS
+from r1nb.adapters import CARD, CONFIG, WEIGHTS, prompt_format
 from r1nb.data import load_splits
 from r1nb.errors import UserError
 from r1nb.models import attach_lora, load_policy, load_trained
+from r1nb.paths import DATA
 from r1nb.recipe import load_recipe
 from r1nb.resume import begin_run
 from r1nb.weights import licence
@@ -115,6 +116,19 @@ def lose_a_tensor(folder):
     save_file(weights, folder / WEIGHTS)
 
 
+def poison(folder):
+    weights = load_file(folder / WEIGHTS)
+    weights[next(name for name in weights if "lora_A" in name)][0] = float("inf")
+    save_file(weights, folder / WEIGHTS)
+
+
+def flatten(folder):
+    """A lora_B of another shape: PEFT sees it when it has put its layers into the model."""
+    weights = load_file(folder / WEIGHTS)
+    name = next(name for name in weights if "lora_B" in name)
+    save_file(weights | {name: torch.ones(3)}, folder / WEIGHTS)
+
+
 class Payload:
     """Unpickled, it would leave a file."""
 
@@ -126,14 +140,22 @@ class Payload:
 
 
 REFUSED = {
-    "truncated": (truncate, "is truncated, or no safetensors file: copy the adapter again"),
+    "truncated": (truncate, "is truncated, not finite, or no safetensors file: copy the adapter again"),
     "a pickle under that name": (written(WEIGHTS, pickle.dumps({1: 2})), "or no safetensors file"),
     "a pickle instead": (pickled, "adapter_model.bin could run code when it is loaded, so r1nb never does"),
     "empty": (written(WEIGHTS, b""), "or no safetensors file"),
     "a tensor lost": (lose_a_tensor, "1 of its 56 tensors are missing"),
     "another rank": (configured(r=16), "is of rank 8, but its adapter_config.json says r = 16"),
-    "a rank in words": (configured(r="8"), "with r = '8': r1nb loads LoRA adapters"),
-    "no rank": (written(CONFIG, b'{"peft_type": "LORA"}'), "cannot be read: KeyError"),
+    "not finite": (poison, "lora_A.weight is not finite"),
+    "a tensor without a side": (flatten, "does not fit tiny-policy"),
+    "a rank in words": (configured(r="8"), "is not a LoRA's: r: Input should be a valid integer"),
+    "no rank": (written(CONFIG, b'{"peft_type": "LORA"}'), "is not a LoRA's: r: Field required"),
+    "no method": (written(CONFIG, b'{"r": 8}'), "cannot be read: KeyError"),
+    "a deep list": (written(CONFIG, b"[" * 200_000), "cannot be read: RecursionError"),
+    "a pattern of another kind": (configured(rank_pattern=["q_proj"]), "is not a LoRA's: rank_pattern"),
+    "no expression": (configured(target_modules="(("), "is not a LoRA's: "),
+    "an expression without end": (configured(target_modules="((a+)+)!"), "repeats a group"),
+    "a bias of its own": (configured(bias="all"), "is not a LoRA's: bias"),
     "another method": (configured(peft_type="IA3"), "of 'IA3'"),
     "a list": (written(CONFIG, b"[]"), "cannot be read"),
     "no JSON": (written(CONFIG, b"\xff{"), "cannot be read"),
@@ -150,6 +172,7 @@ REFUSED = {
     "another prompt": (carded(prompt="Q: {question}"), "trained on prompts of another form"),
     "another layout": (carded(layout="think"), "set layout='think'"),
     "a torn card": (written(CARD, b'{"model"'), "r1nb.json in adapter is damaged"),
+    "an unheard-of layout": (carded(layout="nope"), "is damaged"),
     "a card of nonsense": (written(CARD, b'{"model": {"model_name": 3}}'), "is damaged"),
 }
 
@@ -169,7 +192,8 @@ def test_what_does_not_belong_is_refused_in_one_sentence(saved, tmp_path, name):
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
     assert not policy.has_adapter
-    assert not any("lora" in key for key in policy.model.state_dict())  # the base is what it was
+    assert policy.model.state_dict().keys() == fresh().model.state_dict().keys()  # the base is what it was
+    policy.load_adapter(saved.adapter)
 
 
 def test_nothing_is_unpickled(saved, tmp_path):
@@ -206,10 +230,53 @@ def test_a_card_that_names_a_path_which_is_no_model_is_refused(saved, tmp_path):
         load_trained(folder)
 
 
-def test_an_adapter_without_a_card_can_be_loaded(saved, tmp_path):
+def test_an_adapter_without_a_card_can_be_loaded(saved, tmp_path, capsys):
     folder = tmp_path / "adapter"
     shutil.copytree(saved.adapter, folder)
     (folder / CARD).unlink()
     policy = fresh()
     policy.load_adapter(folder)
     assert policy.has_adapter
+    assert capsys.readouterr().out == ""
+    configured(base_model_name_or_path="other/model")(folder)
+    fresh().load_adapter(folder)
+    assert "it names other/model as its base, and tiny-policy is loaded" in capsys.readouterr().out
+
+
+def test_a_base_in_a_folder_may_lie_elsewhere_and_is_not_told(tmp_path):
+    for name in ("here", "there"):
+        shutil.copytree(DATA / "tiny-policy", tmp_path / name / "base")
+    recipe = load_recipe("tiny-cpu", model_name=str(tmp_path / "here" / "base"))
+    policy = load_policy(recipe, say=lambda line: None)
+    attach_lora(policy, recipe)
+    folder = policy.save_adapter(tmp_path / "adapter", recipe)
+    assert json.loads((folder / CONFIG).read_text())["base_model_name_or_path"] == "base"
+    fresh(model_name=str(tmp_path / "there" / "base")).load_adapter(folder)
+
+
+def test_a_template_that_writes_the_date_is_the_same_tomorrow():
+    policy = fresh()
+    template = "{{ strftime_now('%Y-%m-%d') }} " + policy.tokenizer.chat_template
+    policy.tokenizer.chat_template = template
+    assert prompt_format(policy.tokenizer, "reasoning").startswith("{date} ")
+
+
+def test_the_reference_of_a_kl_term_is_not_saved(tmp_path):
+    recipe = load_recipe("tiny-cpu")
+    policy = fresh()
+    attach_lora(policy, recipe)
+    policy.model.add_adapter("ref", policy.model.peft_config["default"])
+    folder = policy.save_adapter(tmp_path / "adapter", recipe)
+    assert not [path for path in folder.iterdir() if path.is_dir()]
+    fresh().load_adapter(folder)
+
+
+def test_an_adapter_that_is_there_makes_room_for_a_fresh_one(saved):
+    policy = fresh()
+    names = set(policy.model.state_dict())
+    policy.load_adapter(saved.adapter)
+    attach_lora(policy, load_recipe("tiny-cpu"))
+    start = {name: w for name, w in policy.model.named_parameters() if "lora_B" in name}
+    assert not any(w.any() for w in start.values())
+    assert not any(".base_layer.base_layer." in name for name in policy.model.state_dict())
+    assert len(names) == 38

@@ -25,6 +25,13 @@ def test_wilson_against_scipy(case):
     assert wilson(*case) == pytest.approx([interval.low, interval.high], abs=1e-12)
 
 
+def test_wilson_holds_the_rate_itself():
+    """Also where rounding would leave out 0 or 1 by a hair, as at 300 of 300."""
+    for n in range(1, 1500):
+        assert wilson(n, n)[1] >= 1.0
+        assert wilson(0, n)[0] <= 0.0
+
+
 def brute_force(n: int, right: int, wrong: list[int], k: int) -> tuple[float, float]:
     """(pass@k, maj@k) by looking at every subset of k samples."""
     samples = ["right"] * right + [f"wrong {i}" for i, count in enumerate(wrong) for _ in range(count)]

@@ -1,5 +1,7 @@
 """Grading, intervals, and what a check did to a step."""
 
+from dataclasses import replace
+
 import pytest
 from datasets import Dataset
 
@@ -114,6 +116,16 @@ def test_samples_are_summed_over_problems():
     assert summary["maj"]["4"][0] == pytest.approx(0.25)  # a tie in the first, none right in the second
     for value, low, high in summary["pass"].values():
         assert 0 <= low <= value <= high <= 1
+    unjudged = [[replace(groups[0][0], right=None)] * 4]
+    assert summarize_samples(groups + unjudged) == summary
+    assert summarize_samples(unjudged)["problems"] == 0
+
+
+def test_a_vote_is_for_the_block_and_not_for_a_number_after_it():
+    (wrong,) = graded(format_answer("so", "41") + "\nor is it 42")
+    assert (wrong.lenient, wrong.right, wrong.given) == (True, False, "41")
+    (bare,) = graded("it is 42")
+    assert (bare.strict, bare.right, bare.given) == (False, True, "42")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Runs that were interrupted: which one goes on, from where, and that it ends as if nothing had happened."""
 
+import contextlib
 import json
 import shutil
 import signal
@@ -16,7 +17,7 @@ from r1nb.data import load_splits
 from r1nb.errors import UserError
 from r1nb.models import attach_lora, load_policy
 from r1nb.recipe import load_recipe
-from r1nb.resume import begin_run, find_fault, interruptible
+from r1nb.resume import begin_run, find_fault, resumable
 from r1nb.runs import Run
 from r1nb.stages import grpo_trainer
 
@@ -25,8 +26,8 @@ STEPS = 4
 
 def recipe_for(folder, **settings):
     return load_recipe(
-        "tiny-cpu", runs_dir=str(folder), max_steps=STEPS, per_device_train_batch_size=16, save_steps=2,
-        eval_every=2, validation_problems=4, test_problems=4, torch_threads=1, **settings,
+        "tiny-cpu", runs_dir=str(folder), per_device_train_batch_size=16, save_steps=2, eval_every=2,
+        validation_problems=4, test_problems=4, torch_threads=1, **{"max_steps": STEPS} | settings,
     )  # fmt: skip
 
 
@@ -41,16 +42,17 @@ class At(TrainerCallback):
             self.act()
 
 
-def train(recipe, *callbacks) -> tuple[Run, dict]:
-    """As notebook 03 does; the run, and the adapter's weights."""
+def train(recipe, *callbacks, rows=None) -> tuple[Run, dict]:
+    """As notebook 03 does, on the first `rows`; the run, and the adapter's weights."""
     policy = load_policy(recipe, say=lambda line: None)
-    rows, validation, _ = load_splits(recipe)
+    train_rows, validation, _ = load_splits(recipe)
+    rows = train_rows.select(range(rows or len(train_rows)))
     run = begin_run(recipe, rows)
     attach_lora(policy, recipe)
     looking = [Recorder(run), HeldOut(run, policy, validation, recipe)]
     trainer = grpo_trainer(policy, rows, recipe, run.folder, [*looking, *callbacks])
-    with interruptible(trainer, run):
-        trainer.train(resume_from_checkpoint=run.checkpoint)
+    with resumable(trainer, run) as checkpoint:
+        trainer.train(resume_from_checkpoint=checkpoint)
     return run, {name: w.detach() for name, w in policy.model.named_parameters() if "lora_" in name}
 
 
@@ -64,6 +66,11 @@ def figures(run: Run) -> list[dict]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     return train(recipe_for(tmp_path_factory.mktemp("whole")))
+
+
+def resumed(run: Run) -> list[int]:
+    """The steps after which it went on."""
+    return [line["step"] for line in run.history() if "resumed" in line]
 
 
 def same(weights: dict, others: dict) -> bool:
@@ -108,7 +115,7 @@ def test_steps_after_the_checkpoint_are_undone_and_done_again(whole, tmp_path):
     run, weights = train(recipe_for(tmp_path))
     assert run.series("reward")[0] == [1, 2, 3, 4]
     assert run.series("held_out/n")[0] == [0, 2, 4]
-    assert run.checkpoint.endswith("checkpoint-2")
+    assert resumed(run) == [2]
     assert figures(run) == figures(whole[0])
     assert same(weights, whole[1])
     lines = (run.folder / "history.jsonl").read_text().splitlines()
@@ -133,9 +140,9 @@ def test_a_run_that_was_trained_to_its_end_is_not_trained_further(tmp_path, caps
     assert same(weights, loaded)
 
 
-def begun(recipe, rows=None, checkpoints=()):
+def begun(recipe, rows):
     """A run that was begun and left."""
-    run = Run.create(recipe, **({} if rows is None else {"data": resume.fingerprint(rows)}))
+    run = Run.create(recipe, data=resume.fingerprint(rows))
     run.append({"step": 1, "loss": 0.0, "time": 1.0})
     return run
 
@@ -152,14 +159,11 @@ def test_only_an_unfinished_run_of_the_same_recipe_and_data_goes_on(tmp_path, ro
     assert begin_run(recipe_for(tmp_path, learning_rate=1e-3), rows).name == "tiny-cpu-002"
     assert begin_run(recipe, rows.select(range(9))).name == "tiny-cpu-003"
     assert begin_run(recipe_for(tmp_path, resume=False), rows).name == "tiny-cpu-004"
-    first.adapter.mkdir()
-    (first.adapter / "r1nb.json").write_text("{}")  # finished: the newest of this recipe is 004
+    (first.folder / "proof.json").write_text("{}")  # finished: the newest of this recipe is 004
     assert begin_run(recipe, rows).name == "tiny-cpu-004"
-    fourth = Run(tmp_path / "tiny-cpu-004")
-    fourth.adapter.mkdir()
-    (fourth.adapter / "r1nb.json").write_text("{}")
+    (tmp_path / "tiny-cpu-004" / "proof.json").write_text("{}")
     assert begin_run(recipe, rows).name == "tiny-cpu-005"
-    assert first.history() == [{"step": 1, "loss": 0.0, "time": 1.0}, {"step": 0, "resumed": True}][1:]
+    assert first.history() == [{"step": 1, "loss": 0.0, "time": 1.0}]
 
 
 def test_a_run_that_another_process_trains_is_left_to_it(tmp_path, rows, monkeypatch, capsys):
@@ -172,11 +176,32 @@ def test_a_run_that_another_process_trains_is_left_to_it(tmp_path, rows, monkeyp
     assert run.series("loss")[0] == [1]
 
 
-def test_a_broken_folder_of_another_run_is_no_hindrance(tmp_path, rows):
+@pytest.mark.parametrize("text", ["- no recipe", "a: [", "\x00", "grpo: 1\nrewards: 1\ndata: 1"])
+def test_a_broken_folder_of_another_run_is_no_hindrance(tmp_path, rows, text):
     recipe = recipe_for(tmp_path)
     (tmp_path / "tiny-cpu-001").mkdir()
-    (tmp_path / "tiny-cpu-001" / "recipe.yaml").write_text("- no recipe")
+    (tmp_path / "tiny-cpu-001" / "recipe.yaml").write_text(text)
     assert begin_run(recipe, rows).name == "tiny-cpu-002"
+
+
+def test_a_run_that_failed_does_not_go_on(tmp_path, rows):
+    recipe = recipe_for(tmp_path)
+    begun(recipe, rows).append({"step": 1, "advice": "not_finite", "sentence": "NaN."})
+    assert begin_run(recipe, rows).name == "tiny-cpu-002"
+
+
+def test_a_finished_run_is_not_trained_by_a_cell_that_is_run_again(whole, tmp_path):
+    run = Run.create(recipe_for(tmp_path))
+    (run.folder / "proof.json").write_text("{}")
+
+    class Trainer:
+        args = recipe_for(tmp_path).grpo_config(run.folder)
+
+    with (
+        pytest.raises(UserError, match="is finished: run the notebook from the top"),
+        resumable(Trainer, run),
+    ):
+        pass
 
 
 def cut(name, keep=0.5):
@@ -237,7 +262,7 @@ def test_a_half_written_checkpoint_is_skipped_for_the_one_before(whole, tmp_path
     cut("optimizer.pt")(tmp_path / "tiny-cpu-001" / "checkpoint-4")
     run, weights = train(recipe_for(tmp_path))
     assert "checkpoint-4 is skipped: it is not whole" in capsys.readouterr().out
-    assert run.checkpoint.endswith("checkpoint-2")
+    assert resumed(run) == [2]
     assert figures(run) == figures(whole[0])
     assert same(weights, whole[1])
     assert find_fault(run.folder / "checkpoint-4", 4) == ""
@@ -248,12 +273,59 @@ def test_without_a_good_checkpoint_it_begins_anew_in_the_same_folder(whole, tmp_
     for number in (2, 4):
         (tmp_path / "tiny-cpu-001" / f"checkpoint-{number}" / "trainer_state.json").unlink()
     run, weights = train(recipe_for(tmp_path))
-    assert "from its start, since it has no checkpoint" in capsys.readouterr().out
+    assert "from step 0, since there is no checkpoint" in capsys.readouterr().out
     assert figures(run) == figures(whole[0])
     assert same(weights, whole[1])
 
 
+def cut_and_go_on(recipe, step: int, rows=None) -> tuple[Run, dict]:
+    with pytest.raises(RuntimeError, match="the machine is gone"):
+        train(recipe, At(step, crash), rows=rows)
+    return train(recipe, rows=rows)
+
+
+def test_with_a_kl_term_the_adapter_comes_back_too(tmp_path):
+    """TRL's reference adapter in the checkpoint keeps transformers from loading the trained one."""
+    undisturbed, weights = train(recipe_for(tmp_path / "whole", beta=0.04))
+    run, again = cut_and_go_on(recipe_for(tmp_path / "cut", beta=0.04), 3)
+    assert figures(run) == figures(undisturbed)
+    assert same(weights, again)
+    assert run.series("kl")[1][-1] > 0
+    _, loaded = train(recipe_for(tmp_path / "cut", beta=0.04))  # all steps are trained already
+    assert same(weights, loaded)
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_after_an_epoch_the_next_order_is_the_next(tmp_path, step):
+    """Six rows are three steps: step 4 lies in the second epoch, step 6 ends it."""
+    undisturbed, weights = train(recipe_for(tmp_path / "whole", max_steps=7), rows=6)
+    run, again = cut_and_go_on(recipe_for(tmp_path / "cut", max_steps=7), 2 * step, rows=6)
+    assert resumed(run) == [2 * step]
+    assert figures(run) == figures(undisturbed)
+    assert same(weights, again)
+
+
+def test_the_cell_alone_can_be_run_again(tmp_path, whole):
+    """Not the whole notebook: the same trainer goes on from the checkpoint, not from its own weights."""
+    recipe = recipe_for(tmp_path)
+    policy = load_policy(recipe, say=lambda line: None)
+    rows, validation, _ = load_splits(recipe)
+    run = begin_run(recipe, rows)
+    attach_lora(policy, recipe)
+    stop = At(1, lambda: signal.raise_signal(signal.SIGINT))
+    looking = [Recorder(run), HeldOut(run, policy, validation, recipe)]
+    trainer = grpo_trainer(policy, rows, recipe, run.folder, [*looking, stop])
+    for _ in range(2):
+        with contextlib.suppress(UserError), resumable(trainer, run) as checkpoint:
+            trainer.train(resume_from_checkpoint=checkpoint)
+    assert resumed(run) == [2]
+    assert figures(run) == figures(whole[0])
+    weights = {name: w.detach() for name, w in policy.model.named_parameters() if "lora_" in name}
+    assert same(weights, whole[1])
+
+
 def test_completions_that_serve_several_steps_are_saved_between_batches():
-    with pytest.raises(UserError, match="save_steps = 3: completions serve 2 steps"):
-        load_recipe("tiny-cpu", num_iterations=2, save_steps=3)
-    load_recipe("tiny-cpu", num_iterations=2, save_steps=4)
+    for wrong in ({"num_iterations": 2}, {"logging_steps": 2}, {"generation_batch_size": 128}):
+        with pytest.raises(UserError, match="save_steps = 3: a run can be resumed after every 2 steps only"):
+            load_recipe("tiny-cpu", save_steps=3, **wrong)
+        load_recipe("tiny-cpu", save_steps=4, **wrong)

@@ -50,7 +50,7 @@ def test_a_run_leaves_its_whole_story(parts):
 
     after = evaluate_stage(run, "after", policy, tests, recipe)
     policy.save_adapter(run.adapter, recipe, run)
-    assert run.finished
+    assert not run.finished  # before the proof
     assert set(run.evaluation()) == set(recipe.data.test_splits)
     proof = prove(
         run,
@@ -62,9 +62,12 @@ def test_a_run_leaves_its_whole_story(parts):
     assert proof.norm == pytest.approx(run.series("adapter/norm")[1][-1])
     assert proof.strict == proof.trained[0]
     assert proof.holds == (proof.differs_from_base > 0)
-    assert (
-        evaluate_stage(run, "before", None, tests, recipe) == before
-    )  # what the run holds is not asked again
+    held = evaluate_stage(run, "before", None, tests, recipe)  # what the run holds is not asked again
+    assert held == before
+    fewer = {split: rows.select(range(2)) for split, rows in tests.items()}
+    again = evaluate_stage(run, "before", policy, fewer, recipe)  # other problems are
+    assert [g.ids for g in again["test"]] == [g.ids for g in before["test"][:2]]  # and it is the base that is
+    assert run.finished
 
 
 def test_a_run_whose_loss_is_not_finite_is_stopped_and_says_why(parts, capsys):
@@ -89,8 +92,12 @@ def test_a_run_whose_loss_is_not_finite_is_stopped_and_says_why(parts, capsys):
     (said,) = run.advice()
     assert (said["step"], said["advice"]) == (2, "not_finite")
     assert said["sentence"] in capsys.readouterr().out
-    with pytest.raises(UserError, match="not finite, so it is not saved"):
-        policy.save_adapter(run.adapter)
+    for act in (
+        lambda: policy.save_adapter(run.adapter),
+        lambda: evaluate_stage(run, "after", policy, {"test": train.select(range(2))}, recipe),
+    ):
+        with pytest.raises(UserError, match="not finite, so it is neither asked nor saved"):
+            act()
     assert not run.adapter.exists()
 
 

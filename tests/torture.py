@@ -70,8 +70,9 @@ def disturb(number: int, seconds: float, whole: Run) -> dict:
         running = process.poll() is None
         kill(process, victim)
         found = Run.all(folder)
+        running &= not (found and found[0].finished)
         killed_after = found[0].progress()[0] if found else 0
-        run = finish(Path(folder))
+        run = finish(Path(folder)) if running else found[0]
         resumed = [line["step"] for line in run.history() if "resumed" in line]
         steps = [line["step"] for line in run.history() if "loss" in line]
         summary, other = (r.evaluation()["test"]["after"] for r in (run, whole))

@@ -25,7 +25,7 @@ from r1nb.hardware import LADDER
 from r1nb.models import attach_lora, load_policy, load_trained
 from r1nb.proof import prove
 from r1nb.recipe import load_recipe
-from r1nb.resume import begin_run, interruptible
+from r1nb.resume import begin_run, resumable
 from r1nb.runs import Run
 from r1nb.stages import grpo_trainer
 
@@ -109,15 +109,15 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(recipe, tmp_p
         run = begin_run(recipe, rows)
         attach_lora(policy, recipe)
         trainer = grpo_trainer(policy, rows, recipe, run.folder, [Recorder(run), *callbacks])
-        with interruptible(trainer, run):
-            trainer.train(resume_from_checkpoint=run.checkpoint)
+        with resumable(trainer, run) as checkpoint:
+            trainer.train(resume_from_checkpoint=checkpoint)
         return run, adapter(policy)
 
     _, undisturbed = train("whole")
     with pytest.raises(UserError, match="Stopped after step 3 of 5"):
         train("cut", InterruptAt(2))
     run, resumed = train("cut")
-    assert run.checkpoint.endswith("checkpoint-3")
+    assert [line["step"] for line in run.history() if "resumed" in line] == [3]
     assert run.series("reward")[0] == [1, 2, 3, 4, 5]
     assert all(torch.equal(weight, undisturbed[name]) for name, weight in resumed.items())
 
