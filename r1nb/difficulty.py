@@ -10,9 +10,8 @@ import json
 from r1nb.data import normalize
 from r1nb.errors import UserError
 from r1nb.evaluation import sample_groups
-from r1nb.paths import DATA, runs_folder
+from r1nb.paths import DATA, runs_folder, write_json
 from r1nb.prompts import LAYOUTS
-from r1nb.runs import write_json
 
 SAMPLES = 8
 CHUNK = 500  # problems

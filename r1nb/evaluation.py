@@ -92,7 +92,7 @@ def evaluate(policy, rows, recipe, prefill: str = "", title: str = "", **samplin
     """Answers of a policy to every row, graded, in the order of the rows; greedy without `sampling`.
 
     In batches of eval_batch_size, the shortest prompts first, so that little is padded. A `title` shows
-    progress.
+    progress; `sampling` goes to Policy.generate, as does adapter=False, which asks the base.
     """
     size, limit = recipe.evaluation.eval_batch_size, recipe.grpo["max_completion_length"]
     lengths = [sum(len(message["content"]) for message in prompt) for prompt in rows["prompt"]]
@@ -193,20 +193,14 @@ def evaluate_stage(run, stage: str, policy, tests: dict, recipe) -> dict[str, li
     if stage != "after" and _answers(held := run.graded(stage), tests):
         return held
     prefill = LAYOUTS[recipe.data.layout].prefill if stage == "prefilled" else ""
+    who = {"adapter": stage == "after"}
     settings, graded, groups = recipe.evaluation, {}, None
     for split, rows in tests.items():
-        graded[split] = evaluate(policy, rows, recipe, prefill, f"{split}, {stage}", adapter=stage == "after")
+        graded[split] = evaluate(policy, rows, recipe, prefill, f"{split}, {stage}", **who)
         if groups is None:
             some = rows.select(range(min(settings.sampled_problems, len(rows))))
-            groups = sample_groups(
-                policy,
-                some,
-                recipe,
-                settings.samples,
-                prefill,
-                f"{split}, {stage}, sampled",
-                adapter=stage == "after",
-            )
+            title = f"{split}, {stage}, sampled"
+            groups = sample_groups(policy, some, recipe, settings.samples, prefill, title, **who)
             run.write_samples(stage, split, groups)
     run.write_evaluation(stage, graded)
     return graded

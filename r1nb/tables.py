@@ -11,7 +11,6 @@ from r1nb.sources import SOURCES
 
 CUT_OFF = " ✂ cut off"
 MARKS = {True: "✓", False: "✗", None: "–"}  # noqa: RUF001
-# Prefilled: the untrained policy with <reasoning> put into its mouth.
 PARTS = {
     "format": "right before, but not in the answer block",
     "mode": "what reasoning adds to the untrained policy: <reasoning> put into its mouth",
@@ -62,7 +61,7 @@ def gain_table(run):
 
 
 def pass_table(run):
-    """pass@k and maj@k of each stage, lenient, with intervals; of the problems that were sampled."""
+    """pass@k and maj@k of each stage, with intervals; of the problems that were sampled."""
     rows, ks = [], []
     for stage, shown in STAGES.items():
         for split, groups in run.samples(stage).items():

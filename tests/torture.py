@@ -60,13 +60,22 @@ def adapter(run: Run) -> str:
     return hashlib.sha256((run.adapter / "adapter_model.safetensors").read_bytes()).hexdigest()[:16]
 
 
-def disturb(number: int, seconds: float, whole: Run) -> dict:
+def wait_for(process: psutil.Popen, folder: str, step: int) -> None:
+    """Until a run has trained so many steps (0: until there is a run), however fast the machine is."""
+    while process.poll() is None:
+        if (found := Run.all(folder)) and found[0].progress()[0] >= step:
+            return
+        time.sleep(0.05)
+
+
+def disturb(number: int, whole: Run) -> dict:
     """Kill one run, let it go on, and compare it with the undisturbed one."""
     chance = random.Random(f"{SEED}-{number}")
-    victim, moment = VICTIMS[number % len(VICTIMS)], chance.uniform(0.1, 0.95) * seconds
+    victim, step, later = VICTIMS[number % len(VICTIMS)], chance.randint(0, STEPS), chance.uniform(0, 3)
     with tempfile.TemporaryDirectory() as folder:
         process = start(Path(folder))
-        time.sleep(moment)
+        wait_for(process, folder, step)
+        time.sleep(later)
         running = process.poll() is None
         kill(process, victim)
         found = Run.all(folder)
@@ -80,7 +89,8 @@ def disturb(number: int, seconds: float, whole: Run) -> dict:
         return {
             "kill": number,
             "victim": victim,
-            "second": round(moment, 1),
+            "from step": step,
+            "seconds later": round(later, 2),
             "killed after step": killed_after if running else "ended",
             "went on from step": resumed[0] if resumed else "",
             "steps": len(steps),
@@ -93,12 +103,9 @@ def disturb(number: int, seconds: float, whole: Run) -> dict:
 
 def main(kills: str, log: str = "") -> None:
     with tempfile.TemporaryDirectory() as folder:
-        begin = time.monotonic()
-        whole = finish(Path(folder))
-        seconds = time.monotonic() - begin
-        rows = []
+        whole, rows = finish(Path(folder)), []
         for number in range(int(kills)):
-            rows.append(disturb(number, seconds, whole))
+            rows.append(disturb(number, whole))
             print(", ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
     if log:
         with open(log, "w", newline="") as file:
