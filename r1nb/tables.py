@@ -156,7 +156,7 @@ def differences_table(runs):
 
     flat = [pandas.json_normalize(run.settings).drop(columns="name").iloc[0].astype(str) for run in runs]
     table = pandas.concat(flat, axis=1).fillna("–")  # noqa: RUF001
-    table = table[~table.index.str.startswith(("why.", "about"))]
+    table = table[~table.index.str.startswith(("why.", "about", "output."))]
     rows = [[key, *line] for key, *line in table[table.nunique(axis=1) > 1].itertuples()]
     return table_of(rows, ["setting", *(run.name for run in runs)])
 
