@@ -21,7 +21,7 @@ endif
 	@$(BIN)/python -m r1nb.execute $(RECIPE)
 
 test: .venv/installed ## run the tests; needs no network once installed
-	$(BIN)/python -m pytest
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
 
 browser: .venv/browser ## run the tests that need JupyterLab in Chromium
 	$(BIN)/python -m pytest -o addopts= tests/browser

@@ -295,12 +295,11 @@ def test_with_a_kl_term_the_adapter_comes_back_too(tmp_path):
     assert same(weights, loaded)
 
 
-@pytest.mark.parametrize("step", [2, 3])
-def test_after_an_epoch_the_next_order_is_the_next(tmp_path, step):
-    """Six rows are three steps: step 4 lies in the second epoch, step 6 ends it."""
-    undisturbed, weights = train(recipe_for(tmp_path / "whole", max_steps=7), rows=6)
-    run, again = cut_and_go_on(recipe_for(tmp_path / "cut", max_steps=7), 2 * step, rows=6)
-    assert resumed(run) == [2 * step]
+def test_after_an_epoch_the_next_order_is_the_next(tmp_path):
+    """Four rows are two steps: step 4 ends the second epoch."""
+    undisturbed, weights = train(recipe_for(tmp_path / "whole", max_steps=6), rows=4)
+    run, again = cut_and_go_on(recipe_for(tmp_path / "cut", max_steps=6), 5, rows=4)
+    assert resumed(run) == [4]
     assert figures(run) == figures(undisturbed)
     assert same(weights, again)
 

@@ -156,7 +156,7 @@ def test_the_same_batch_used_twice_is_no_duplicate():
             for i in range(64)
         ]
     )
-    assert advise(healthy(WINDOW), load_recipe(num_iterations=5), log) == []
+    assert advise(healthy(WINDOW), load_recipe(num_iterations=5, save_steps=15), log) == []
 
 
 SMALL = {"per_device_train_batch_size": 8, "learning_rate": 5e-6}  # one group a step, as with an 8B model
