@@ -1,20 +1,22 @@
-"""Where the tiny policy's gain comes from: controls of controls.yaml, and what they left in data/results.
+"""Experiments of several arms and seeds, as controls.yaml or variants.yaml fixes them, to data/results.
 
-    python data/make_controls.py RUNS_DIR                 # all arms and seeds, two at a time, then the CSVs
-    python data/make_controls.py RUNS_DIR ARM SEED        # one run
+    python data/make_experiments.py controls RUNS_DIR               # all, two at a time, then the CSVs
+    python data/make_experiments.py controls RUNS_DIR ARM SEED      # one run
 
-Takes about an hour on two quiet cores; what is in RUNS_DIR already is not run again.
+Each takes about an hour on two quiet cores; what is in RUNS_DIR already is not run again.
 """
 
 import csv
 import random
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import yaml
+from transformers import TrainerCallback
 
 from r1nb.callbacks import HeldOut, Recorder
 from r1nb.data import load_splits
@@ -28,14 +30,30 @@ from r1nb.runs import Run
 from r1nb.stages import grpo_trainer, sft
 
 HERE = Path(__file__).parent
-PLAN = yaml.safe_load((HERE / "controls.yaml").read_text())
-SFT = ("sft", "sft_prefilled")
 
 
 @reward(high=1.0)
 def random_reward_func(text: str, answer: str):
     """1.0 or 0.0 by lot, whatever the completion says."""
     return float(random.random() < 0.5)
+
+
+class Clock(TrainerCallback):
+    """CPU seconds of the training steps alone, into the history: they mean something on a busy machine."""
+
+    def __init__(self, run: Run):
+        self.run, self.begun, self.seconds = run, 0.0, 0.0
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.begun = time.process_time()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.seconds += time.process_time() - self.begun
+        self.run.append({"step": state.global_step, "cpu_seconds": self.seconds})
+
+
+def read_plan(name: str) -> dict:
+    return yaml.safe_load((HERE / f"{name}.yaml").read_text())
 
 
 def own_correct_samples(policy, rows, recipe, prefill: str):
@@ -58,10 +76,10 @@ def own_correct_samples(policy, rows, recipe, prefill: str):
     return Dataset.from_list(list(kept.values()))
 
 
-def run_arm(runs_dir: str, arm: str, seed: int) -> None:
-    settings = dict(PLAN["arms"][arm])
-    sampling = settings.pop("sft", {})
-    recipe = load_recipe("tiny-cpu", runs_dir=runs_dir, seed=seed, **PLAN["common"], **settings)
+def run_arm(plan: dict, runs_dir: str, arm: str, seed: int) -> None:
+    settings = dict(plan["arms"][arm])
+    sampling = settings.pop("sft", None)
+    recipe = load_recipe(plan["recipe"], runs_dir=runs_dir, seed=seed, **plan["common"], **settings)
     recipe = replace(recipe, name=arm)
     policy = load_policy(recipe)
     rows, validation, tests = load_splits(recipe)
@@ -70,35 +88,35 @@ def run_arm(runs_dir: str, arm: str, seed: int) -> None:
     if arm == "shipped":
         for stage in ("before", "prefilled"):
             evaluate_stage(run, stage, policy, tests, recipe)
-    if arm in SFT:
+    if sampling is not None:
         prefill = LAYOUTS[recipe.data.layout].prefill if sampling.get("prefill") else ""
         examples = own_correct_samples(policy, rows, recipe, prefill)
-        recipe.sft.update(PLAN["sft"], seed=seed)
+        recipe.sft.update(plan["sft"], seed=seed)
         attach_lora(policy, recipe)
         sft(policy, examples, recipe, run.folder)
     else:
         attach_lora(policy, recipe)
-        callbacks = [Recorder(run), HeldOut(run, policy, validation, recipe)]
+        callbacks = [Recorder(run), Clock(run), HeldOut(run, policy, validation, recipe)]
         grpo_trainer(policy, rows, recipe, run.folder, callbacks).train()
     evaluate_stage(run, "after", policy, tests, recipe)
 
 
-def finished(runs_dir: str) -> dict[tuple[str, int], Run]:
+def finished(plan: dict, runs_dir: str) -> dict[tuple[str, int], Run]:
     """{(arm, seed): run} of the runs that were evaluated at their end."""
     runs = Run.all(runs_dir)
     return {
         (run.name[:-4], run.settings["grpo"]["seed"]): run
         for run in reversed(runs)
-        if run.graded("after") and run.name[:-4] in PLAN["arms"]
+        if run.graded("after") and run.name[:-4] in plan["arms"]
     }
 
 
-def write_results(runs: dict[tuple[str, int], Run], folder: Path) -> None:
-    """controls.csv: rates of each run and stage; controls-curves.csv: the looks of each GRPO run."""
+def write_results(name: str, plan: dict, runs: dict[tuple[str, int], Run], folder: Path) -> None:
+    """NAME.csv: rates of each run and stage; NAME-curves.csv: the looks of each GRPO run."""
     rates = ("strict", "lenient", "format")
     columns = [name for rate in rates for name in (rate, f"{rate}_low", f"{rate}_high")]
     rows, curves = [], []
-    order = list(PLAN["arms"])
+    order = list(plan["arms"])
     for arm, seed in sorted(runs, key=lambda key: (order.index(key[0]), key[1])):
         run = runs[arm, seed]
         for split, stages in run.evaluation().items():
@@ -110,13 +128,16 @@ def write_results(runs: dict[tuple[str, int], Run], folder: Path) -> None:
                 cells = [f"{cell:.4f}" for cell in cells] + [f"{summary['tokens']:.1f}"]
                 cells += [f"{passed[k][0]:.4f}" if k in passed else "" for k in "1248"]
                 rows.append([arm, seed, stage, split, summary["n"], *cells])
+        seconds = dict(zip(*run.series("cpu_seconds"), strict=True))
         looks = [line for line in run.history() if "held_out/strict" in line]
         for line in looks:
             cells = [f"{line[f'held_out/{rate}']:.4f}" for rate in rates]
+            cells.append(f"{seconds.get(line['step'], 0):.1f}" if seconds else "")
             curves.append([arm, seed, line["step"], line["step"] * 64, *cells])
     columns = ["stage", "split", "n", *columns, "tokens", *(f"pass@{k}" for k in "1248")]
-    _write(folder / "controls.csv", ["arm", "seed", *columns], rows)
-    _write(folder / "controls-curves.csv", ["arm", "seed", "step", "completions", *rates], curves)
+    _write(folder / f"{name}.csv", ["arm", "seed", *columns], rows)
+    heads = ["arm", "seed", "step", "completions", *rates, "cpu_seconds"]
+    _write(folder / f"{name}-curves.csv", heads, curves)
 
 
 def _write(path: Path, head: list[str], rows: list[list]) -> None:
@@ -124,24 +145,25 @@ def _write(path: Path, head: list[str], rows: list[list]) -> None:
         csv.writer(file).writerows([head, *rows])
 
 
-def main(runs_dir: str, arm: str = "", seed: str = "") -> None:
+def main(name: str, runs_dir: str, arm: str = "", seed: str = "") -> None:
+    plan = read_plan(name)
     if arm:
-        run_arm(runs_dir, arm, int(seed))
+        run_arm(plan, runs_dir, arm, int(seed))
         return
-    done = finished(runs_dir) if Path(runs_dir).is_dir() else {}
-    todo = [(a, s) for s in PLAN["seeds"] for a in PLAN["arms"] if (a, s) not in done]
+    done = finished(plan, runs_dir) if Path(runs_dir).is_dir() else {}
+    todo = [(a, s) for s in plan["seeds"] for a in plan["arms"] if (a, s) not in done]
 
     def one(job):
         log = Path(runs_dir, f"{job[0]}-{job[1]}.log")
         log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, __file__, runs_dir, job[0], str(job[1])]
+        command = [sys.executable, __file__, name, runs_dir, job[0], str(job[1])]
         with log.open("w") as file:
             code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
         print(*job, "done" if not code else f"failed, see {log}", flush=True)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(one, todo))
-    write_results(finished(runs_dir), HERE / "results")
+    write_results(name, plan, finished(plan, runs_dir), HERE / "results")
 
 
 if __name__ == "__main__":
