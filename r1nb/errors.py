@@ -12,6 +12,10 @@ class UserError(ValueError):
         return [f"r1nb: {self}"]
 
 
+class Interrupted(UserError):  # noqa: N818  # as KeyboardInterrupt
+    """^C ended the training; the sentence says what is kept."""
+
+
 def did_you_mean(word: str, words) -> str:
     """The end of a sentence about an unknown word: the known one that is like it, or a full stop."""
     close = difflib.get_close_matches(word, list(words), n=1)
@@ -19,8 +23,14 @@ def did_you_mean(word: str, words) -> str:
 
 
 def run_main(main) -> None:
-    """Call a module's main with the command line; a UserError becomes the sentence that it ends with."""
+    """Call a module's main with the command line; a UserError becomes the sentence that it ends with.
+
+    The exit code is then 1, and 130 after ^C, as a shell has it.
+    """
     try:
         main(*sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"r1nb: {error}")
+    except (UserError, KeyboardInterrupt) as error:
+        print(
+            f"r1nb: {str(error) or 'Interrupted: nothing is lost; run it again to go on.'}", file=sys.stderr
+        )
+        sys.exit(130 if isinstance(error, Interrupted | KeyboardInterrupt) else 1)

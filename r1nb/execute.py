@@ -18,17 +18,13 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from r1nb.errors import UserError, run_main
-from r1nb.evaluation import STAGES
 from r1nb.paths import NOTEBOOKS, runs_folder
-from r1nb.rewards import short_name
 from r1nb.runs import Run
-from r1nb.tables import rate_cell, score_cell
+from r1nb.terminal import show_result
 
 NOTEBOOK = "03_train_grpo.ipynb"
 
@@ -120,31 +116,6 @@ def _sentence(error: Exception) -> str:
     return f"The notebook stopped with {error.ename}: {error.evalue}"
 
 
-def summary_tables(run: Run) -> list[Table]:
-    """Accuracy and rewards before and after, a table for each test split."""
-    tables = []
-    for split, stages in run.evaluation().items():
-        title = f"{split}: {stages['before']['n']} problems, greedy; rates with 95 % intervals"
-        table = Table(
-            "",
-            title=title,
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
-            collapse_padding=True,
-            title_justify="left",
-            title_style="bold",
-        )
-        for stage in STAGES:
-            table.add_column(stage, justify="right", no_wrap=True)
-        ordered = [stages[stage] for stage in STAGES]
-        for rate in ("strict", "lenient", "format"):
-            table.add_row(rate, *(rate_cell(summary, rate) for summary in ordered))
-        for name in run.weights():
-            table.add_row(short_name(name), *(score_cell(summary["rewards"][name]) for summary in ordered))
-        tables.append(table)
-    return tables
-
-
 def main(name: str = "tiny-cpu") -> None:
     from r1nb.recipe import load_recipe
 
@@ -157,20 +128,7 @@ def main(name: str = "tiny-cpu") -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the card is the notebook's, all of it
     recipe = load_recipe()
     run = execute(recipe, console, environment)
-    for table in summary_tables(run):
-        console.print(table)
-    for line in run.advice():
-        console.print(f"Step {line['step']}: {line['sentence']}", markup=False)
-    places = {
-        "run folder": run.folder,
-        "adapter": run.adapter,
-        "report": run.folder / "report.html",
-        "notebook": run.folder / NOTEBOOK,
-    }
-    here = Path.cwd()
-    for what, path in places.items():
-        shown = path.relative_to(here) if path.is_relative_to(here) else path
-        console.print(f"{what + ':':<12}{shown}", soft_wrap=True)
+    show_result(run, notebook=NOTEBOOK)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def smaller_recipe(name: str) -> str | None:
     return names[names.index(name) - 1] if name in names[1:] else None
 
 
-def choose_recipe(name: str = "auto", **overrides):
+def choose_recipe(name: str = "auto", /, **overrides):
     """The recipe called `name`, or for "auto" the one for this machine; says which and why.
 
     What is not installed is replaced, aloud (engine.fall_back). Raises UserError for what cannot run here.

@@ -119,7 +119,7 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def load_recipe(name: str = "tiny-cpu", **overrides) -> Recipe:
+def load_recipe(name: str = "tiny-cpu", /, **overrides) -> Recipe:
     """A shipped recipe by name, or a YAML file by path, with values replaced by key.
 
     `rewards` replaces them all: {name: weight}. Where GRPO's sections and `sft` share a key,
@@ -216,13 +216,24 @@ def _import_unsloth_first(raw: dict, overrides: dict) -> None:
 def _from_environment() -> dict:
     text = os.environ.get("R1NB_SET", "")
     try:
-        words = [word.partition("=") for word in shlex.split(text)]
-        pairs = {key: yaml.safe_load(value) for key, _, value in words}
-    except (ValueError, yaml.YAMLError):
-        raise UserError(f"R1NB_SET = {text!r} cannot be read: a quote or bracket is not closed.") from None
-    for key, equals, _ in words:
+        return read_overrides(shlex.split(text), "R1NB_SET")
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"R1NB_SET = {text!r} cannot be read: a quote is not closed.") from None
+
+
+def read_overrides(words: list[str], source: str) -> dict:
+    """{key: value} of words such as max_steps=5, each value read as YAML; `source` is named in errors."""
+    pairs = {}
+    for word in words:
+        key, equals, value = word.partition("=")
         if not equals:
-            raise UserError(f"R1NB_SET holds {key!r}; write key=value, as in max_steps=5.")
+            raise UserError(f"{source} holds {word!r}; write key=value, as in max_steps=5.")
+        try:
+            pairs[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"{source} holds {word!r}, of which a quote or bracket is not closed.") from None
     return pairs
 
 

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from transformers import TrainerCallback
 
 from r1nb.adapters import NOT_FINITE, is_finite
-from r1nb.errors import UserError
+from r1nb.errors import Interrupted, UserError
 from r1nb.recipe_check import check_saves, steps_between_saves
 from r1nb.runs import Run
 
@@ -206,7 +206,7 @@ def resumable(trainer, run: Run):
     except KeyboardInterrupt:
         kept = max(run.checkpoints(), default=0)
         kept = f"its checkpoint of step {kept}" if kept else "no checkpoint"
-        raise UserError(f"Stopped at once; {run.label} keeps {kept}: run this again to go on.") from None
+        raise Interrupted(f"Stopped at once; {run.label} keeps {kept}: run this again to go on.") from None
     finally:
         if heard:
             signal.signal(signal.SIGINT, before)
@@ -214,7 +214,7 @@ def resumable(trainer, run: Run):
     if not is_finite(trainer.model):
         raise UserError(NOT_FINITE)
     if go_on.asked and trainer.state.global_step < steps:
-        raise UserError(
+        raise Interrupted(
             f"Stopped after step {trainer.state.global_step} of {steps}, which is saved in {run.label}: run "
             "this again to go on from there."
         )

@@ -1,0 +1,110 @@
+"""Train without a notebook, by the code of notebook 03: python -m r1nb.train RECIPE [key=value ...]"""
+
+import argparse
+import sys
+
+import yaml
+
+from r1nb.errors import run_main
+from r1nb.paths import RECIPES
+
+ABOUT = """\
+Train a LoRA adapter with GRPO, as notebook 03 does: accuracy before, training, accuracy after, the adapter
+saved and loaded again in a fresh process as proof, a report. All of it is in a run folder of its own."""
+MORE = """\
+recipes ("auto" takes the one for this machine; a .yaml file of your own works too):
+{recipes}
+
+settings are the recipe's keys, and take the place of its values:
+  python -m r1nb.train tiny-cpu                                 about four minutes on two cores
+  python -m r1nb.train tiny-cpu max_steps=20 seed=2
+  python -m r1nb.train tiny-cpu rewards='{{correctness_reward_func: 1.0}}' loss_type=dr_grpo
+  python -m r1nb.train auto dataset=my_folder test_splits=test runs_dir=/data/runs
+
+A run that was interrupted goes on by the same command; resume=false begins anew beside it. Notebook 04 opens
+its folder while it trains and afterwards, notebook 05 samples from its adapter.
+
+exit codes: 0 trained and proven, 1 a mistake (one sentence says which), 2 a wrong command line,
+3 trained, but the saved adapter is not proven, 130 interrupted"""
+
+
+def train(recipe):
+    """One run of a recipe from its rows to its report; returns (Run, proof.Proof).
+
+    What notebook 03 shows step by step; a run that did not finish goes on. Raises UserError.
+    """
+    from r1nb.callbacks import HeldOut, LiveView, Recorder, Watchdog
+    from r1nb.checks import check_groups, check_rewards
+    from r1nb.data import drop_long_prompts, load_splits
+    from r1nb.difficulty import keep_by_difficulty
+    from r1nb.evaluation import evaluate_stage
+    from r1nb.models import attach_lora, load_policy
+    from r1nb.oom import out_of_memory_in_words
+    from r1nb.proof import prove
+    from r1nb.report import write_report
+    from r1nb.resume import begin_run, last_checkpoint, resumable
+    from r1nb.stages import grpo_trainer, sft_start
+
+    rows, validation, tests = load_splits(recipe)
+    policy = load_policy(recipe)
+    rows = drop_long_prompts(rows, policy.tokenizer, recipe)
+    rows = keep_by_difficulty(policy, rows, recipe)
+    for fault in check_rewards(rows, recipe):
+        print(fault)
+    run = begin_run(recipe, rows)
+    print("Run folder:", run.label)
+    before = evaluate_stage(run, "before", policy, tests, recipe)
+    evaluate_stage(run, "prefilled", policy, tests, recipe)
+    for fault in check_groups(policy, rows, recipe):
+        print(fault)
+    attach_lora(policy, recipe)
+    if recipe.sft and not any(last_checkpoint(run)):
+        print(f"SFT: mean loss {sft_start(policy, rows, recipe, run.folder / 'sft'):.2f}")
+    held_out = HeldOut(run, policy, validation, recipe)
+    callbacks = [Recorder(run), held_out, LiveView(run), Watchdog(run, recipe)]
+    trainer = grpo_trainer(policy, rows, recipe, run.folder, callbacks)
+    with resumable(trainer, run) as checkpoint, out_of_memory_in_words(recipe, run):
+        trainer.train(resume_from_checkpoint=checkpoint)
+    after = evaluate_stage(run, "after", policy, tests, recipe)
+    policy.save_adapter(run.adapter, recipe, run)
+    split = next(iter(tests))
+    proof = prove(run, tests[split], trained=after[split], base=before[split])
+    write_report(run)
+    return run, proof
+
+
+def main(*arguments: str) -> None:
+    from r1nb.recipe import read_overrides
+
+    parser = argparse.ArgumentParser(
+        prog="python -m r1nb.train", description=ABOUT, epilog=MORE.format(recipes=_recipes()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("recipe", metavar="RECIPE", help="a name below, auto, or a .yaml file")
+    parser.add_argument(
+        "settings", metavar="key=value", nargs="*", default=[], help="max_steps=20, seed=2, ..."
+    )
+    given = parser.parse_args(arguments)
+    overrides = read_overrides(given.settings, "The command line")
+
+    from r1nb.hardware import choose_recipe
+    from r1nb.plan import plan_run
+    from r1nb.terminal import show_result
+
+    recipe = choose_recipe(given.recipe, **overrides)
+    print(plan_run(recipe))
+    run, proof = train(recipe)
+    show_result(run)
+    print(proof)
+    if not proof.holds:
+        sys.exit(3)
+
+
+def _recipes() -> str:
+    """A line for each recipe that ships."""
+    paths = sorted(RECIPES.glob("*.yaml"))
+    return "\n".join(f"  {path.stem:<22}{yaml.safe_load(path.read_text())['about']}" for path in paths)
+
+
+if __name__ == "__main__":
+    run_main(main)
