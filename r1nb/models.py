@@ -69,9 +69,10 @@ def _load_plain(recipe, say) -> Policy:
 
 
 def attach_lora(policy: Policy, recipe) -> None:
-    """Put a fresh adapter on the base model (B = 0, so that it answers as before).
+    """Put a fresh adapter on the base model (B = 0, so that it answers as before), or the one to start from.
 
-    Seeded: the same recipe starts from the same adapter.
+    Seeded: the same recipe starts from the same adapter. Raises UserError if the adapter of the recipe's
+    `start_from` is missing, does not belong on this base, or is of another rank.
     """
     from transformers import set_seed
 
@@ -80,17 +81,33 @@ def attach_lora(policy: Policy, recipe) -> None:
         if recipe.model.engine == "unsloth":
             raise UserError("This policy carries an adapter already: run the notebook from the top.")
         policy.model = policy.model.unload()
+    if recipe.lora.start_from:
+        _continue_adapter(policy, recipe)
+        return
+    settings = {k: v for k, v in vars(recipe.lora).items() if k != "start_from"}
     if recipe.model.engine == "unsloth":
         from unsloth import FastLanguageModel
 
         policy.model = FastLanguageModel.get_peft_model(
-            policy.model, random_state=recipe.grpo["seed"], **vars(recipe.lora)
+            policy.model, random_state=recipe.grpo["seed"], **settings
         )
         return
     from peft import LoraConfig, get_peft_model
 
-    settings = {k: v for k, v in vars(recipe.lora).items() if k != "use_gradient_checkpointing"}
+    del settings["use_gradient_checkpointing"]  # Unsloth's own
     policy.model = get_peft_model(policy.model, LoraConfig(task_type="CAUSAL_LM", **settings))
+
+
+def _continue_adapter(policy: Policy, recipe) -> None:
+    """Put a finished run's adapter on the base model, to be trained on."""
+    from r1nb.runs import Run
+
+    parent = Run.named(recipe.lora.start_from, recipe.output.runs_dir)
+    policy.load_adapter(parent.adapter, recipe.data.layout)
+    rank = policy.model.peft_config["default"].r
+    if rank != recipe.lora.r:
+        raise UserError(f"The adapter of {parent.name} has rank {rank}, not {recipe.lora.r}: set r={rank}.")
+    policy.model.set_adapter("default")  # PEFT: the active adapter is the one that is trained
 
 
 def load_trained(folder: Path | str | None = None):

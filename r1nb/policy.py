@@ -185,7 +185,12 @@ class Policy:
         return written
 
     def load_adapter(self, folder: Path | str, layout: str | None = None) -> None:
-        """Put a saved adapter on the base model; what does not belong is refused (adapters.load_onto)."""
+        """Put a saved adapter on the base model, in place of one that is there.
+
+        What does not belong is refused (adapters.load_onto).
+        """
+        if self.has_adapter:
+            self.model = self.model.unload()
         self.model = load_onto(self, Path(folder).expanduser(), layout)
         if self.settings.engine == "unsloth":
             from unsloth import FastLanguageModel

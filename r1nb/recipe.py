@@ -16,6 +16,7 @@ from r1nb.engine import compute_dtype, prepare_unsloth
 from r1nb.errors import UserError, did_you_mean
 from r1nb.paths import RECIPES, runs_folder
 from r1nb.recipe_check import check_recipe, check_writable
+from r1nb.runs import Run
 from r1nb.settings import (
     SHIPPED,
     DataSettings,
@@ -99,6 +100,12 @@ class Recipe:
             **{"bf16": dtype == "bfloat16", "fp16": dtype == "float16"} | self.grpo,
         )
 
+    def sft_config(self, output_dir: Path | str):
+        """The trl.SFTConfig of the section `sft`."""
+        from trl import SFTConfig
+
+        return SFTConfig(output_dir=str(output_dir), disable_tqdm=True, **self.sft)
+
     def to_dict(self) -> dict:
         """As YAML would hold it: what a run folder keeps."""
         return dataclasses.asdict(self)
@@ -145,6 +152,8 @@ def load_recipe(name: str = "tiny-cpu", /, **overrides) -> Recipe:
             raw[section][key] = str(path.resolve())  # stays right in another working directory
     recipe = build_recipe(raw | {"name": Path(name).stem})
     check_writable(runs_folder(recipe.output.runs_dir))
+    if recipe.lora.start_from:
+        Run.named(recipe.lora.start_from, recipe.output.runs_dir)
     return recipe
 
 

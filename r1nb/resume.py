@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 from r1nb.adapters import NOT_FINITE, is_finite
 from r1nb.errors import Interrupted, UserError
 from r1nb.recipe_check import check_saves, steps_between_saves
+from r1nb.rewards.judge import require_judge
 from r1nb.runs import Run
 
 # Held as long as this process lives, and released by its end, however it comes.
@@ -24,15 +25,24 @@ PATIENCE = 10  # seconds that a process which was killed with its parent may tak
 OTHERWISE = ("about", "why", "output")  # sections in which a recipe may change and be the same
 
 
-def begin_run(recipe, rows=None) -> Run:
+def begin_run(recipe, rows=None, reuse: bool = False, **facts) -> Run:
     """The newest run of this recipe on these rows if it did not finish, to go on with; else a new one.
 
-    With the recipe's `resume: false`, and while another process trains that run, it is always a new one;
-    no old run is ever changed or removed. A run that ended with weights that are not finite would
-    end so again, and does not go on.
+    `facts` are kept in environment.json and must be the same too, above all `parent`, the name of the run
+    that this one builds on. With `reuse` a finished run is given back as well. With the recipe's
+    `resume: false`, and while another process trains that run, it is always a new one; no old run is ever
+    changed or removed. A run that ended with weights that are not finite would end so again, and does not
+    go on. Raises UserError if a judge that the recipe names does not answer.
     """
-    facts = {} if rows is None else {"data": fingerprint(rows)}
-    run = _unfinished(recipe, facts) if recipe.output.resume else None
+    if "judge_reward_func" in recipe.rewards:
+        require_judge(recipe.scoring.judge_url, recipe.scoring.judge_model)
+    facts |= {} if rows is None else {"data": fingerprint(rows)}
+    run = _newest(recipe, facts) if recipe.output.resume else None
+    if run and run.finished:
+        if reuse:
+            print(f"{run.label} is finished and stays as it is; resume=False would train anew.")
+            return run
+        run = None
     if run and _take(run):
         print(f"Going on with {run.label}, which did not finish; resume=False would begin anew.")
         return run
@@ -51,16 +61,16 @@ def fingerprint(rows) -> dict:
     return {"rows": len(rows), "sha256": digest.hexdigest()}
 
 
-def _unfinished(recipe, facts: dict) -> Run | None:
-    """The newest run of the same recipe and rows, unless it is finished."""
+def _newest(recipe, facts: dict) -> Run | None:
+    """The newest run of the same recipe and facts, unless its weights ended as NaN."""
     wanted = yaml.safe_load(yaml.safe_dump(recipe.to_dict()))
     for run in Run.all(recipe.output.runs_dir):
         # A folder that is broken is not ours to judge.
         with contextlib.suppress(UserError, OSError, ValueError, AttributeError, yaml.YAMLError):
             same = all(run.settings.get(k) == v for k, v in wanted.items() if k not in OTHERWISE)
-            if same and run.environment.get("data") == facts.get("data"):
+            if same and all(run.environment.get(k) == facts.get(k) for k in {"data", "parent", *facts}):
                 failed = any(line["advice"] == "not_finite" for line in run.advice())
-                return None if run.finished or failed else run
+                return None if failed else run
     return None
 
 

@@ -66,6 +66,17 @@ class Run:
         return sorted(found, key=lambda run: run.made, reverse=True)
 
     @classmethod
+    def named(cls, name: str, runs_dir: str) -> "Run":
+        """A run that saved an adapter, by its name in a folder of runs or by its own folder."""
+        folder = runs_folder(runs_dir) / Path(name).expanduser()
+        if not (folder / "adapter" / CARD).is_file():
+            there = [run.name for run in cls.all(runs_dir) if (run.adapter / CARD).is_file()]
+            found = f"there are {', '.join(there[:8])}" if there else "there is none"
+            why = "it did not finish, so that it has no adapter" if folder.is_dir() else "it does not exist"
+            raise UserError(f"Run {name!r} cannot be built on: {why}; of finished runs {found}.")
+        return cls(folder)
+
+    @classmethod
     def latest(cls, runs_dir: str) -> "Run | None":
         """The newest run that saved an adapter; None if there is none."""
         return next((run for run in cls.all(runs_dir) if (run.adapter / CARD).is_file()), None)
@@ -87,6 +98,11 @@ class Run:
     @property
     def name(self) -> str:
         return self.folder.name
+
+    @property
+    def parent(self) -> str:
+        """The name of the run that it builds on; "" if there is none."""
+        return self.environment.get("parent", "")
 
     def recipe(self):
         """The recipe as it was used."""

@@ -32,6 +32,7 @@ class LoraSettings:
     lora_alpha: int
     target_modules: str | list[str]
     lora_dropout: float = 0.0
+    start_from: str | None = None  # a finished run, by name or folder, whose adapter is trained on
     use_gradient_checkpointing: str | None = None  # Unsloth's own, "unsloth"
 
 

@@ -1,7 +1,9 @@
-"""R1's stages, as TRL's trainers: GRPO as notebook 03 builds it, and the short SFT start."""
+"""R1's stages, as TRL's trainers: GRPO as notebook 03 builds it, SFT, and how each ends."""
 
 from r1nb.data import solution_as_xml
 from r1nb.errors import UserError
+from r1nb.evaluation import evaluate_stage
+from r1nb.proof import Proof, prove
 
 
 def grpo_trainer(policy, rows, recipe, output_dir, callbacks=()):
@@ -21,21 +23,18 @@ def grpo_trainer(policy, rows, recipe, output_dir, callbacks=()):
     return trainer
 
 
-def sft_start(policy, rows, recipe, output_dir) -> float:
-    """Teach the adapter the format from the rows' own solutions, with TRL's SFTTrainer.
-
-    Returns the mean loss over the run. Raises UserError if no row has a solution.
-    """
+def solution_examples(rows, recipe):
+    """{prompt, completion} of the rows' own solutions, for SFT; raises UserError if no row has one."""
     rows = rows.filter(lambda solution: solution != "", input_columns="solution")
     if not len(rows):
         raise UserError(
-            "The dataset shows no solutions to start from: take the sft section out of the recipe."
+            "The dataset shows no solutions to learn from: take the sft section out of the recipe."
         )
 
     def as_example(row: dict) -> dict:
         return {"completion": [{"role": "assistant", "content": solution_as_xml(row, recipe.data.layout)}]}
 
-    return sft(policy, rows.map(as_example).select_columns(["prompt", "completion"]), recipe, output_dir)
+    return rows.map(as_example).select_columns(["prompt", "completion"])
 
 
 def sft(policy, examples, recipe, output_dir) -> float:
@@ -44,13 +43,24 @@ def sft(policy, examples, recipe, output_dir) -> float:
     The loss is on the completions alone. Returns its mean over the run.
     """
     from transformers import PrinterCallback
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTTrainer
 
     trainer = SFTTrainer(
         model=policy.model,
-        args=SFTConfig(output_dir=str(output_dir), disable_tqdm=True, **recipe.sft),
+        args=recipe.sft_config(output_dir),
         train_dataset=examples,
         processing_class=policy.tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer.train().training_loss
+
+
+def finish(run, policy, tests: dict, recipe, base: dict) -> Proof:
+    """Accuracy on the tests, the adapter saved, and proven in a fresh process: the run is finished.
+
+    `base` is what evaluation.evaluate_stage gave before the adapter, {split: graded}.
+    """
+    after = evaluate_stage(run, "after", policy, tests, recipe)
+    policy.save_adapter(run.adapter, recipe, run)
+    split, rows = next(iter(tests.items()))
+    return prove(run, rows, trained=after[split], base=base[split])

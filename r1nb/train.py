@@ -40,10 +40,9 @@ def train(recipe):
     from r1nb.evaluation import evaluate_stage
     from r1nb.models import attach_lora, load_policy
     from r1nb.oom import out_of_memory_in_words
-    from r1nb.proof import prove
     from r1nb.report import write_report
     from r1nb.resume import begin_run, last_checkpoint, resumable
-    from r1nb.stages import grpo_trainer, sft_start
+    from r1nb.stages import finish, grpo_trainer, sft, solution_examples
 
     rows, validation, tests = load_splits(recipe)
     policy = load_policy(recipe)
@@ -59,16 +58,14 @@ def train(recipe):
         print(fault)
     attach_lora(policy, recipe)
     if recipe.sft and not any(last_checkpoint(run)):
-        print(f"SFT: mean loss {sft_start(policy, rows, recipe, run.folder / 'sft'):.2f}")
+        loss = sft(policy, solution_examples(rows, recipe), recipe, run.folder / "sft")
+        print(f"SFT: {recipe.sft['max_steps']} steps, mean loss {loss:.2f}")
     held_out = HeldOut(run, policy, validation, recipe)
     callbacks = [Recorder(run), held_out, LiveView(run), Watchdog(run, recipe)]
     trainer = grpo_trainer(policy, rows, recipe, run.folder, callbacks)
     with resumable(trainer, run) as checkpoint, out_of_memory_in_words(recipe, run):
         trainer.train(resume_from_checkpoint=checkpoint)
-    after = evaluate_stage(run, "after", policy, tests, recipe)
-    policy.save_adapter(run.adapter, recipe, run)
-    split = next(iter(tests))
-    proof = prove(run, tests[split], trained=after[split], base=before[split])
+    proof = finish(run, policy, tests, recipe, before)
     write_report(run)
     return run, proof
 

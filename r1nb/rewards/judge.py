@@ -4,6 +4,7 @@ import os
 import re
 from functools import lru_cache
 
+from r1nb.errors import UserError
 from r1nb.rewards.registry import reward
 
 QUESTION = """\
@@ -41,6 +42,17 @@ def judge_reward_func(text: str, answer: str, question, judge_url, judge_model):
     said = (reply.choices[0].message.content or "") if reply.choices else ""
     match = re.fullmatch(r"\s*SCORE:\s*(10|[0-9])\s*", said, re.ASCII)
     return (int(match[1]) / 10, f"judged {match[1]} of 10") if match else (None, f"no score: {said[:40]!r}")
+
+
+def require_judge(url: str, model: str) -> None:
+    """Ask the judge about a right reply; raises UserError if it gives no score."""
+    score, reason = judge_reward_func.explain(
+        "2 + 2 = 4", "4", question="What is 2 + 2?", judge_url=url, judge_model=model
+    )
+    if score is None:
+        raise UserError(
+            f"judge_url = {url!r}, judge_model = {model!r}: {reason}. Start it, or correct the two."
+        )
 
 
 @lru_cache
