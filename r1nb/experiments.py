@@ -1,5 +1,7 @@
 """Experiments that ship as CSV files in data/results: arms, seeds, and what they reached."""
 
+from math import inf
+
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -100,9 +102,12 @@ def draw_arms(results, split: str, words: dict[str, str], line: str = "prefilled
 
 def draw_curves(curves, words: dict[str, str], accuracy: float) -> Figure:
     """Strict accuracy on the validation slice over completions, a panel an arm, a line a seed."""
-    figure = Figure(figsize=(11, 2.9), dpi=100, layout="constrained", facecolor="white")
-    panels = figure.subplots(1, len(words), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, (arm, said) in zip(panels, words.items(), strict=True):
+    rows, columns = -(-len(words) // 5), min(len(words), 5)
+    figure = Figure(figsize=(11, 0.5 + 2.2 * rows), dpi=100, layout="constrained", facecolor="white")
+    panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for axes in panels[len(words) :]:
+        axes.remove()
+    for axes, (arm, said) in zip(panels, words.items(), strict=False):
         for number, (seed, group) in enumerate(curves[curves["arm"] == arm].groupby("seed")):
             color, line = REWARD_STYLES[number]
             axes.plot(
@@ -110,11 +115,11 @@ def draw_curves(curves, words: dict[str, str], accuracy: float) -> Figure:
             )
         axes.axhline(accuracy, color="grey", linewidth=0.8, linestyle="--")
         axes.set_title(said, fontsize=10)
-        axes.set_xlabel("completions", fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
     panels[0].yaxis.set_major_formatter(PercentFormatter(1))
-    panels[0].set_ylabel("strict, 60 validation problems", fontsize=8)
+    figure.supxlabel("completions sampled", fontsize=9)
+    figure.supylabel("strict, 60 validation problems", fontsize=9)
     panels[0].legend(fontsize=8, frameon=False)
     return figure
 
@@ -123,10 +128,60 @@ def completions_table(curves, words: dict[str, str], accuracy: float):
     """Completions until an accuracy was first seen on the validation slice, for each seed."""
     rows = []
     for arm, said in words.items():
-        cells = []
-        for _, group in curves[curves["arm"] == arm].groupby("seed"):
-            reached = group[group["strict"] >= accuracy]["completions"]
-            cells.append(f"{reached.iloc[0]:,}" if len(reached) else "–")  # noqa: RUF001
-        rows.append([said, *cells])
+        rows.append([said, *map(_count, reached(curves, arm, accuracy))])
     seeds = sorted(curves["seed"].unique())
     return table_of(rows, [f"completions to {accuracy:.0%}", *(f"seed {seed}" for seed in seeds)])
+
+
+def reached(curves, arm: str, accuracy: float, what: str = "completions") -> list[float]:
+    """For each seed of an arm the `completions`, or `cpu_seconds`, at which an accuracy was first seen; inf
+    where it never was.
+    """
+    seeds = [group for _, group in curves[curves["arm"] == arm].groupby("seed")]
+    hits = [group[group["strict"] >= accuracy][what] for group in seeds]
+    return [float(hit.iloc[0]) if len(hit) else inf for hit in hits]
+
+
+def verdict(values: list[float], others: list[float]) -> str:
+    """ "more", "less" or "not distinguishable": whether no value of one side lies among the other's.
+
+    Of three seeds each, two equal arms are told apart so once in ten times (2 of 20 orders).
+    """
+    if min(values) > max(others):
+        return "more"
+    return "less" if max(values) < min(others) else "not distinguishable"
+
+
+def variants_table(results, curves, words: dict[str, str], accuracy: float, split: str, against: str):
+    """What each arm needs to an accuracy on the watched slice and reaches at its end, a value a seed, and
+    whether its seeds can be told from those of the arm `against`.
+    """
+    after = results[(results["stage"] == "after") & (results["split"] == split)]
+
+    def figures(arm: str) -> list[list[float]]:
+        ends = after[after["arm"] == arm].sort_values("seed")
+        needs = [reached(curves, arm, accuracy, what) for what in ("completions", "cpu_seconds")]
+        return [*needs, list(ends["strict"]), list(ends["tokens"])]
+
+    shows = (_count, _count, "{:.0%}".format, "{:.0f}".format)
+    compared, rows = figures(against), []
+    for arm, said in words.items():
+        mine, cells = figures(arm), []
+        for place, (values, others, show) in enumerate(zip(mine, compared, shows, strict=True)):
+            cells.append(", ".join(map(show, values)))
+            if place in (0, 2):  # the figures by which arms are chosen
+                cells.append("" if arm == against else verdict(values, others))
+        rows.append([said, *cells])
+    beside = f"beside {words[against]}"
+    heads = [
+        "",
+        f"completions to {accuracy:.0%}",
+        beside,
+        f"CPU seconds to {accuracy:.0%}",
+        "strict at the end",
+    ]
+    return table_of(rows, [*heads, beside, "tokens"])
+
+
+def _count(value: float) -> str:
+    return "never" if value == inf else f"{value:,.0f}"

@@ -12,7 +12,7 @@ from r1nb.models import attach_lora, load_policy
 from r1nb.policy import Completion
 from r1nb.proof import prove
 from r1nb.runs import Run
-from r1nb.stages import grpo_trainer, sft_start
+from r1nb.stages import grpo_trainer, sft, solution_examples
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_an_sft_start_teaches_the_format(parts):
     attach_lora(policy, recipe)
     run = Run.create(recipe)
     shares = [sum(g.format for g in evaluate(policy, rows, recipe)) / len(rows)]
-    assert sft_start(policy, train, recipe, run.folder / "sft") > 0
+    assert sft(policy, solution_examples(train, recipe), recipe, run.folder / "sft") > 0
     shares.append(sum(g.format for g in evaluate(policy, rows, recipe)) / len(rows))
     assert shares[1] > shares[0] + 0.5
 

@@ -22,7 +22,7 @@ from r1nb.policy import Completion, Policy
 from r1nb.prompts import format_prompt
 from r1nb.recipe import load_recipe
 from r1nb.runs import Run
-from r1nb.stages import grpo_trainer, sft_start
+from r1nb.stages import grpo_trainer, sft, solution_examples
 
 LIMIT = 112  # tokens of a completion, as in the recipe
 
@@ -55,7 +55,7 @@ def teach(recipe, folder):
     """A policy whose adapter r1nb trained: a short SFT start, then GRPO."""
     policy = load_policy(recipe, say=lambda line: None)
     attach_lora(policy, recipe)
-    sft_start(policy, load_rows("bundled", "train"), recipe, folder)
+    sft(policy, solution_examples(load_rows("bundled", "train"), recipe), recipe, folder)
     train(policy, recipe)
     return policy
 
