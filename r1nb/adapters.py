@@ -50,7 +50,12 @@ class LoraKeys(TypedDict, total=False):
 
 def is_finite(model) -> bool:
     """Whether all that is trained of a model is finite: with NaN it would answer nothing."""
-    return all(bool(w.isfinite().all()) for name, w in model.named_parameters() if "lora_" in name)
+    return not not_finite({name: w for name, w in model.named_parameters() if "lora_" in name})
+
+
+def not_finite(weights: dict) -> str:
+    """The name of the first of {name: tensor} that holds NaN or infinity; "" if none does."""
+    return next((name for name, weight in weights.items() if not weight.isfinite().all()), "")
 
 
 def prompt_format(tokenizer, layout: str) -> str:
@@ -148,7 +153,7 @@ def load_onto(policy, folder: Path, layout: str | None = None):
     it says, is not whole, or wants anything that a LoRA does not need. A base that differs in its inner
     matrices alone, as a merged one does, is not told from the original (Policy.fingerprint).
     """
-    config = _read_config(folder, policy.settings)
+    config, named = _read_config(folder, policy.settings)
     shapes = _read_shapes(folder, config)
     card = read_card(folder)
     name = policy.settings.model_name
@@ -174,7 +179,6 @@ def load_onto(policy, folder: Path, layout: str | None = None):
         raise UserError(
             f"The adapter in {folder.name} has rank {rank}: set max_lora_rank={rank}, now {limit}."
         )
-    named = json.loads((folder / CONFIG).read_text()).get("base_model_name_or_path")
     if not card and named and named != short_base(name):
         print(
             f"The adapter in {folder.name} has no card; it names {named} as its base, and {name} is loaded."
@@ -188,7 +192,7 @@ def short_base(name: str) -> str:
 
 
 def _read_config(folder: Path, settings):
-    """The LoraConfig of adapter_config.json, of vetted values alone."""
+    """(LoraConfig, name of its base) of adapter_config.json, of vetted values alone."""
     from peft import LoraConfig
 
     for name in (CONFIG, WEIGHTS):
@@ -227,7 +231,7 @@ def _read_config(folder: Path, settings):
             re.compile(targets)
             if re.search(r"\)[*+{]", targets):  # may take for ever to match
                 raise ValueError("target_modules repeats a group")
-        return LoraConfig(task_type="CAUSAL_LM", base_model_name_or_path=settings.model_name, **chosen)
+        return LoraConfig(task_type="CAUSAL_LM", base_model_name_or_path=settings.model_name, **chosen), base
     except (ValueError, TypeError, re.error) as error:
         words = error.errors()[0] if isinstance(error, ValidationError) else {}
         reason = f"{words['loc'][0]}: {words['msg']}" if words else str(error).splitlines()[0]
@@ -236,22 +240,19 @@ def _read_config(folder: Path, settings):
 
 def _read_shapes(folder: Path, config) -> dict[str, tuple]:
     """{tensor: shape} of the adapter's weights: whole, finite, and of the rank that the config says."""
-    import torch
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
-    shapes = {}
     try:
-        with safe_open(folder / WEIGHTS, "pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118
-                weight = tensors.get_tensor(name)
-                shapes[name] = tuple(weight.shape)
-                if not torch.isfinite(weight).all():
-                    raise ValueError(f"{name} is not finite")
+        weights = load_file(folder / WEIGHTS)
+        if spoilt := not_finite(weights):
+            raise ValueError(f"{spoilt} is not finite")
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{WEIGHTS} in {folder.name} is truncated, not finite, or no safetensors file: copy the adapter "
             f"again ({str(error).splitlines()[0]})."
         ) from None
+    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
     ranks = {shape[:1] for name, shape in shapes.items() if "lora_A" in name}
     if not config.rank_pattern and ranks != {(config.r,)}:
         found = ", ".join(str(*rank) for rank in sorted(ranks)) or "none"

@@ -13,7 +13,7 @@ import yaml
 from filelock import FileLock, Timeout
 from transformers import TrainerCallback
 
-from r1nb.adapters import NOT_FINITE, is_finite
+from r1nb.adapters import NOT_FINITE, is_finite, not_finite
 from r1nb.errors import Interrupted, UserError
 from r1nb.recipe_check import check_saves, steps_between_saves
 from r1nb.rewards.judge import require_judge
@@ -103,8 +103,8 @@ def find_fault(checkpoint: Path, step: int) -> str:
     Each file is read: sizes and checksums of what was being written when a process was killed are wrong.
     Nothing is unpickled.
     """
-    import torch
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
     try:
         state = json.loads((checkpoint / "trainer_state.json").read_text())
@@ -119,9 +119,8 @@ def find_fault(checkpoint: Path, step: int) -> str:
         if not weights or len(archives) < 3:
             return "its weights are missing" if not weights else "rng_state.pth is missing"
         for file in weights:
-            with safe_open(file, "pt") as tensors:
-                if not all(torch.isfinite(tensors.get_tensor(name)).all() for name in tensors.keys()):  # noqa: SIM118
-                    return f"{file.name} holds numbers that are not finite"
+            if not_finite(load_file(file)):
+                return f"{file.name} holds numbers that are not finite"
         for file in archives:
             if damaged := zipfile.ZipFile(file).testzip():
                 return f"{file.name} is damaged at {damaged}"
