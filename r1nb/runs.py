@@ -19,10 +19,11 @@ import yaml
 
 from r1nb.adapters import CARD
 from r1nb.errors import UserError
+from r1nb.evaluated import Evaluated
 from r1nb.paths import runs_folder, write_json
 
 
-class Run:
+class Run(Evaluated):
     """A run folder. `Run.create(recipe)` makes a new one beside the others, `Run(path)` opens one."""
 
     def __init__(self, folder: Path | str):
@@ -246,74 +247,6 @@ class Run:
         """The steps of the checkpoints that are kept."""
         numbers = [path.name.rpartition("-")[2] for path in self.folder.glob("checkpoint-*")]
         return sorted(int(number) for number in numbers if number.isdigit())
-
-    def write_held_out(self, step: int, records: list[dict]) -> None:
-        """Keep the graded answers to the validation slice of one look."""
-        (self.folder / "held_out").mkdir(exist_ok=True)
-        write_json(self.folder / "held_out" / f"{step:05d}.json", records)
-
-    def held_out(self, step: int) -> list[dict]:
-        """The graded answers to the validation slice after a step."""
-        return json.loads((self.folder / "held_out" / f"{step:05d}.json").read_text())
-
-    def looks(self) -> list[int]:
-        """The first, middle and last step after which the validation slice was answered."""
-        steps = sorted(int(path.stem) for path in (self.folder / "held_out").glob("*.json"))
-        return sorted({steps[0], steps[len(steps) // 2], steps[-1]}) if steps else []
-
-    def write_evaluation(self, stage: str, splits: dict) -> None:
-        """Add the summaries of a stage ("before", "prefilled", "after") to evaluation.json.
-
-        {split: {stage: summary}}; the graded answers go to evaluation/<stage>-<split>.json.
-        """
-        from r1nb.evaluation import as_records, summarize
-
-        path = self.folder / "evaluation.json"
-        whole = self.evaluation()
-        (self.folder / "evaluation").mkdir(exist_ok=True)
-        for split, graded in splits.items():
-            whole.setdefault(split, {})[stage] = summarize(graded)
-            write_json(self.folder / "evaluation" / f"{stage}-{split}.json", as_records(graded))
-        write_json(path, whole)
-
-    def write_samples(self, stage: str, split: str, groups: list[list]) -> None:
-        """Keep several sampled and graded answers to each problem, beside the stage's greedy ones."""
-        from r1nb.evaluation import as_records
-
-        (self.folder / "evaluation").mkdir(exist_ok=True)
-        groups = [as_records(group) for group in groups]
-        write_json(self.folder / "evaluation" / f"{stage}-{split}-samples.json", groups)
-
-    def evaluation(self) -> dict:
-        """evaluation.json, or {} before there is one."""
-        path = self.folder / "evaluation.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
-
-    def graded(self, stage: str) -> dict[str, list]:
-        """{split: evaluation.Graded of each problem} of a stage, as far as it was evaluated."""
-        return {
-            split: _read_graded(self.folder / "evaluation" / f"{stage}-{split}.json")
-            for split, stages in self.evaluation().items()
-            if stage in stages
-        }
-
-    def samples(self, stage: str) -> dict[str, list[list]]:
-        """{split: groups of sampled evaluation.Graded} of a stage."""
-        end = "-samples.json"
-        paths = sorted((self.folder / "evaluation").glob(f"{stage}-*{end}"))
-        return {path.name.removeprefix(f"{stage}-").removesuffix(end): _read_graded(path) for path in paths}
-
-
-def _read_graded(path: Path) -> list:
-    """What as_records wrote: Graded, or groups of them."""
-    from r1nb.evaluation import Graded
-
-    def made(record):
-        if isinstance(record, list):
-            return [made(each) for each in record]
-        return Graded(**record | {"ids": tuple(record["ids"])})
-
-    return made(json.loads(path.read_text()))
 
 
 def _numbered(parent: Path, name: str) -> list[Path]:
