@@ -13,7 +13,7 @@ from typing import Literal, Required
 from pydantic import PositiveInt, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from r1nb.errors import UserError
+from r1nb.errors import UserError, first_line
 from r1nb.paths import write_json
 from r1nb.prompts import LAYOUTS, build_messages
 from r1nb.weights import licence
@@ -234,7 +234,7 @@ def _read_config(folder: Path, settings):
         return LoraConfig(task_type="CAUSAL_LM", base_model_name_or_path=settings.model_name, **chosen), base
     except (ValueError, TypeError, re.error) as error:
         words = error.errors()[0] if isinstance(error, ValidationError) else {}
-        reason = f"{words['loc'][0]}: {words['msg']}" if words else str(error).splitlines()[0]
+        reason = f"{words['loc'][0]}: {words['msg']}" if words else first_line(error)
         raise UserError(f"{CONFIG} in {folder.name} is not a LoRA's: {reason}.") from None
 
 
@@ -250,7 +250,7 @@ def _read_shapes(folder: Path, config) -> dict[str, tuple]:
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{WEIGHTS} in {folder.name} is truncated, not finite, or no safetensors file: copy the adapter "
-            f"again ({str(error).splitlines()[0]})."
+            f"again ({first_line(error)})."
         ) from None
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
     ranks = {shape[:1] for name, shape in shapes.items() if "lora_A" in name}
@@ -276,7 +276,7 @@ def _attach(policy, folder: Path, config, shapes: dict[str, tuple]):
         missing, foreign = set(expected) - set(shapes), set(shapes) - set(expected)
         fault = f"{len(missing)} of its {len(expected)} tensors are missing, {len(foreign)} belong elsewhere"
     except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
-        fault = (str(error).strip() or type(error).__name__).splitlines()[0]
+        fault = first_line(error)
     _strip(base)
     raise UserError(f"The adapter in {folder.name} does not fit {policy.settings.model_name}: {fault}.")
 

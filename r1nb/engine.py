@@ -10,7 +10,7 @@ import os
 import sys
 from dataclasses import replace
 
-from r1nb.errors import UserError
+from r1nb.errors import UserError, first_line
 
 PATCHED = ("trl", "transformers", "peft")
 _FAULTS: dict[str, str] = {}  # why a package could not be imported when it was tried
@@ -107,7 +107,7 @@ def _fault(name: str) -> str | None:
     try:
         importlib.import_module(name)
     except Exception as error:  # a broken build may raise anything
-        _FAULTS[name] = (str(error).strip() or type(error).__name__).splitlines()[0]
+        _FAULTS[name] = first_line(error)
     return _FAULTS.get(name)
 
 

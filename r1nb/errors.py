@@ -22,6 +22,11 @@ def did_you_mean(word: str, words) -> str:
     return f"; did you mean {close[0]!r}?" if close else "."
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what an error says; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def run_main(main) -> None:
     """Call a module's main with the command line; a UserError becomes the sentence that it ends with.
 

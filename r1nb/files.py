@@ -5,7 +5,7 @@ import re
 import warnings
 from pathlib import Path
 
-from r1nb.errors import UserError
+from r1nb.errors import UserError, first_line
 
 SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 SUFFIXES = (".jsonl", ".csv", ".parquet")
@@ -51,7 +51,7 @@ def read_local(path: Path, split: str) -> tuple:
     except UserError:
         raise
     except (ValueError, Warning) as error:  # pyarrow's and pandas' own errors are ValueErrors
-        raise UserError(f"{path.name} cannot be read: {str(error).splitlines()[0]}.") from None
+        raise UserError(f"{path.name} cannot be read: {first_line(error)}.") from None
     raise UserError(f"{path.name}: use a file that ends in {', '.join(SUFFIXES)}.")
 
 
@@ -84,7 +84,7 @@ def read_hub(name: str, subset: str | None, split: str):
     try:
         return datasets.load_dataset(name, subset, split=split)
     except ValueError as error:
-        raise UserError(f"{name} has no such split or subset: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{name} has no such split or subset: {first_line(error)}") from None
     except OSError:  # ConnectionError is one
         raise UserError(
             f"{name} cannot be fetched from the Hub: without network, set dataset to a file or folder "

@@ -1,10 +1,9 @@
 """Out of memory, in one sentence: what to lower, what is safe, and the memory given back."""
 
-import gc
 import traceback
 from contextlib import contextmanager
 
-from r1nb.errors import UserError
+from r1nb.errors import UserError, first_line
 
 # What the libraries say: PyTorch (CUDA, CPU), cuBLAS, bitsandbytes, and vLLM's start and cache.
 WORDS = (
@@ -35,36 +34,34 @@ def out_of_memory_in_words(recipe, run=None):
         _let_go(error)
     else:
         return
-    free_memory()
+    from accelerate.utils import release_memory
+
+    release_memory()
     raise UserError(sentence)
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or one that caused it, is a lack of memory."""
+    return any(
+        isinstance(cause, MemoryError) or any(word in str(cause) for word in WORDS)
+        for cause in _causes(error)
+    )
+
+
+def _let_go(error: BaseException) -> None:
+    """Clear the frames of an error and of its causes, which hold the tensors of the step that failed."""
+    for cause in _causes(error):
+        traceback.clear_frames(cause.__traceback__)
+        cause.__traceback__ = None
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    """An error, what caused it, what caused that, each once."""
     seen = []
     while error is not None and error not in seen:
-        if isinstance(error, MemoryError) or any(word in str(error) for word in WORDS):
-            return True
         seen.append(error)
         error = error.__cause__ or error.__context__
-    return False
-
-
-def free_memory() -> None:
-    """Give back what nothing refers to any more."""
-    gc.collect()
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _let_go(error: BaseException | None) -> None:
-    """Clear the frames of an error and of its causes, which hold the tensors of the step that failed."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
+    return seen
 
 
 def _sentence(error: Exception, recipe, run) -> str:
@@ -80,9 +77,6 @@ def _sentence(error: Exception, recipe, run) -> str:
     if run is not None:
         last = run.checkpoints()
         kept = f" The run folder {run.label} is intact" + (f", with checkpoint-{last[-1]}." if last else ".")
-    return f"Out of memory ({_first_line(error)}): {remedy}, after a restart of the kernel.{kept}"
-
-
-def _first_line(error: Exception) -> str:
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return line if len(line) <= 160 else line[:157] + "..."
+    said = first_line(error)
+    said = said if len(said) <= 160 else said[:157] + "..."
+    return f"Out of memory ({said}): {remedy}, after a restart of the kernel.{kept}"

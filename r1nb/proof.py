@@ -12,7 +12,6 @@ from pathlib import Path
 
 from r1nb.errors import UserError, run_main
 from r1nb.estimators import wilson
-from r1nb.oom import free_memory
 from r1nb.paths import write_json
 
 
@@ -57,7 +56,9 @@ def prove(run, rows, trained: list, base: list) -> Proof:
     The fresh process always generates with transformers, beside whatever engine holds the GPU; there, sums
     run in another order and some answers may differ.
     """
-    free_memory()
+    from accelerate.utils import release_memory
+
+    release_memory()  # what nothing refers to any more: the fresh process needs room
     with tempfile.TemporaryDirectory() as folder:
         task, result = Path(folder, "rows.json"), Path(folder, "answers.json")
         task.write_text(json.dumps(list(rows), default=str))
