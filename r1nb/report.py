@@ -45,48 +45,26 @@ def write_report(run) -> Path:
 
 
 def _tables(run):
-    """(title, explanation, table as HTML) of what the run holds so far."""
-    from markupsafe import Markup
-
+    """(title, explanation, table) of what the run holds so far."""
     if run.evaluation():
-        yield (
-            "Accuracy before and after",
+        said = (
             "Greedy answers to test problems, with 95 % Wilson intervals. Strict: the answer block is right; "
-            "lenient: the last number anywhere is; prefilled: <reasoning> was put into the policy's mouth.",
-            Markup(accuracy_table(run).to_html()),
+            "lenient: the last number anywhere is; prefilled: <reasoning> was put into the policy's mouth."
         )
+        yield "Accuracy before and after", said, accuracy_table(run)
     if all(run.graded(stage) for stage in STAGES):
         split = next(iter(run.evaluation()))
-        yield (
-            "Where the gain comes from",
-            "Points of strict accuracy, from before to after, with 95 % bootstrap intervals; they add up.",
-            Markup(gain_table(run).to_html()),
-        )
-        yield (
-            "Several samples of a problem",
-            "pass@k: at least one of k samples is right; maj@k: the commonest answer of k is. Lenient.",
-            Markup(pass_table(run).to_html()),
-        )
-        yield (
-            f"Accuracy by kind of problem: {split}",
-            "Strict, greedy.",
-            Markup(kinds_table(run, split).to_html()),
-        )
-        yield (
-            "The most telling changes",
-            "Of the untrained policy with <reasoning> put into its mouth to the trained one.",
-            Markup(changes_table(run, split).to_html()),
-        )
+        said = "Points of strict accuracy, from before to after, with 95 % bootstrap intervals; they add up."
+        yield "Where the gain comes from", said, gain_table(run)
+        said = "pass@k: at least one of k samples is right; maj@k: the commonest answer of k is. Lenient."
+        yield "Several samples of a problem", said, pass_table(run)
+        yield f"Accuracy by kind of problem: {split}", "Strict, greedy.", kinds_table(run, split)
+        said = "Of the untrained policy with <reasoning> put into its mouth to the trained one."
+        yield "The most telling changes", said, changes_table(run, split)
     if run.looks():
-        yield (
-            "The same held-out problems, before and after",
-            f"The first {PROBLEMS} of the validation slice; ✓ where the answer block is right.",
-            Markup(answers_table(run, PROBLEMS).to_html()),
-        )
+        said = f"The first {PROBLEMS} of the validation slice; ✓ where the answer block is right."
+        yield "The same held-out problems, before and after", said, answers_table(run, PROBLEMS)
     last = run.progress()[0]
     if steps := {run.logged(step) or run.logged(last) for step in (1, last // 2, last)} - {None}:
-        yield (
-            "Sampled while training",
-            "Of some steps, the group whose rewards differ most.",
-            Markup(completion_table(run, sorted(steps), EACH).to_html()),
-        )
+        said = "Of some steps, the group whose rewards differ most."
+        yield "Sampled while training", said, completion_table(run, sorted(steps), EACH)
