@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from statistics import pstdev
 
 from r1nb.arithmetic import solve_countdown
+from r1nb.evaluation import sample_groups
 from r1nb.prompts import LAYOUTS, format_answer
 from r1nb.rewards import best_total, columns_of, short_name
 from r1nb.rewards.mathematics import readable
@@ -61,9 +62,9 @@ def fault_table(row: dict, recipe):
 
     ideal, tags = ideal_completion(row, recipe.data.layout), LAYOUTS[recipe.data.layout].tags
     texts = {"ideal": ideal} | {name: fault.spoil(ideal, tags) for name, fault in FAULTS.items()}
-    scores = {name: _scores(recipe, row, text) for name, text in texts.items()}
-    table = pandas.DataFrame(scores, dtype=float).T
-    table.columns = [short_name(name) for name in recipe.rewards]
+    scorers = [recipe.scorer(name) for name in recipe.rewards]
+    scores = [[s.score(text, row["answer"], **columns_of(row)) for s in scorers] for text in texts.values()]
+    table = pandas.DataFrame(scores, list(texts), [short_name(name) for name in recipe.rewards], dtype=float)
     weights = list(recipe.rewards.values())
     table["total"] = (table * weights).sum(axis=1)
     return table
@@ -80,19 +81,19 @@ def check_rewards(rows, recipe) -> list[str]:
     row = next((row for row in rows if row["answer"]), None)
     if row is None:  # a task that only its own scorer can judge: there is no ideal to try
         return []
-    scores = _scores(recipe, row, ideal_completion(row, layout))
-    for name, score in scores.items():
-        high = recipe.scorer(name).high
+    ideal, scores = ideal_completion(row, layout), {}
+    for name in recipe.rewards:
+        scorer = recipe.scorer(name)
+        score, reason = scorer.explain(ideal, row["answer"], **columns_of(row))
+        scores[name], why = score, reason or "it gives no reason"
         if score is None:
-            found.append(f"{name} gave no score for an ideal completion: {_why(recipe, name, row)}.")
-        elif recipe.scorer(name).judges and score < high:
-            found.append(
-                f"{name} pays {score:g} of {high:g} for an ideal completion: {_why(recipe, name, row)}."
-            )
-        elif score <= 0 < high:
-            found.append(f"{name} never fires, not even on an ideal completion: {_why(recipe, name, row)}.")
+            found.append(f"{name} gave no score for an ideal completion: {why}.")
+        elif scorer.judges and score < scorer.high:
+            found.append(f"{name} pays {score:g} of {scorer.high:g} for an ideal completion: {why}.")
+        elif score <= 0 < scorer.high:
+            found.append(f"{name} never fires, not even on an ideal completion: {why}.")
     for fault, about in FAULTS.items():
-        text = about.spoil(ideal_completion(row, layout), LAYOUTS[layout].tags)
+        text = about.spoil(ideal, LAYOUTS[layout].tags)
         for name in (name for name in recipe.rewards if name in about.costs and scores[name]):
             if not recipe.scorer(name).score(text, row["answer"], **columns_of(row)) < scores[name]:
                 found.append(f"{name} pays a completion with the fault {fault!r} as much as an ideal one.")
@@ -100,13 +101,12 @@ def check_rewards(rows, recipe) -> list[str]:
         return found
     poor = []
     for row in rows.select(range(min(MOST, len(rows)))):
-        text = ideal_completion(row, layout)
-        gold = row["answer"]
+        text, gold = ideal_completion(row, layout), row["answer"]
         if not gold:
             continue
         unread = answers.__name__ == "math_reward_func" and not readable(gold)
         if unread or (answers.score(text, gold, **columns_of(row)) or 0.0) < answers.high:
-            poor.append(row["answer"])
+            poor.append(gold)
     if poor:
         found.append(
             f"{len(poor)} of {min(MOST, len(rows))} golds earn less than full marks from {answers.__name__} "
@@ -121,20 +121,14 @@ def check_groups(policy, rows, recipe, groups: int = 4) -> list[str]:
     Looks for rewards that never fire, groups without variance, and completions cut off.
     """
     size, limit = recipe.group_size, recipe.grpo["max_completion_length"]
-    picked = [i for i in range(min(groups, len(rows))) for _ in range(size)]
-    batch = rows.select(picked)[:]
-    sampling = {key: recipe.grpo[key] for key in ("temperature", "top_p") if key in recipe.grpo}
-    completions = policy.generate(batch["prompt"], limit, **sampling)
-    batch["completion_ids"] = [list(completion.ids) for completion in completions]
-    texts = [completion.text for completion in completions]
-    scores = {name: recipe.scorer(name)(texts, **batch) for name in recipe.rewards}
-    totals = [
-        sum((scores[name][i] or 0.0) * weight for name, weight in recipe.rewards.items())
-        for i in range(len(completions))
-    ]
+    sampled = sample_groups(policy, rows.select(range(min(groups, len(rows)))), recipe, size)
+    graded = [g for group in sampled for g in group]
+    scores = {name: [g.rewards[name] for g in graded] for name in recipe.rewards}
+    weights = recipe.rewards.items()
+    totals = [sum((g.rewards[name] or 0.0) * weight for name, weight in weights) for g in graded]
     spread = [pstdev(totals[i : i + size]) for i in range(0, len(totals), size)]
-    cut = sum(c.cut for c in completions)
-    n, found = len(completions), []
+    cut = sum(g.cut for g in graded)
+    n, found = len(graded), []
     for name, paid in scores.items():
         if unjudged := sum(score is None for score in paid):
             found.append(f"{name} gave no score for {unjudged} of {n} completions: is its judge reachable?")
@@ -154,14 +148,3 @@ def check_groups(policy, rows, recipe, groups: int = 4) -> list[str]:
     if cut > n / 2:
         found.append(f"{cut} of {n} completions were cut off at {limit} tokens: raise max_completion_length.")
     return found
-
-
-def _scores(recipe, row: dict, text: str) -> dict[str, float | None]:
-    return {
-        name: recipe.scorer(name).score(text, row["answer"], **columns_of(row)) for name in recipe.rewards
-    }
-
-
-def _why(recipe, name: str, row: dict) -> str:
-    text = ideal_completion(row, recipe.data.layout)
-    return recipe.scorer(name).explain(text, row["answer"], **columns_of(row))[1] or "it gives no reason"

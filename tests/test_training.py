@@ -125,6 +125,9 @@ class Scripted:
     def generate(self, prompts, *args, **kwargs):
         return [Completion(self.texts[i % len(self.texts)], (7,) * 3, self.cut) for i in range(len(prompts))]
 
+    def rest(self):
+        pass
+
 
 def test_the_check_before_training_names_what_is_wrong(parts):
     recipe, _, train, *_ = parts
