@@ -112,10 +112,10 @@ def measure(recipe) -> dict:
     }
 
 
-def longest(fits, length: int, tries: int = 4) -> int:
-    """The longest of `length`, doubled `tries` times at most, that fits; 0 if not even the first does."""
+def longest(fits, length: int) -> int:
+    """The longest of `length`, doubled four times at most, that fits; 0 if not even the first does."""
     best = 0
-    for _ in range(tries + 1):
+    for _ in range(5):
         if not fits(length):
             break
         best, length = length, 2 * length

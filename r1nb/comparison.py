@@ -29,17 +29,13 @@ class Comparison:
         )
 
 
-def compare(first: list, second: list, rate: str = "strict") -> Comparison:
-    """Compare two lists of evaluation.Graded, problem by problem, by "strict", "lenient" or "format".
+def compare(first: list, second: list) -> Comparison:
+    """Compare two lists of evaluation.Graded, problem by problem, by their strict verdicts.
 
     Problems that a judge could not score on one side are left out. Raises ValueError if the lists answer
     different problems.
     """
-    pairs = [
-        (bool(getattr(a, rate)), bool(getattr(b, rate)))
-        for a, b in _paired(first, second)
-        if None not in (getattr(a, rate), getattr(b, rate))
-    ]
+    pairs = [(a.strict, b.strict) for a, b in _paired(first, second) if None not in (a.strict, b.strict)]
     differences = [b - a for a, b in pairs]
     first_only, second_only = pairs.count((True, False)), pairs.count((False, True))
     return Comparison(

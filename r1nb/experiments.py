@@ -71,8 +71,8 @@ def arms_table(results, split: str, words: dict[str, str], within: float):
     return table_of(rows, heads)
 
 
-def draw_arms(results, split: str, words: dict[str, str], line: str = "prefilled") -> Figure:
-    """Strict accuracy of each arm, a mark a seed with its 95 % interval; a line where `line` lies."""
+def draw_arms(results, split: str, words: dict[str, str]) -> Figure:
+    """Strict accuracy of each arm, a mark a seed with its 95 % interval; a line for the prefilled base."""
     figure = Figure(figsize=(9, 0.55 * len(words) + 1.1), dpi=100, layout="constrained", facecolor="white")
     axes = figure.subplots()
     chosen = results[(results["split"] == split) & (results["stage"] == "after")]
@@ -86,7 +86,7 @@ def draw_arms(results, split: str, words: dict[str, str], line: str = "prefilled
                 row["strict"], place + 0.2 * (number - (len(seeds) - 1) / 2), xerr=error, fmt=MARKERS[number],
                 color=color, markersize=5, linewidth=1.2, label=f"seed {seed}" if not place else None,
             )  # fmt: skip
-    value = pooled(results, split)[line][0]
+    value = pooled(results, split)["prefilled"][0]
     axes.axvline(value, color=BLACK, linewidth=0.8, linestyle="--")
     axes.text(value, -0.75, " untrained, prefilled", fontsize=8, va="center")
     axes.set_yticks(range(len(words)), words.values(), fontsize=9)

@@ -1,7 +1,5 @@
 """Tables for a notebook. Completions are text to be shown, never markup: all of it is escaped."""
 
-from dataclasses import replace
-
 from r1nb.comparison import by_group, sources_of_gain, telling_changes
 from r1nb.evaluation import STAGES, summarize, summarize_samples
 from r1nb.markup import NO_MATH, escape
@@ -88,16 +86,16 @@ def kinds_table(run, split: str):
     return table_of(rows, ["kind", "steps", "n", *groups])
 
 
-def changes_table(run, split: str, first: str = "prefilled", second: str = "after", most: int = 10):
-    """The most telling changes between two stages, right to wrong before wrong to right."""
-    sides = [run.graded(stage).get(split, []) for stage in (first, second)]
-    pairs = telling_changes(*sides, most) if all(sides) else []
+def changes_table(run, split: str):
+    """The most telling changes from prefilled to after, right to wrong before wrong to right."""
+    sides = [run.graded(stage).get(split, []) for stage in ("prefilled", "after")]
+    pairs = telling_changes(*sides) if all(sides) else []
     rows = [
         [f"{MARKS[a.strict]} → {MARKS[b.strict]}", a.question, a.answer,
          a.completion + CUT_OFF * a.cut, b.completion + CUT_OFF * b.cut]
         for a, b in pairs
     ]  # fmt: skip
-    return table_of(rows, ["", "question", "gold", STAGES[first], STAGES[second]])
+    return table_of(rows, ["", "question", "gold", STAGES["prefilled"], STAGES["after"]])
 
 
 def percent(value: float, low: float, high: float) -> str:
@@ -190,19 +188,19 @@ def _marked(text: str, row: dict, recipe) -> str:
     return f"{MARKS[right]} {text}"
 
 
-def scores_table(names: list[str], completions: dict[str, str], answer: str, **columns):
+def scores_table(names: list[str], completions: dict[str, str], answer: str):
     """What each completion earns from some rewards with the gold `answer`, and in all."""
     rows = []
     for label, text in completions.items():
-        scores = [REWARDS[name].score(text, answer, **columns) for name in names]
+        scores = [REWARDS[name].score(text, answer) for name in names]
         total = sum(score for score in scores if score is not None)
         rows.append([label, *map(score_cell, scores), score_cell(total)])
     return table_of(rows, ["completion", *map(short_name, names), "total"])
 
 
-def reasons_table(name: str, completions: list[str], answer: str = "", settings=None, **columns):
+def reasons_table(name: str, completions: list[str], answer: str = "", **columns):
     """What each completion earns from one reward with the gold `answer`, and why."""
-    scorer = replace(REWARDS[name], settings=settings or {})
+    scorer = REWARDS[name]
     explained = [(text, *scorer.explain(text, answer, **columns)) for text in completions]
     rows = [[text, score_cell(score), reason] for text, score, reason in explained]
     return table_of(rows, ["completion", f"of {scorer.high:g}", "why"])
