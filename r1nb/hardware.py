@@ -1,5 +1,6 @@
 """What this machine is, and which recipe it can run."""
 
+import contextlib
 import os
 import platform
 from dataclasses import dataclass
@@ -152,10 +153,8 @@ def environment() -> dict:
     ]
     versions = {}
     for name in names:
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
     commit = None
     if CHECKOUT and (CHECKOUT / ".git").exists():
         command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty"]

@@ -5,9 +5,10 @@ import importlib.util
 import math
 import netrc
 import os
+import tempfile
 from pathlib import Path
 
-from r1nb.errors import UserError, did_you_mean
+from r1nb.errors import UserError, did_you_mean, first_line
 from r1nb.settings import LOSSES, RESERVED
 
 
@@ -90,7 +91,7 @@ def check_recipe(recipe) -> None:
         try:
             config = recipe.grpo_config("unused")
         except (TypeError, ValueError) as error:
-            raise UserError(f"TRL refuses the recipe: {str(error).splitlines()[0]}") from None
+            raise UserError(f"TRL refuses the recipe: {first_line(error)}") from None
         check_saves(config)
 
 
@@ -145,9 +146,7 @@ def check_writable(folder: Path) -> None:
     """Raise UserError unless files can be made in the folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise UserError(
             f"runs_dir = {str(folder)!r} cannot be written ({error.strerror}); set runs_dir to a "

@@ -80,10 +80,11 @@ def fetch(name: str, say=print) -> None:
     missing = sum(file.file_size for file in files if file.will_download)
     if not missing:
         return
-    free = shutil.disk_usage(_existing(Path(constants.HF_HUB_CACHE))).free
+    cache = Path(constants.HF_HUB_CACHE)
+    free = shutil.disk_usage(next(path for path in (cache, *cache.parents) if path.is_dir())).free
     if missing > free:
         raise UserError(
-            f"{name} is {missing / 1e9:.1f} GB and the disk of {constants.HF_HUB_CACHE} has "
+            f"{name} is {missing / 1e9:.1f} GB and the disk of {cache} has "
             f"{free / 1e9:.1f} GB free: make room, or set HF_HOME to a folder on a larger disk."
         )
     say(f"Downloading {name}: {missing / 1e9:.2f} GB, once.")
@@ -108,7 +109,3 @@ def cannot_load(name: str, error: Exception) -> str:
         f"{name} cannot be loaded: it is neither a local folder nor to be had from the Hub "
         "(is there network? is the name right?); set model_name to a folder to work offline."
     )
-
-
-def _existing(path: Path) -> Path:
-    return next(folder for folder in (path, *path.parents) if folder.is_dir())
