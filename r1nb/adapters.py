@@ -231,7 +231,8 @@ def _read_config(folder: Path, settings):
             re.compile(targets)
             if re.search(r"\)[*+{]", targets):  # may take for ever to match
                 raise ValueError("target_modules repeats a group")
-        return LoraConfig(task_type="CAUSAL_LM", base_model_name_or_path=settings.model_name, **chosen), base
+        config = LoraConfig(task_type="CAUSAL_LM", base_model_name_or_path=settings.model_name, **chosen)
+        return config, base
     except (ValueError, TypeError, re.error) as error:
         words = error.errors()[0] if isinstance(error, ValidationError) else {}
         reason = f"{words['loc'][0]}: {words['msg']}" if words else first_line(error)

@@ -9,10 +9,11 @@ from r1nb.prompts import LAYOUTS, format_answer
 from r1nb.rewards import best_total, columns_of, short_name
 from r1nb.rewards.mathematics import readable
 
-FORMATS = ("strict_format_reward_func", "soft_format_reward_func", "r1_format_reward_func")
+STRICT = ("strict_format_reward_func", "r1_format_reward_func")
+FORMATS = (*STRICT, "soft_format_reward_func")
 READERS = ("correctness_reward_func", "int_reward_func", "countdown_reward_func", "math_reward_func",
            "gym_reward_func", "steps_reward_func")  # fmt: skip
-STRICT = ("strict_format_reward_func", "r1_format_reward_func")
+ALL = (*FORMATS, *READERS, "xmlcount_reward_func")
 MOST = 10_000  # golds that are looked at
 
 
@@ -25,16 +26,10 @@ class Fault:
 
 
 FAULTS = {
-    "no tags": Fault(
-        lambda text, tags: text.partition(tags[2])[2].partition(tags[3])[0].strip(),
-        (*FORMATS, *READERS, "xmlcount_reward_func"),
-    ),
-    "answer not closed": Fault(
-        lambda text, tags: text.removesuffix(tags[3]).rstrip(), (*FORMATS, *READERS, "xmlcount_reward_func")
-    ),
+    "no tags": Fault(lambda text, tags: text.partition(tags[2])[2].partition(tags[3])[0].strip(), ALL),
+    "answer not closed": Fault(lambda text, tags: text.removesuffix(tags[3]).rstrip(), ALL),
     "two answers": Fault(
-        lambda text, tags: text.replace(tags[2], f"{tags[2]}\n1\n{tags[3]}\n{tags[2]}"),
-        (*FORMATS, *READERS, "xmlcount_reward_func"),
+        lambda text, tags: text.replace(tags[2], f"{tags[2]}\n1\n{tags[3]}\n{tags[2]}"), ALL
     ),
     "wrong answer": Fault(
         lambda text, tags: text.partition(tags[2])[0] + f"{tags[2]}\n-98765\n{tags[3]}",
@@ -64,7 +59,8 @@ def fault_table(row: dict, recipe):
     texts = {"ideal": ideal} | {name: fault.spoil(ideal, tags) for name, fault in FAULTS.items()}
     scorers = [recipe.scorer(name) for name in recipe.rewards]
     scores = [[s.score(text, row["answer"], **columns_of(row)) for s in scorers] for text in texts.values()]
-    table = pandas.DataFrame(scores, list(texts), [short_name(name) for name in recipe.rewards], dtype=float)
+    heads = [short_name(name) for name in recipe.rewards]
+    table = pandas.DataFrame(scores, list(texts), heads, dtype=float)
     weights = list(recipe.rewards.values())
     table["total"] = (table * weights).sum(axis=1)
     return table

@@ -18,7 +18,6 @@ class Evaluated:
 
     def write_held_out(self, step: int, records: list[dict]) -> None:
         """Keep the graded answers to the validation slice of one look."""
-        (self.folder / "held_out").mkdir(exist_ok=True)
         write_json(self.folder / "held_out" / f"{step:05d}.json", records)
 
     def held_out(self, step: int) -> list[dict]:
@@ -37,7 +36,6 @@ class Evaluated:
         """
         path = self.folder / "evaluation.json"
         whole = self.evaluation()
-        (self.folder / "evaluation").mkdir(exist_ok=True)
         for split, graded in splits.items():
             whole.setdefault(split, {})[stage] = summarize(graded)
             write_json(self.folder / "evaluation" / f"{stage}-{split}.json", as_records(graded))
@@ -45,7 +43,6 @@ class Evaluated:
 
     def write_samples(self, stage: str, split: str, groups: list[list]) -> None:
         """Keep several sampled and graded answers to each problem, beside the stage's greedy ones."""
-        (self.folder / "evaluation").mkdir(exist_ok=True)
         groups = [as_records(group) for group in groups]
         write_json(self.folder / "evaluation" / f"{stage}-{split}-samples.json", groups)
 

@@ -76,16 +76,13 @@ def draw_arms(results, split: str, words: dict[str, str]) -> Figure:
     figure = Figure(figsize=(9, 0.55 * len(words) + 1.1), dpi=100, layout="constrained", facecolor="white")
     axes = figure.subplots()
     chosen = results[(results["split"] == split) & (results["stage"] == "after")]
-    seeds = sorted(chosen["seed"].unique())
-    for place, arm in enumerate(words):
-        for number, seed in enumerate(seeds):
-            (row,) = chosen[(chosen["arm"] == arm) & (chosen["seed"] == seed)].to_dict("records")
-            error = [[row["strict"] - row["strict_low"]], [row["strict_high"] - row["strict"]]]
-            color, _ = REWARD_STYLES[number]
-            axes.errorbar(
-                row["strict"], place + 0.2 * (number - (len(seeds) - 1) / 2), xerr=error, fmt=MARKERS[number],
-                color=color, markersize=5, linewidth=1.2, label=f"seed {seed}" if not place else None,
-            )  # fmt: skip
+    seeds = chosen["seed"].nunique()
+    for number, (seed, group) in enumerate(chosen.groupby("seed")):
+        group = group.set_index("arm").loc[list(words)]
+        places = [place + 0.2 * (number - (seeds - 1) / 2) for place in range(len(words))]
+        error = [group["strict"] - group["strict_low"], group["strict_high"] - group["strict"]]
+        axes.errorbar(group["strict"], places, xerr=error, fmt=MARKERS[number], label=f"seed {seed}",
+                      color=REWARD_STYLES[number][0], markersize=5, linewidth=1.2)  # fmt: skip
     value = pooled(results, split)["prefilled"][0]
     axes.axvline(value, color=BLACK, linewidth=0.8, linestyle="--")
     axes.text(value, -0.75, " untrained, prefilled", fontsize=8, va="center")

@@ -60,10 +60,7 @@ GROWS = (
 def suggest_recipe(machine: Machine) -> tuple[str, str]:
     """(recipe, reason) for a machine: the first recipe of the largest size that it has."""
     if not machine.gpu and os.path.exists("/dev/nvidia0"):
-        return (
-            "tiny-cpu",
-            "PyTorch cannot use the NVIDIA card here: CUDA 13 wants driver 580 or newer",
-        )
+        return "tiny-cpu", "PyTorch cannot use the NVIDIA card here: CUDA 13 wants driver 580 or newer"
     if not machine.gpu:
         return "tiny-cpu", "without a GPU, the tiny policy learns in minutes"
     size = max((size for size in LADDER.values() if size <= machine.gpu_memory_gb), default=None)

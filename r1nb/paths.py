@@ -17,7 +17,8 @@ def runs_folder(folder: str) -> Path:
 
 
 def write_json(path: Path, value) -> None:
-    """Whole or not at all: a reader never sees half a file."""
+    """Whole or not at all: a reader never sees half a file. The last folder is made where it is missing."""
+    path.parent.mkdir(exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.part")
     partial.write_text(json.dumps(value, indent=1) + "\n")
     partial.replace(path)

@@ -233,20 +233,10 @@ def table_of(rows: list[list[str]], columns: list):
     if columns and isinstance(columns[0], tuple):
         columns = pandas.MultiIndex.from_tuples(columns)
     table = pandas.DataFrame(rows, columns=columns)
-    properties = {
-        "text-align": "left",
-        "vertical-align": "top",
-        "white-space": "normal",
-        "padding": "4px 12px 4px 0",
-    }
-    headers = [{"selector": "th", "props": [("text-align", "left")]}]
+    cells = "text-align: left; vertical-align: top; white-space: normal; padding: 4px 12px 4px 0"
+    styles = [{"selector": "th", "props": "text-align: left"}, {"selector": "td", "props": cells}]
     style = table.style.hide(axis="index").format(_escaped).format_index(_escaped, axis="columns")
-    return (
-        style.set_properties(**properties)
-        .set_table_styles(headers)
-        .set_uuid("r1nb")
-        .set_table_attributes(NO_MATH)
-    )
+    return style.set_table_styles(styles).set_uuid("r1nb").set_table_attributes(NO_MATH)
 
 
 def _escaped(text) -> str:
