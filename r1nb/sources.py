@@ -49,17 +49,9 @@ def _gsm8k(row: dict) -> dict:
     }
 
 
-def _numina_cot(row: dict) -> dict:
-    return _solved(row, final_answer(row["solution"]))
-
-
 def _numina_1_5(row: dict) -> dict:
     valid = row["problem_is_valid"] == row["solution_is_valid"] == "Yes"
     return _solved(row, row["answer"] if valid else "")
-
-
-def _openr1(row: dict) -> dict:
-    return _solved(row, row["answer"])
 
 
 def _solved(row: dict, gold: str | None) -> dict:
@@ -104,13 +96,14 @@ SOURCES = {
         Source("openai/gsm8k", ("question", "answer"), "answer, after ####", _gsm8k,
                (CORRECT, MATH), "MIT", "main"),
         Source("AI-MO/NuminaMath-CoT", ("source", "problem", "solution", "messages"),
-               "solution, last \\boxed{}", _numina_cot, (MATH,)),
+               "solution, last \\boxed{}",
+               lambda row: _solved(row, final_answer(row["solution"])), (MATH,)),
         Source("AI-MO/NuminaMath-1.5",
                ("problem", "solution", "answer", "problem_is_valid", "solution_is_valid"),
                "answer", _numina_1_5, (MATH,)),
         Source("open-r1/OpenR1-Math-220k",
                ("problem", "solution", "answer", "generations", "is_reasoning_complete"),
-               "answer", _openr1, (MATH,), subset="default"),
+               "answer", lambda row: _solved(row, row["answer"]), (MATH,), subset="default"),
         Source("open-thoughts/OpenThoughts-114k", ("system", "conversations"),
                "solution, last \\boxed{}", _openthoughts, (MATH,), subset="default"),
         Source("open-thoughts/OpenThoughts-114k:metadata",
