@@ -179,6 +179,8 @@ def pass_curves(run) -> Figure:
     for (stage, shown), (color, line) in zip(STAGES.items(), REWARD_STYLES, strict=False):
         for split, groups in run.samples(stage).items():
             summary = summarize_samples(groups)
+            if not summary["problems"]:  # no judge could be asked
+                continue
             ks = [int(k) for k in summary["pass"]]
             value, low, high = zip(*summary["pass"].values(), strict=True)
             axes.plot(ks, value, color=color, linestyle=line, marker="o", markersize=4, label=shown)
@@ -191,7 +193,8 @@ def pass_curves(run) -> Figure:
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_xlabel("k samples")
     axes.set_ylabel("pass@k: one of them is right")
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    if axes.lines:
+        axes.legend(fontsize=8, frameon=False, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
     return figure

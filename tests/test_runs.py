@@ -13,7 +13,8 @@ from written_run import IDEAL, append_step, write_run
 
 from r1nb.adapters import CARD
 from r1nb.errors import UserError
-from r1nb.plots import png, training_curves
+from r1nb.evaluation import Graded
+from r1nb.plots import pass_curves, png, training_curves
 from r1nb.runs import Run
 
 
@@ -119,6 +120,14 @@ def test_a_step_that_could_not_be_judged_has_no_reward(tiny_recipe):
     run.append({"step": 5, "time": 10.0, "loss": 0.0, "reward": None, "reward_std": None})
     assert run.progress()[1] == "step 5 of 10, no reward, 10 s left"
     assert png(training_curves(run))
+
+
+def test_samples_that_could_not_be_judged_draw_nothing(tiny_recipe):
+    run = write_run(tiny_recipe, 1)
+    unjudged = Graded("1 + 1?", "2", "two", ids=(7,), cut=False, strict=None, lenient=None, format=False,
+                      rewards={})  # fmt: skip
+    run.write_samples("before", "test", [[unjudged] * 8])
+    assert not pass_curves(run).axes[0].lines
 
 
 def test_a_folder_taken_anew_is_read_anew(tiny_recipe):
