@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 from make_problems import ITEMS, KINDS, OPERATORS, Problem, Step, draw
 
-from r1nb.prompts import SYSTEM_PROMPT, build_messages, format_answer, format_prompt
+from r1nb.prompts import LAYOUTS, build_messages, format_answer, format_prompt
 
 HERE = Path(__file__).parent
 PLAN = yaml.safe_load((HERE / "tiny-policy.yaml").read_text())
@@ -72,14 +72,14 @@ def draw_corpus(seed: str, phase: dict, count: int):
         yield problem, write_answer(rng, problem, phase)
 
 
-def phase_corpus(name: str):
+def phase_corpus(name: str, plan: dict = PLAN, draw_corpus=draw_corpus):
     """The whole corpus of a phase: each document is read once."""
-    phase = PLAN["corpus"]["phases"][name]
-    count = phase["steps"] * PLAN["pretraining"]["batch_size"]
-    return draw_corpus(f"{PLAN['corpus']['seed']} {name}", phase, count)
+    phase = plan["corpus"]["phases"][name]
+    count = phase["steps"] * plan["pretraining"]["batch_size"]
+    return draw_corpus(f"{plan['corpus']['seed']} {name}", phase, count)
 
 
-def make_tokenizer():
+def make_tokenizer(plan: dict, draw_corpus):
     """Byte-level BPE in which every digit is a token of its own."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -90,13 +90,13 @@ def make_tokenizer():
     )
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=PLAN["model"]["vocab_size"],
+        vocab_size=plan["model"]["vocab_size"],
         special_tokens=["<|pad|>", "<|im_start|>", "<|im_end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    pairs = draw_corpus("bpe", PLAN["corpus"]["phases"]["learn"], 5000)
-    roles = "system\nuser\nassistant\n" + SYSTEM_PROMPT
+    pairs = draw_corpus("bpe", plan["corpus"]["phases"]["learn"], 5000)
+    roles = "system\nuser\nassistant\n" + LAYOUTS[plan["layout"]].system_prompt
     texts = (f"{roles}\n{problem.question}\n{answer}" for problem, answer in pairs)
     bpe.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(
@@ -106,11 +106,11 @@ def make_tokenizer():
     return tokenizer
 
 
-def tokenize(tokenizer, pairs, with_system_prompt: bool) -> list[tuple[list[int], int]]:
+def tokenize(tokenizer, pairs, with_system_prompt: bool, layout: str) -> list[tuple[list[int], int]]:
     """(tokens of a document, how many of them are prompt), one for each pair."""
     documents = []
     for problem, answer in pairs:
-        messages = build_messages(problem.question)[0 if with_system_prompt else 1 :]
+        messages = build_messages(problem.question, layout)[0 if with_system_prompt else 1 :]
         prompt = tokenizer(format_prompt(tokenizer, messages)).input_ids
         documents.append((prompt + tokenizer(answer).input_ids + [tokenizer.eos_token_id], len(prompt)))
     return documents
@@ -126,15 +126,30 @@ def batches(documents: list, size: int, seed: int):
         yield from rng.sample(groups, len(groups))
 
 
-def main(folder: Path) -> None:
+def take_over(model, tokenizer, folder: Path) -> None:
+    """Begin with another policy's weights; tokens that it did not have keep their random embeddings."""
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    other, known = LlamaForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder).get_vocab()
+    rows = model.get_input_embeddings().weight.detach().clone()
+    shared = [(row, known[token]) for token, row in tokenizer.get_vocab().items() if token in known]
+    here, there = zip(*shared, strict=True)
+    rows[list(here)] = other.get_input_embeddings().weight.detach()[list(there)]
+    model.load_state_dict(other.state_dict() | {"model.embed_tokens.weight": rows, "lm_head.weight": rows})
+
+
+def pretrain(plan: dict, draw_corpus, folder: Path) -> None:
+    """Train a policy on the corpus that draw_corpus(seed, phase, count) yields; save it."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, get_cosine_schedule_with_warmup
 
-    start, settings = time.time(), PLAN["pretraining"]
+    start, settings = time.time(), plan["pretraining"]
     torch.manual_seed(settings["seed"])
-    tokenizer = make_tokenizer()
+    tokenizer = make_tokenizer(plan, draw_corpus)
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    model = LlamaForCausalLM(LlamaConfig(**PLAN["model"], bos_token_id=None, **ends))
+    model = LlamaForCausalLM(LlamaConfig(**plan["model"], bos_token_id=None, **ends))
+    if "start" in plan:
+        take_over(model, tokenizer, HERE / plan["start"])
     print(f"{model.num_parameters():,} parameters")
 
     # Muon for the matrices, AdamW for embedding and norms (kellerjordan.github.io/posts/muon).
@@ -144,7 +159,7 @@ def main(folder: Path) -> None:
         torch.optim.Muon(inner, lr=settings["muon_lr"], weight_decay=settings["weight_decay"]),
         torch.optim.AdamW(outer, lr=settings["adamw_lr"], betas=(0.9, 0.98), weight_decay=0.0),
     ]
-    phases = PLAN["corpus"]["phases"]
+    phases = plan["corpus"]["phases"]
     total = sum(phase["steps"] for phase in phases.values())
     schedules = [
         get_cosine_schedule_with_warmup(optimizer, settings["warmup_steps"], total)
@@ -152,7 +167,8 @@ def main(folder: Path) -> None:
     ]
     step, losses = 0, []
     for name, phase in phases.items():
-        documents = tokenize(tokenizer, phase_corpus(name), phase["system_prompt"])
+        pairs = phase_corpus(name, plan, draw_corpus)
+        documents = tokenize(tokenizer, pairs, phase["system_prompt"], plan["layout"])
         for batch in batches(documents, settings["batch_size"], settings["seed"]):
             length = max(len(tokens) for tokens, _ in batch)
             ids = torch.full((len(batch), length), tokenizer.pad_token_id)
@@ -179,4 +195,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "tiny-policy")
+    pretrain(PLAN, draw_corpus, Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "tiny-policy")

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from r1nb.evaluation import STAGES, count_checks
+from r1nb.evaluation import STAGES
 from r1nb.plots import draw_held_out
+from r1nb.reflection import count_checks
 from r1nb.runs import Run
 from r1nb.tables import rate_cell
 

@@ -11,6 +11,7 @@ from r1nb.prompts import LAYOUTS, build_messages, format_answer
 from r1nb.sources import SOURCES, Source, own_source, source_of
 
 GYM = "reasoning-gym:"
+BUNDLED = {"bundled": "problems", "bundled-countdown": "countdown"}  # folders of data/
 WORD = re.compile(r"(?:\.(?=\d))?\w+|[^\w\s.,;:!?'\"]")
 HUB = re.compile(r"(?!.*\.(?:jsonl?|csv|parquet|txt)$)\w[\w.-]*/[\w.-]+")  # owner/name, and no file
 ODD_CELL = (AttributeError, IndexError, KeyError, TypeError, ValueError)  # empty, or of another type
@@ -21,11 +22,11 @@ def load_rows(dataset: str, split: str, question=None, answer=None, layout: str 
     """Rows of a split as a datasets.Dataset: prompt (chat messages), answer (the gold), question,
     solution (the steps, or ""), and whatever other columns a reward may need.
 
-    `dataset` is "bundled", a name of SOURCES (or with a subset, "openai/gsm8k:socratic"),
-    "reasoning-gym:<task>+<task>", a file or folder of .jsonl, .csv or .parquet, or any name of the
-    Hub. Of data that is not in SOURCES' shape, `question` and `answer` name the columns. A split may
-    be a slice: "train[-300:]". Rows without a gold are dropped, aloud. Raises UserError for what
-    cannot be read, naming the line or the columns found.
+    `dataset` is "bundled", "bundled-countdown", a name of SOURCES (or with a subset,
+    "openai/gsm8k:socratic"), "reasoning-gym:<task>+<task>", a file or folder of .jsonl, .csv or
+    .parquet, or any name of the Hub. Of data that is not in SOURCES' shape, `question` and `answer`
+    name the columns. A split may be a slice: "train[-300:]". Rows without a gold are dropped, aloud.
+    Raises UserError for what cannot be read, naming the line or the columns found.
     """
     return _load(dataset, split, question, answer, layout)[0]
 
@@ -42,7 +43,7 @@ def _load(dataset: str, split: str, question, answer, layout) -> tuple:
     if dataset.startswith(GYM):
         return _slice(_gym_rows(dataset, match[1], layout), split), None
     name, _, subset = dataset.partition(":")
-    path = DATA / "problems" if dataset == "bundled" else Path(dataset).expanduser()
+    path = DATA / BUNDLED[dataset] if dataset in BUNDLED else Path(dataset).expanduser()
     if path.exists():
         raw, where = read_local(path, match[1])
     elif HUB.fullmatch(name):
@@ -50,7 +51,7 @@ def _load(dataset: str, split: str, question, answer, layout) -> tuple:
         raw, where = read_hub(name, subset or (known and known.subset), match[1]), name
     else:
         raise UserError(
-            f"Unknown dataset {dataset!r}: use 'bundled', {', '.join(SOURCES)}, {GYM}<task>, another "
+            f"Unknown dataset {dataset!r}: use {', '.join([*BUNDLED, *SOURCES])}, {GYM}<task>, another "
             "name of the Hub, or a file or folder of .jsonl, .csv or .parquet."
         )
     columns, raw = raw.column_names, _slice(raw, split)

@@ -8,7 +8,6 @@ number anywhere is right, or the last line. Format: the reward that judges the f
 import re
 from collections import Counter
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 
 from r1nb.adapters import NOT_FINITE, is_finite
 from r1nb.answers import last_number, to_number
@@ -210,35 +209,6 @@ def _answers(held: dict[str, list[Graded]], tests: dict) -> bool:
     """Whether what a run holds are answers to these very problems."""
     asked = {split: list(zip(rows["question"], rows["answer"], strict=True)) for split, rows in tests.items()}
     return {split: [(g.question, g.answer) for g in graded] for split, graded in held.items()} == asked
-
-
-CHECK = re.compile(
-    r"=(?P<first>\d+)[^\n=]*Check: (?P<a>\d+)(?P<op>[-+*/])(?P<b>\d+)=(?P<again>\d+), (?P<word>right|not)"
-)
-
-
-def count_checks(texts: list[str]) -> dict[str, int]:
-    """How often a step is checked, and what the check did to its result.
-
-    {"completions", "with_check", "checks", "corrected": wrong before and right after,
-    "spoiled": right before and wrong after, "missed": wrong and left so}. The truth is arithmetic.
-    """
-    counts = dict.fromkeys(("checks", "corrected", "spoiled", "missed"), 0)
-    with_check = 0
-    for text in texts:
-        matches = list(CHECK.finditer(text))
-        with_check += bool(matches)
-        for match in matches:
-            a, op, b = int(match["a"]), match["op"], int(match["b"])
-            if op == "/" and b == 0:
-                continue
-            truth = {"+": a + b, "-": a - b, "*": a * b, "/": Fraction(a, b or 1)}[op]
-            before, after = int(match["first"]) == truth, int(match["again"]) == truth
-            counts["checks"] += 1
-            counts["corrected"] += after and not before
-            counts["spoiled"] += before and not after
-            counts["missed"] += not before and not after
-    return {"completions": len(texts), "with_check": with_check, **counts}
 
 
 def as_records(graded: list[Graded]) -> list[dict]:

@@ -6,7 +6,8 @@ from itertools import cycle
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from r1nb.evaluation import STAGES, count_checks, summarize_samples
+from r1nb.evaluation import STAGES, summarize_samples
+from r1nb.reflection import count_checks, read_reflection
 from r1nb.rewards import short_name
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
@@ -150,26 +151,63 @@ def reasoning_curves(run) -> Figure:
     length.set_title(f"Mean completion length (cut off: {cut[-1]:.0%} at the end)", fontsize=10)
     groups = run.completions().groupby("step")["completion"]
     counts = {step: count_checks(list(texts)) for step, texts in groups}
-    every = max(1, len(counts) // 16)  # steps in one point, so that seldom events can be read
-    order = sorted(counts)
-    bins = [order[i : i + every] for i in range(0, len(order), every)]
-    for key, label, (color, line) in (
-        ("with_check", "with a check", REWARD_STYLES[0]),
-        ("corrected", "corrected a wrong step", REWARD_STYLES[2]),
-        ("spoiled", "spoiled a right step", REWARD_STYLES[3]),
-    ):
-        shares = [sum(counts[s][key] for s in b) / sum(counts[s]["completions"] for s in b) for b in bins]
-        centers = [sum(b) / len(b) for b in bins]
-        checks.plot(centers, shares, color=color, linestyle=line, marker="o", markersize=3, label=label)
-    checks.set_ylim(0, None)
+    shares = {"with a check": "with_check", "corrected a wrong step": "corrected",
+              "spoiled a right step": "spoiled"}  # fmt: skip
+    shares = {label: {step: c[key] / c["completions"] for step, c in counts.items()}
+              for label, key in shares.items()}  # fmt: skip
+    _draw_shares(checks, shares, "Share of completions")
     checks.yaxis.set_major_formatter(PercentFormatter(1))
-    checks.set_title("Share of completions", fontsize=10)
-    checks.legend(fontsize=8, frameon=False)
     for axes in (length, checks):
         axes.set_xlabel("optimizer step")
         axes.set_xlim(0, steps[-1])
         _plain(axes)
     return figure
+
+
+def reflection_curves(run) -> Figure:
+    """How often completions of Countdown try, go back and check over steps, and what came of it."""
+    figure = Figure(figsize=(11, 3.2), dpi=100, layout="constrained", facecolor="white")
+    attempts, habits, outcomes = figure.subplots(1, 3)
+    layout, read = run.settings["data"]["layout"], {}
+    for line in run.completions()[["step", "prompt", "completion"]].itertuples():
+        read.setdefault(line.step, []).append(read_reflection(line.completion, line.prompt, layout))
+
+    def shares(said) -> dict[int, float]:
+        return {step: sum(map(said, some)) / len(some) for step, some in read.items()}
+
+    _draw_shares(attempts, {"": shares(lambda r: len(r.hits))}, "Attempts a completion")
+    _draw_shares(habits, {
+        "goes back after a failed attempt": shares(lambda r: r.backtracks),
+        "says check": shares(lambda r: r.checks),
+        "word of reflection": shares(lambda r: r.words),
+    }, "Share of completions that reflect")  # fmt: skip
+    _draw_shares(outcomes, {
+        "right": shares(lambda r: r.right),
+        "rescued: first attempt wrong, answer right": shares(lambda r: r.change == "rescued"),
+        "spoiled: first attempt right, answer wrong": shares(lambda r: r.change == "spoiled"),
+    }, "Share of completions, by outcome")  # fmt: skip
+    for axes in (habits, outcomes):
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    for axes in (attempts, habits, outcomes):
+        axes.set_xlabel("optimizer step")
+        axes.set_xlim(0, max(read))
+        _plain(axes)
+    return figure
+
+
+def _draw_shares(axes, shares: dict[str, dict[int, float]], title: str) -> None:
+    """{label: {step: value}} as lines of about 16 points, so that seldom events can be read."""
+    for (label, values), style in zip(shares.items(), (0, 2, 3), strict=False):
+        order, every = sorted(values), max(1, len(values) // 16)
+        bins = [order[i : i + every] for i in range(0, len(order), every)]
+        means = [sum(values[step] for step in some) / len(some) for some in bins]
+        color, line = REWARD_STYLES[style]
+        axes.plot([sum(some) / len(some) for some in bins], means, color=color, linestyle=line, marker="o",
+                  markersize=3, label=label)  # fmt: skip
+    axes.set_ylim(0, None)
+    axes.set_title(title, fontsize=10)
+    if len(shares) > 1:
+        axes.legend(fontsize=8, frameon=False)
 
 
 def pass_curves(run) -> Figure:

@@ -4,7 +4,8 @@ import dataclasses
 import typing
 
 RESERVED = {"output_dir", "reward_weights", "log_completions", "num_completions_to_print", "disable_tqdm"}
-SHIPPED = ("bundled", "tiny-policy", "smollm2-135m")  # names that are no folder of the user's
+# Names that are no folder of the user's.
+SHIPPED = ("bundled", "bundled-countdown", "tiny-policy", "tiny-countdown", "smollm2-135m")
 LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo")
 
 

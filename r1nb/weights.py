@@ -12,8 +12,8 @@ FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]  # not the sa
 
 def locate(name: str) -> tuple[str, dict]:
     """Where a model's files are (a folder, or a name on the Hub), and what from_pretrained must be told."""
-    if name == "tiny-policy":
-        return str(DATA / "tiny-policy"), {}
+    if name in ("tiny-policy", "tiny-countdown"):
+        return str(DATA / name), {}
     if name == "smollm2-135m":
         from importlib.util import find_spec
 
@@ -27,7 +27,13 @@ def locate(name: str) -> tuple[str, dict]:
     return (str(path) if path.is_dir() else name), {}
 
 
-LICENCES = {"tiny-policy": "mit", "smollm2": "apache-2.0", "llama-3.1": "llama3.1", "llama-3.2": "llama3.2"}
+LICENCES = {
+    "tiny-policy": "mit",
+    "tiny-countdown": "mit",
+    "smollm2": "apache-2.0",
+    "llama-3.1": "llama3.1",
+    "llama-3.2": "llama3.2",
+}
 
 
 def licence(name: str) -> str:

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 from datasets import Dataset
 
-from r1nb.evaluation import count_checks, evaluate, grade, sample_groups, summarize, summarize_samples
+from r1nb.evaluation import evaluate, grade, sample_groups, summarize, summarize_samples
 from r1nb.policy import Completion
 from r1nb.prompts import build_messages, format_answer
 from r1nb.recipe import load_recipe
+from r1nb.reflection import count_checks
 
 
 @pytest.mark.parametrize(
