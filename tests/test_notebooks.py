@@ -126,6 +126,21 @@ def test_notebook_04_opens_it_again(trained):
     assert "Report: runs/tiny-cpu-001/report.html" in said
 
 
+def test_notebook_06_counts_what_reflection_is_worth(tmp_path):
+    said = execute(NOTEBOOKS / "06_countdown_r1_zero.ipynb", tmp_path, SHORT.format(tmp_path / "runs"))
+    (found,) = (tmp_path / "runs").iterdir()
+    run = Run(found)
+    assert run.series("reward")[0] == [1, 2, 3]
+    assert set(run.evaluation()["test"]) == {"before", "prefilled", "after"}
+    assert "enclosed within <think> </think>" in said  # R1's template
+    assert "equals 25, not 24" in said  # why a reply earns nothing
+    for words in ("goes back after a failed attempt", "rescued: first attempt wrong", "attempt 3"):
+        assert words in said
+    assert re.search(r"after: of \d+ sampled answers that went back after a failed", said)
+    assert "gave the trained policy's answer to 8 of 8 problems" in said
+    assert (run.folder / "report.html").is_file()
+
+
 def test_notebook_08_tells_what_the_results_hold(tmp_path):
     said = execute(NOTEBOOKS / "08_experiments.ipynb", tmp_path, f"runs_dir={tmp_path}")
     for words in ("GRPO, a random reward", "SFT on its own right answers", "completions to 80%"):
