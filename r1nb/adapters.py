@@ -25,8 +25,8 @@ OF_NO_EFFECT = ("task_type", "peft_type", "auto_mapping", "peft_version", "base_
                 "revision", "inference_mode", "init_lora_weights", "megatron_core",
                 "qalora_group_size")  # fmt: skip
 NOT_FINITE = (
-    "The adapter's weights are not finite, so it is neither asked nor saved: go back to the last checkpoint "
-    "in the run folder, or train again with a lower learning_rate."
+    "The trained weights are not finite, so the policy is neither asked nor saved: go back to the last "
+    "checkpoint in the run folder, or train again with a lower learning_rate."
 )
 
 
@@ -50,7 +50,8 @@ class LoraKeys(TypedDict, total=False):
 
 def is_finite(model) -> bool:
     """Whether all that is trained of a model is finite: with NaN it would answer nothing."""
-    return not not_finite({name: w for name, w in model.named_parameters() if "lora_" in name})
+    trained = {name: w for name, w in model.named_parameters() if w.requires_grad or "lora_" in name}
+    return not not_finite(trained)
 
 
 def not_finite(weights: dict) -> str:
@@ -67,7 +68,7 @@ def prompt_format(tokenizer, layout: str) -> str:
 
 
 def write_cards(folder: Path, policy, recipe=None, run=None) -> None:
-    """r1nb.json, by which load_adapter judges, and README.md, the Hub's model card, of a saved adapter."""
+    """r1nb.json, by which load_adapter judges, and README.md, the Hub's model card, of what was trained."""
     from r1nb import __version__
 
     name = policy.settings.model_name
@@ -102,12 +103,15 @@ def _write_readme(path: Path, card: dict) -> None:
 
     name, recipe = card["model"]["model_name"], card.get("recipe")
     known = card["base_licence"] if card["base_licence"] != "unknown" else None
+    what, library, lora = "A LoRA adapter for", "peft", ["lora"]
+    if recipe and recipe["lora"] is None:
+        what, library, lora = "All weights trained of", "transformers", []
     data = ModelCardData(
-        base_model=name if NAME.fullmatch(name) else None, library_name="peft", license=known,
+        base_model=name if NAME.fullmatch(name) else None, library_name=library, license=known,
         datasets=[recipe["data"]["dataset"]] if recipe and "/" in recipe["data"]["dataset"][1:] else None,
-        tags=["lora", "grpo", "trl", "r1nb"],
+        tags=[*lora, "grpo", "trl", "r1nb"],
     )  # fmt: skip
-    text = f"# A LoRA adapter for {Path(name).name}\n\n"
+    text = f"# {what} {Path(name).name}\n\n"
     text += f"Trained with GRPO by r1nb {card['r1nb']}, {card['date']}.\n"
     if recipe:
         text += f"\nRecipe `{recipe['name']}`, dataset `{Path(recipe['data']['dataset']).name}`, seed "
@@ -118,9 +122,7 @@ def _write_readme(path: Path, card: dict) -> None:
                 low, high = s["strict_interval"]
                 text += f"\n- {split}, {s['n']} problems, {stage}: {s['strict']:.1%} strict "
                 text += f"[{low:.1%}, {high:.1%}], format {s['format']:.1%}"
-    text += (
-        f"\n\nThe base's licence ({card['base_licence']}) holds for the adapter too. It answers prompts of "
-    )
+    text += f"\n\nThe base's licence ({card['base_licence']}) holds for this too. It answers prompts of "
     text += f"this form:\n\n```\n{card['prompt']}\n```\n"
     ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}").save(path)
 

@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 from r1nb.errors import UserError
 from r1nb.evaluation import as_records, evaluate, summarize
 from r1nb.plots import png, training_curves
+from r1nb.processes import whole_weights
 from r1nb.runs import Run
 from r1nb.tables import completion_table
 from r1nb.watchdog import advise, window
@@ -39,16 +40,21 @@ class Recorder(TrainerCallback):
         begin = time.perf_counter()
         if "loss" in logs:
             trained = [(name, weights) for name, weights in model.named_parameters() if weights.requires_grad]
-            lora = [weights.detach() for name, weights in trained if "lora_B" in name]
-            norm = float(get_total_norm(lora)) if lora else 0.0
-            logs["adapter/norm"] = norm  # for the callbacks after this one, too
+            lora = [weights for name, weights in trained if "lora_B" in name]
+            if self.run.settings["lora"]:
+                with whole_weights(lora):
+                    norm = float(get_total_norm([weights.detach() for weights in lora])) if lora else 0.0
+                logs["adapter/norm"] = norm  # for the callbacks after this one, too
             self.run.append({"step": state.global_step, "time": begin - self.start, **logs})
         self.ended = time.perf_counter()
         self.seconds += self.ended - begin
 
 
 class HeldOut(TrainerCallback):
-    """Greedy strict, lenient and format rate on the validation slice, every eval_every steps."""
+    """Greedy strict, lenient and format rate on the validation slice, every eval_every steps.
+
+    Every process answers all of it: where each holds a share of the weights, only together can they generate.
+    """
 
     def __init__(self, run: Run, policy, rows, recipe):
         self.run, self.policy, self.rows, self.recipe = run, policy, rows, recipe
@@ -100,6 +106,8 @@ class Looking(TrainerCallback):
         self._look(state, control)
 
     def _look(self, state, control) -> None:
+        if not state.is_world_process_zero:
+            return
         begin = time.perf_counter()
         try:
             self.look(Run(self.run.folder), state, control)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from r1nb.evaluation import Graded, as_records, summarize
 from r1nb.paths import write_json
+from r1nb.processes import main_only
 
 
 class Evaluated:
@@ -16,6 +17,7 @@ class Evaluated:
 
     folder: Path
 
+    @main_only
     def write_held_out(self, step: int, records: list[dict]) -> None:
         """Keep the graded answers to the validation slice of one look."""
         write_json(self.folder / "held_out" / f"{step:05d}.json", records)
@@ -29,6 +31,7 @@ class Evaluated:
         steps = sorted(int(path.stem) for path in (self.folder / "held_out").glob("*.json"))
         return sorted({steps[0], steps[len(steps) // 2], steps[-1]}) if steps else []
 
+    @main_only
     def write_evaluation(self, stage: str, splits: dict) -> None:
         """Add the summaries of a stage ("before", "prefilled", "after") to evaluation.json.
 
@@ -41,6 +44,7 @@ class Evaluated:
             write_json(self.folder / "evaluation" / f"{stage}-{split}.json", as_records(graded))
         write_json(path, whole)
 
+    @main_only
     def write_samples(self, stage: str, split: str, groups: list[list]) -> None:
         """Keep several sampled and graded answers to each problem, beside the stage's greedy ones."""
         groups = [as_records(group) for group in groups]

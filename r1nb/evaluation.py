@@ -14,6 +14,7 @@ from r1nb.answers import last_number, to_number
 from r1nb.errors import UserError
 from r1nb.estimators import maj_at_k, pass_at_k, wilson
 from r1nb.oom import out_of_memory_in_words
+from r1nb.processes import is_main
 from r1nb.prompts import LAYOUTS, format_answer, read_answer
 
 # The stages of a run that are measured on test problems. Prefilled: the untrained policy with <reasoning>
@@ -124,7 +125,7 @@ def _progress(title: str, total: int):
     if hasattr(get_ipython(), "kernel"):
         handle = display(text(0), raw=True, display_id=True)
         return lambda done: handle.update(text(done), raw=True)
-    bar = tqdm(total=total, desc=title, leave=False)
+    bar = tqdm(total=total, desc=title, leave=False, disable=not is_main())
     return lambda done: (bar.update(done - bar.n), bar.close() if done == total else None)
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from r1nb.engine import require_unsloth
 from r1nb.errors import UserError
+from r1nb.paths import LAUNCH
+from r1nb.processes import processes
 
 GB = 1e9
 
@@ -116,7 +118,25 @@ def choose_recipe(name: str = "auto", /, **overrides):
 
 
 def require(recipe, machine: Machine) -> None:
-    """Refuse a recipe that this machine cannot run, before anything is downloaded."""
+    """Refuse a recipe that this machine cannot run, or not in as many processes, before it is downloaded."""
+    started, wanted = processes(), recipe.model.processes
+    if wanted and wanted != started:
+        server = " on a GPU each, with vLLM on one more" if recipe.grpo.get("vllm_mode") == "server" else ""
+        file = "data_parallel" if recipe.lora else "zero3"
+        raise UserError(
+            f"Recipe {recipe.name} trains in {wanted} processes{server}, and this is {started}: start it by "
+            f"accelerate launch --config_file {LAUNCH / file}.yaml --num_processes {wanted} -m r1nb.train "
+            f"{recipe.name} (the README.md beside that file says more)."
+        )
+    if started > 1 and recipe.sft:
+        raise UserError(
+            f"The sft section is for one process and {started} are running: take it out of the recipe."
+        )
+    if started > 1 and recipe.model.engine == "unsloth":
+        raise UserError(
+            f"engine=unsloth is for one process and {started} are running: set engine=transformers "
+            "fast_inference=false use_vllm=false."
+        )
     if recipe.model.engine != "unsloth":
         return
     if not machine.gpu:

@@ -13,6 +13,7 @@ from r1nb.engine import compute_dtype, fall_back, prepare_unsloth, require_unslo
 from r1nb.errors import UserError
 from r1nb.oom import is_out_of_memory, out_of_memory_in_words
 from r1nb.policy import Policy
+from r1nb.processes import processes
 from r1nb.prompts import ensure_chat_template
 from r1nb.weights import cannot_load, fetch, load_config, locate
 
@@ -34,14 +35,15 @@ def _load_plain(recipe, say) -> Policy:
 
     logging.disable_progress_bar()  # of reading weights; downloads still show theirs
     if settings.torch_threads:
-        torch.set_num_threads(min(settings.torch_threads, os.cpu_count() or 1))
+        cores = (os.cpu_count() or 1) // processes()
+        torch.set_num_threads(max(1, min(settings.torch_threads, cores)))
     torch.manual_seed(recipe.grpo["seed"])
     path, options = locate(settings.model_name)
     dtype = compute_dtype(settings)
     shown = Path(settings.model_name).name if Path(path).is_dir() else settings.model_name
     say(f"AutoModelForCausalLM.from_pretrained({shown!r}, dtype={dtype!r})")
     if torch.cuda.is_available() and not recipe.grpo.get("use_cpu"):
-        options["device_map"] = {"": 0}
+        options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", 0))}
     if settings.load_in_4bit:
         if importlib.util.find_spec("bitsandbytes") is None:
             raise UserError("load_in_4bit=True needs bitsandbytes: pip install bitsandbytes==0.50.2.")
@@ -71,6 +73,8 @@ def _load_plain(recipe, say) -> Policy:
 def attach_lora(policy: Policy, recipe) -> None:
     """Put a fresh adapter on the base model (B = 0, so that it answers as before), or the one to start from.
 
+    A recipe without one (`lora: null`) has all weights trained.
+
     Seeded: the same recipe starts from the same adapter. Raises UserError if the adapter of the recipe's
     `start_from` is missing, does not belong on this base, or is of another rank.
     """
@@ -81,6 +85,9 @@ def attach_lora(policy: Policy, recipe) -> None:
         if recipe.model.engine == "unsloth":
             raise UserError("This policy carries an adapter already: run the notebook from the top.")
         policy.model = policy.model.unload()
+    if recipe.lora is None:
+        policy.model.requires_grad_(True)
+        return
     if recipe.lora.start_from:
         _continue_adapter(policy, recipe)
         return
@@ -111,7 +118,7 @@ def _continue_adapter(policy: Policy, recipe) -> None:
 
 
 def load_trained(folder: Path | str | None = None):
-    """(policy, recipe, folder) from a run folder, an adapter folder or a merged model's folder.
+    """(policy, recipe, folder) from a run folder, an adapter folder or a whole model's folder.
 
     None takes the newest finished run. The recipe is the run's, and for a folder that belongs to no
     run `tiny-cpu` with the folder's model.
@@ -129,7 +136,7 @@ def load_trained(folder: Path | str | None = None):
     folder = Path(folder).expanduser().resolve()
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist; give an adapter, a run or a merged model's folder.")
-    weights = folder / "adapter" if (folder / "recipe.yaml").is_file() else folder
+    weights = Run(folder).trained if (folder / "recipe.yaml").is_file() else folder
     is_adapter = (weights / "adapter_config.json").is_file()
     if not is_adapter and not (weights / "config.json").is_file():
         raise UserError(

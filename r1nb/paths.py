@@ -7,6 +7,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else None
 RECIPES = PACKAGE / "recipes"
+LAUNCH = PACKAGE / "launch"  # for several processes
 DATA = CHECKOUT / "data" if CHECKOUT else PACKAGE / "_data"  # the wheel carries data/ as _data/
 NOTEBOOKS = CHECKOUT / "notebooks" if CHECKOUT else PACKAGE / "_notebooks"
 

@@ -7,10 +7,12 @@ the vocabulary; S tokens of prompt and completion, T = per_device_train_batch_si
 """
 
 import dataclasses
+import os
 import re
 
 from r1nb.errors import UserError, run_main
 from r1nb.hardware import GB, Machine, require, suggest_recipe, this_machine
+from r1nb.processes import processes
 from r1nb.weights import load_config
 
 NF4_BITS = 4.127  # a weight in 4 bits, its share of the scales doubly quantised (2305.14314, section 3)
@@ -46,6 +48,7 @@ class Plan:
     completions: int
     step_seconds: tuple[float, float] | None
     steps: int
+    batch: int  # completions a step, in one process
 
     @property
     def peak_gb(self) -> float:
@@ -66,6 +69,8 @@ class Plan:
             f"\nThe peak is {self.peak_gb:.2f} GB; {self.card} has {self.card_gb:.0f} GB. "
             f"The cache holds {self.completions} completions of full length at once."
         )
+        if (n := processes()) > 1:
+            text += f"\nA step takes {n * self.batch} completions, {self.batch} in each of {n} processes."
         if self.step_seconds:
             low, high = self.step_seconds
             minutes = [seconds * self.steps / 60 for seconds in self.step_seconds]
@@ -101,26 +106,30 @@ def estimate(recipe, machine: Machine, config) -> Plan:
     width = 4 if (model.dtype or ("" if machine.gpu else "float32")) == "float32" else 2
     length = recipe.data.max_prompt_length + grpo["max_completion_length"]
     unsloth = model.engine == "unsloth"
-    checkpointing = recipe.lora.use_gradient_checkpointing or grpo.get("gradient_checkpointing", True)
+    lora = recipe.lora
+    checkpointing = (lora and lora.use_gradient_checkpointing) or grpo.get("gradient_checkpointing", True)
+    server = grpo.get("use_vllm") and grpo.get("vllm_mode") == "server"
 
     weights = weight_bytes(config, model.load_in_4bit, width)
-    adapter = adapter_parameters(config, recipe.lora)
     optimizer = 2 if "8bit" in grpo.get("optim", "") else 8
     tokens = grpo["per_device_train_batch_size"] * length
-    inputs, layer, gradients = activation_bytes(config, tokens, recipe.lora.r, width)
+    inputs, layer, gradients = activation_bytes(config, tokens, lora.r if lora else 0, width)
     logits = logit_bytes(config, recipe, length)
     activations = config.num_hidden_layers * layer
     if checkpointing:  # the logits are gone when the layers are computed again, one by one
         kept = 2 if unsloth else config.num_hidden_layers  # Unsloth's others wait in the CPU's memory
         activations = kept * inputs + max(0, layer + gradients - logits)
     number = 2 if model.load_in_4bit and not unsloth else 4  # TRL casts an adapter on 4-bit weights
-    held = {
-        "weights" + (" in 4-bit" if model.load_in_4bit else ""): weights,
-        "adapter, its gradient and optimizer": adapter * (2 * number + optimizer),
-    }
+    held = {"weights" + (" in 4-bit" if model.load_in_4bit else ""): weights}
+    if lora:
+        held["adapter, its gradient and optimizer"] = adapter_parameters(config, lora) * (
+            2 * number + optimizer
+        )
+    else:
+        held |= full_bytes(recipe, weights / width, width)
     held["CUDA context" if machine.gpu else "Python and PyTorch"] = CONTEXT
     key_values = kv_bytes(config, width)
-    pool = max(recipe.batch_size, recipe.evaluation.eval_batch_size) * length * key_values
+    pool = max(0 if server else recipe.batch_size, recipe.evaluation.eval_batch_size) * length * key_values
     if model.fast_inference:  # vLLM takes its share of the card, whatever the batch
         held["vLLM's CUDA graphs"] = graph_bytes(config)
         pool = max(0.0, model.gpu_memory_utilization * card_gb * GB - weights)
@@ -131,7 +140,7 @@ def estimate(recipe, machine: Machine, config) -> Plan:
         training["KV cache"] = sampling["KV cache"]
     in_gb = [{name: part / GB for name, part in parts.items()} for parts in (sampling, training)]
     seconds = step_seconds(recipe, config, machine, weights, length, completions)
-    return Plan(card, card_gb, *in_gb, completions, seconds, grpo["max_steps"])
+    return Plan(card, card_gb, *in_gb, completions, seconds, grpo["max_steps"], recipe.batch_size)
 
 
 def weight_bytes(config, load_in_4bit: bool, width: int) -> float:
@@ -171,6 +180,25 @@ def adapter_parameters(config, lora) -> int:
     shapes = linear_shapes(config)
     names = shapes if chosen == "all-linear" else [name for name in shapes if name in chosen]
     return config.num_hidden_layers * lora.r * sum(sum(shapes[name]) for name in names)
+
+
+def full_bytes(recipe, parameters: float, width: int) -> dict[str, float]:
+    """What full fine-tuning keeps in one process: {part: bytes}, the weights anew.
+
+    Without DeepSpeed a gradient and AdamW's two moments in the weights' own precision. Under ZeRO
+    (arXiv 1910.02054, section 3.1) a 16-bit weight and gradient, and a copy of the weight and the moments in
+    32 bits; ZeRO-3 divides all of it by the processes. With a KL term (beta) the reference's weights too.
+    """
+    zero3 = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3"
+    moments = 2 if "8bit" in recipe.grpo.get("optim", "") else (8 if zero3 else 2 * width)
+    parts = {
+        "weights": width,
+        "their gradient": width,
+        "optimizer": moments + (4 if zero3 and width == 2 else 0),
+    }
+    if recipe.grpo.get("beta"):
+        parts["reference model"] = width
+    return {name: parameters * size / (processes() if zero3 else 1) for name, size in parts.items()}
 
 
 def kv_bytes(config, width: int) -> int:

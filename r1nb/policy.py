@@ -140,6 +140,17 @@ class Policy:
         write_cards(folder, self, recipe, run)
         return folder
 
+    def save_trained(self, run, recipe) -> Path:
+        """Save what a run trained into run.trained: the adapter, or without one the whole model."""
+        if self.has_adapter:
+            return self.save_adapter(run.adapter, recipe, run)
+        if not is_finite(self.model):
+            raise UserError(NOT_FINITE)
+        self.model.save_pretrained(str(run.model))
+        self.tokenizer.save_pretrained(str(run.model))
+        write_cards(run.model, self, recipe, run)
+        return run.model
+
     def save_merged(self, folder: Path | str) -> Path:
         """Save the base with the adapter's weights added: a plain model, no PEFT needed.
 

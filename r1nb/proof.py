@@ -1,4 +1,4 @@
-"""Proof that a saved adapter is what was trained: load it in a fresh process and compare.
+"""Proof that a saved adapter, or model, is what was trained: load it in a fresh process and compare.
 
 python -m r1nb.proof RUN_FOLDER ROWS.json ANSWERS.json     # what the fresh process runs
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from r1nb.errors import UserError, run_main
 from r1nb.estimators import wilson
 from r1nb.paths import write_json
+from r1nb.processes import alone
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Proof:
     n: int
     same_as_trained: int  # answers equal, token for token, to those of the policy in memory
     differs_from_base: int
-    norm: float = 0.0  # of all its LoRA B matrices, which start at 0
+    norm: float | None = 0.0  # of all its LoRA B matrices, which start at 0; None without an adapter
     strict: float = 0.0  # accuracy of the reloaded adapter,
     trained: list[float] = field(default_factory=list)  # and of the trained policy, with its interval
     not_run: str = ""  # why, if the card has no room for a second process
@@ -33,18 +34,21 @@ class Proof:
         if self.not_run:
             return False
         _, low, high = self.trained
-        return self.norm > 0 and self.differs_from_base > 0 and low <= self.strict <= high
+        return self.norm != 0 and self.differs_from_base > 0 and low <= self.strict <= high
 
     def __str__(self) -> str:
         if self.not_run:
             return f"The adapter is saved, but not yet proven: {self.not_run}"
         strict, low, high = self.trained
+        what, norm = "model", ""
+        if self.norm is not None:
+            what, norm = "adapter", f"Its B matrices have norm {self.norm:.3g}; they start at 0. "
         return (
-            f"In a fresh process the saved adapter gave the trained policy's answer to "
+            f"In a fresh process the saved {what} gave the trained policy's answer to "
             f"{self.same_as_trained} of {self.n} problems, and another than the base to "
-            f"{self.differs_from_base}.\nIts B matrices have norm {self.norm:.3g}; they start at 0. "
+            f"{self.differs_from_base}.\n{norm}"
             f"Strict accuracy: {self.strict:.1%}; as trained {strict:.1%} [{low:.1%}, {high:.1%}].\n"
-            f"{'Proven.' if self.holds else 'NOT proven: do not trust this adapter.'}"
+            f"{'Proven.' if self.holds else f'NOT proven: do not trust this {what}.'}"
         )
 
 
@@ -63,13 +67,13 @@ def prove(run, rows, trained: list, base: list) -> Proof:
         task, result = Path(folder, "rows.json"), Path(folder, "answers.json")
         task.write_text(json.dumps(list(rows), default=str))
         command = [sys.executable, "-m", "r1nb.proof", str(run.folder), str(task), str(result)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=alone(), capture_output=True, text=True, check=False)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             if "Out of memory" in reason:
                 why = f"beside this kernel there was no room to load it again ({reason})."
                 return _kept(run, Proof(0, 0, 0, not_run=why))
-            raise UserError(f"The adapter of {run.name} could not be loaded afresh: {reason}")
+            raise UserError(f"What {run.name} saved could not be loaded afresh: {reason}")
         fresh = json.loads(result.read_text())
     answers = [tuple(ids) for ids in fresh["ids"]]
     right = sum(bool(graded.strict) for graded in trained)
@@ -102,14 +106,19 @@ def main(folder: str, task: str, result: str) -> None:
     run = Run(folder)
     recipe = run.recipe()
     recipe.model = replace(recipe.model, engine="transformers", fast_inference=False)
+    if recipe.lora is None:
+        recipe.model.model_name = str(run.model)
     if torch.cuda.is_available():  # beside the process that trained
         recipe.evaluation.eval_batch_size = min(8, recipe.evaluation.eval_batch_size)
     policy = load_policy(recipe, say=lambda line: None)
-    policy.load_adapter(run.adapter, recipe.data.layout)
-    norm = get_total_norm([w.detach() for name, w in policy.model.named_parameters() if "lora_B" in name])
+    norm = None
+    if recipe.lora:
+        policy.load_adapter(run.adapter, recipe.data.layout)
+        weights = [w.detach() for name, w in policy.model.named_parameters() if "lora_B" in name]
+        norm = float(get_total_norm(weights))
     rows = Dataset.from_list(json.loads(Path(task).read_text()))
     graded = evaluate(policy, rows, recipe)
-    answers = {"ids": [g.ids for g in graded], "strict": [g.strict for g in graded], "norm": float(norm)}
+    answers = {"ids": [g.ids for g in graded], "strict": [g.strict for g in graded], "norm": norm}
     Path(result).write_text(json.dumps(answers))
 
 

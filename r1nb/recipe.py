@@ -36,7 +36,7 @@ class Recipe:
     name: str
     about: str
     model: ModelSettings
-    lora: LoraSettings
+    lora: LoraSettings | None  # None: all weights are trained
     data: DataSettings
     scoring: ScoringSettings
     evaluation: EvaluationSettings
@@ -112,7 +112,7 @@ class Recipe:
 
     def table(self) -> list[tuple[str, object, str]]:
         """(name, value, reason) of the GRPO values that decide a run."""
-        values = {**self.grpo, **dataclasses.asdict(self.lora)}
+        values = self.grpo | (dataclasses.asdict(self.lora) if self.lora else {})
         return [(key, values[key], reason) for key, reason in self.why.items() if key in values]
 
 
@@ -129,8 +129,8 @@ def recipe_names() -> list[str]:
 def load_recipe(name: str = "tiny-cpu", /, **overrides) -> Recipe:
     """A shipped recipe by name, or a YAML file by path, with values replaced by key.
 
-    `rewards` replaces them all: {name: weight}. Where GRPO's sections and `sft` share a key,
-    `sft.max_steps` means the latter.
+    `rewards` replaces them all: {name: weight}; lora=None leaves the adapter out. Where GRPO's sections and
+    `sft` share a key, `sft.max_steps` means the latter.
 
     The environment variable R1NB_SET replaces them once more: R1NB_SET="max_steps=5 seed=2", and
     R1NB_SET="recipe=smollm2-135m" another recipe altogether. Raises UserError for an unknown recipe
@@ -142,9 +142,13 @@ def load_recipe(name: str = "tiny-cpu", /, **overrides) -> Recipe:
     _import_unsloth_first(raw, overrides)
     _check_sections(name, raw)
     raw["rewards"] = overrides.pop("rewards", raw.get("rewards"))
+    if "lora" in overrides:
+        raw["lora"] = _typed("lora", overrides.pop("lora"), None)
     fields = {section: _hints(cls) for section, cls in sections().items()}
     for key, value in overrides.items():
         section, key = _section_of(key, fields)
+        if raw[section] is None:
+            raise UserError(f"{key} = {value!r} is the adapter's, and this recipe has none (lora: null).")
         raw[section][key] = value
     for section, key in (("data", "dataset"), ("model", "model_name")):
         value = str(raw[section].get(key, ""))
@@ -152,7 +156,7 @@ def load_recipe(name: str = "tiny-cpu", /, **overrides) -> Recipe:
             raw[section][key] = str(path.resolve())  # stays right in another working directory
     recipe = build_recipe(raw | {"name": Path(name).stem})
     check_writable(runs_folder(recipe.output.runs_dir))
-    if recipe.lora.start_from:
+    if recipe.lora and recipe.lora.start_from:
         Run.named(recipe.lora.start_from, recipe.output.runs_dir)
     return recipe
 
@@ -163,6 +167,9 @@ def build_recipe(raw: dict) -> Recipe:
     checked = {}
     for section, cls in sections().items():
         hints = _hints(cls)
+        if section == "lora" and raw.get(section, {}) is None:
+            checked[section] = None
+            continue
         for key in raw.get(section) or {}:
             if key not in hints:
                 raise UserError(f"Unknown key {section}.{key}{did_you_mean(key, hints)}")
@@ -211,7 +218,8 @@ def _check_sections(name: str, raw: dict) -> None:
     for section in sections():
         if not isinstance(raw.setdefault(section, {}) or {}, dict):
             raise UserError(f"Recipe {name}: section {section!r} must hold key: value lines.")
-        raw[section] = dict(raw[section] or {})
+        if section != "lora" or raw[section] is not None:
+            raw[section] = dict(raw[section] or {})
 
 
 def _import_unsloth_first(raw: dict, overrides: dict) -> None:

@@ -66,9 +66,14 @@ def check_recipe(recipe) -> None:
         raise UserError("rewards: give at least one reward a weight above 0.")
     _check_trackers(grpo.get("report_to", "none"))
     for section in (recipe.evaluation, recipe.lora, recipe.data, recipe.model, recipe.scoring):
-        for key, value in vars(section).items():
+        for key, value in vars(section).items() if section else ():
             if isinstance(value, int) and not isinstance(value, bool) and value < 1:
                 raise UserError(f"{key} = {value}: must be at least 1.")
+    if recipe.lora is None and (recipe.model.engine == "unsloth" or recipe.model.load_in_4bit):
+        raise UserError(
+            "lora: null trains all weights, which takes engine=transformers and load_in_4bit=false: set "
+            "both, or give the recipe an adapter."
+        )
     for key in ("min_pass_rate", "max_pass_rate"):
         if not 0 <= (rate := getattr(recipe.data, key) or 0) <= 1:
             raise UserError(f"{key} = {rate}: a pass rate is between 0 and 1.")

@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 
 from r1nb.adapters import NOT_FINITE, is_finite, not_finite
 from r1nb.errors import Interrupted, UserError
+from r1nb.processes import from_main, processes
 from r1nb.recipe_check import check_saves, steps_between_saves
 from r1nb.rewards.judge import require_judge
 from r1nb.runs import Run
@@ -37,6 +38,7 @@ def begin_run(recipe, rows=None, reuse: bool = False, **facts) -> Run:
     if "judge_reward_func" in recipe.rewards:
         require_judge(recipe.scoring.judge_url, recipe.scoring.judge_model)
     facts |= {} if rows is None else {"data": fingerprint(rows)}
+    facts |= {"processes": processes()} if processes() > 1 else {}
     run = _newest(recipe, facts) if recipe.output.resume else None
     if run and run.finished:
         if reuse:
@@ -68,7 +70,8 @@ def _newest(recipe, facts: dict) -> Run | None:
         # A folder that is broken is not ours to judge.
         with contextlib.suppress(UserError, OSError, ValueError, AttributeError, yaml.YAMLError):
             same = all(run.settings.get(k) == v for k, v in wanted.items() if k not in OTHERWISE)
-            if same and all(run.environment.get(k) == facts.get(k) for k in {"data", "parent", *facts}):
+            known = {"data", "parent", "processes", *facts}
+            if same and all(run.environment.get(k) == facts.get(k) for k in known):
                 failed = any(line["advice"] == "not_finite" for line in run.advice())
                 return None if failed else run
     return None
@@ -111,9 +114,10 @@ def find_fault(checkpoint: Path, step: int) -> str:
         if state["global_step"] != step:
             return f"its trainer_state.json is of step {state['global_step']}"
         weights = [*checkpoint.rglob("adapter_model.safetensors"), *checkpoint.glob("model*.safetensors")]
+        shares = [*checkpoint.glob("global_step*/*.pt")]  # as DeepSpeed keeps the optimizer
         archives = [
             *checkpoint.glob("rng_state*.pth"),
-            checkpoint / "optimizer.pt",
+            *(shares or [checkpoint / "optimizer.pt"]),
             checkpoint / "scheduler.pt",
         ]
         if not weights or len(archives) < 3:
@@ -150,6 +154,10 @@ class GoOn(TrainerCallback):
         self.asked = True
         print("Finishing this step, then saving; interrupt once more to stop at once.", flush=True)
 
+    def on_log(self, args, state, control, **kwargs):
+        # The main process alone looks at the figures; what it decides holds for all.
+        control.should_training_stop = from_main(lambda: control.should_training_stop)
+
     def on_train_begin(self, args, state, control, model=None, train_dataloader=None, **kwargs):
         if self.checkpoint:
             _restore_adapter(model, self.checkpoint)
@@ -185,12 +193,23 @@ def _restore_order(dataloader, args, state) -> None:
         torch.randperm(sampler.num_samples, generator=sampler.generator)
 
 
+def _let_gloo_resume() -> None:
+    """Accelerate calls the CPU of a process "cpu:0", from which PyTorch cannot restore a checkpoint."""
+    import torch
+
+    def restore(storage, location):
+        return storage if str(location).startswith("cpu:") else None
+
+    torch.serialization.register_package(5, lambda storage: None, restore)
+
+
 @contextlib.contextmanager
 def resumable(trainer, run: Run):
     """Around trainer.train(resume_from_checkpoint=...), which is what it yields: a run that goes on.
 
     It is the last whole checkpoint, or None; steps after it are undone in the history. ^C, or Interrupt
-    in Jupyter, loses nothing and leaves the kernel usable. A run that was trained to its end is loaded and
+    in Jupyter, loses nothing and leaves the kernel usable; several processes stop at once, and go on from
+    their last checkpoint. A run that was trained to its end is loaded and
     not trained further. Raises UserError if the run is finished, or ended in weights that are not finite.
     """
     check_saves(trainer.args)
@@ -205,7 +224,10 @@ def resumable(trainer, run: Run):
     run.undo_after(step)
     go_on = GoOn(checkpoint)
     trainer.add_callback(go_on)
-    heard = threading.current_thread() is threading.main_thread()  # Python allows handlers nowhere else
+    # Python allows handlers in the main thread only; several processes would not hear of it in the same step.
+    heard = threading.current_thread() is threading.main_thread() and processes() == 1
+    if processes() > 1:
+        _let_gloo_resume()
     before = signal.signal(signal.SIGINT, go_on.on_signal) if heard else None
     try:
         yield str(checkpoint) if checkpoint else None

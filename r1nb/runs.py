@@ -3,7 +3,9 @@
 recipe.yaml         the recipe as used           history.jsonl   one line a step, and each
 environment.json    versions, machine, ...                       look at the validation slice
 completions/        TRL's completion log         checkpoint-*/   TRL's checkpoints
-evaluation.json     accuracy before and after    adapter/        the trained adapter
+evaluation.json     accuracy before and after    adapter/        the trained adapter, or model/
+
+Of several processes that train together only the main one writes; a write in another does nothing.
 """
 
 import contextlib
@@ -21,6 +23,7 @@ from r1nb.adapters import CARD
 from r1nb.errors import UserError
 from r1nb.evaluated import Evaluated
 from r1nb.paths import runs_folder, write_json
+from r1nb.processes import main_only
 
 
 class Run(Evaluated):
@@ -79,17 +82,27 @@ class Run(Evaluated):
 
     @classmethod
     def latest(cls, runs_dir: str) -> "Run | None":
-        """The newest run that saved an adapter; None if there is none."""
-        return next((run for run in cls.all(runs_dir) if (run.adapter / CARD).is_file()), None)
+        """The newest run that saved an adapter or a whole model; None if there is none."""
+        return next((run for run in cls.all(runs_dir) if any(run.folder.glob(f"*/{CARD}"))), None)
 
     @property
     def finished(self) -> bool:
-        """Whether it came to its end: the adapter is saved, and proof.prove has looked at it."""
+        """Whether it came to its end: what it trained is saved, and proof.prove has looked at it."""
         return (self.folder / "proof.json").is_file()
 
     @property
     def adapter(self) -> Path:
         return self.folder / "adapter"
+
+    @property
+    def model(self) -> Path:
+        """The whole model that a run without an adapter trains."""
+        return self.folder / "model"
+
+    @property
+    def trained(self) -> Path:
+        """The adapter, or the model of a run without one."""
+        return self.adapter if self.settings.get("lora") else self.model
 
     @property
     def label(self) -> str:
@@ -137,6 +150,7 @@ class Run(Evaluated):
         """What an ideal completion earns in all."""
         return sum(self.ranges[name][1] * weight for name, weight in self.weights().items())
 
+    @main_only
     def append(self, record: dict) -> None:
         """Add one line to the history, safe against a crash once this returns."""
         with (self.folder / "history.jsonl").open("a+b") as file:
@@ -167,6 +181,7 @@ class Run(Evaluated):
                     self._lines.append(line)
         return self._lines
 
+    @main_only
     def undo_after(self, step: int) -> None:
         """Take back what was recorded after a step: the history says so, in a line {"step", "resumed"}."""
         if any(line["step"] > step for line in self.history()) and (whole := self.evaluation()):

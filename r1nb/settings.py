@@ -23,11 +23,15 @@ class ModelSettings:
     gpu_memory_utilization: float | None = None
     unsloth_vllm_standby: bool = False  # vLLM's cache leaves the card while it trains
     torch_threads: int | None = None  # a tiny model slows down on many cores
+    processes: int | None = None  # that accelerate launch must start; None: as many as it did
 
 
 @dataclasses.dataclass
 class LoraSettings:
-    """The adapter: arguments of peft.LoraConfig and FastLanguageModel.get_peft_model."""
+    """The adapter: arguments of peft.LoraConfig and FastLanguageModel.get_peft_model.
+
+    A recipe with `lora: null` has none, and trains all weights.
+    """
 
     r: int
     lora_alpha: int

@@ -3,6 +3,7 @@
 from r1nb.data import solution_as_xml
 from r1nb.errors import UserError
 from r1nb.evaluation import evaluate_stage
+from r1nb.processes import is_main, whole_weights
 from r1nb.proof import Proof, prove
 
 
@@ -55,12 +56,17 @@ def sft(policy, examples, recipe, output_dir) -> float:
     return trainer.train().training_loss
 
 
-def finish(run, policy, tests: dict, recipe, base: dict) -> Proof:
+def finish(run, policy, tests: dict, recipe, base: dict) -> Proof | None:
     """Accuracy on the tests, the adapter saved, and proven in a fresh process: the run is finished.
 
-    `base` is what evaluation.evaluate_stage gave before the adapter, {split: graded}.
+    `base` is what evaluation.evaluate_stage gave before the adapter, {split: graded}. Of several processes the
+    main one saves and proves; the others return None.
     """
     after = evaluate_stage(run, "after", policy, tests, recipe)
-    policy.save_adapter(run.adapter, recipe, run)
+    with whole_weights(policy.model.parameters()):
+        if is_main():
+            policy.save_trained(run, recipe)
+    if not is_main():
+        return None
     split, rows = next(iter(tests.items()))
     return prove(run, rows, trained=after[split], base=base[split])

@@ -23,7 +23,8 @@ def show_result(run: Run, **more: str) -> None:
     for line in run.advice():
         console.print(f"Step {line['step']}: {line['sentence']}", markup=False)
     here = Path.cwd()
-    for what, name in {"run folder": "", "adapter": "adapter", "report": "report.html", **more}.items():
+    trained = run.trained.name
+    for what, name in {"run folder": "", trained: trained, "report": "report.html", **more}.items():
         path = run.folder / name
         shown = path.relative_to(here) if path.is_relative_to(here) else path
         console.print(f"{what + ':':<12}{shown}", soft_wrap=True)

@@ -1,6 +1,7 @@
 """Train without a notebook, by the code of notebook 03: python -m r1nb.train RECIPE [key=value ...]"""
 
 import argparse
+import io
 import sys
 
 import yaml
@@ -31,7 +32,8 @@ exit codes: 0 trained and proven, 1 a mistake (one sentence says which), 2 a wro
 def train(recipe):
     """One run of a recipe from its rows to its report; returns (Run, proof.Proof).
 
-    What notebook 03 shows step by step; a run that did not finish goes on. Raises UserError.
+    What notebook 03 shows step by step; a run that did not finish goes on. Of several processes the main one
+    writes the run and proves it; the others return (Run, None). Raises UserError.
     """
     from r1nb.callbacks import HeldOut, LiveView, Recorder, Watchdog
     from r1nb.checks import check_groups, check_rewards
@@ -40,6 +42,7 @@ def train(recipe):
     from r1nb.evaluation import evaluate_stage
     from r1nb.models import attach_lora, load_policy
     from r1nb.oom import out_of_memory_in_words
+    from r1nb.processes import from_main
     from r1nb.report import write_report
     from r1nb.resume import begin_run, last_checkpoint, resumable
     from r1nb.stages import finish, grpo_trainer, sft, solution_examples
@@ -47,10 +50,11 @@ def train(recipe):
     rows, validation, tests = load_splits(recipe)
     policy = load_policy(recipe)
     rows = drop_long_prompts(rows, policy.tokenizer, recipe)
-    rows = keep_by_difficulty(policy, rows, recipe)
+    kept = keep_by_difficulty(policy, rows, recipe)
+    rows = from_main(lambda: kept)  # measured by sampling, which may differ
     for fault in check_rewards(rows, recipe):
         print(fault)
-    run = begin_run(recipe, rows)
+    run = from_main(lambda: begin_run(recipe, rows))
     print("Run folder:", run.label)
     before = evaluate_stage(run, "before", policy, tests, recipe)
     evaluate_stage(run, "prefilled", policy, tests, recipe)
@@ -66,6 +70,8 @@ def train(recipe):
     with resumable(trainer, run) as checkpoint, out_of_memory_in_words(recipe, run):
         trainer.train(resume_from_checkpoint=checkpoint)
     proof = finish(run, policy, tests, recipe, before)
+    if proof is None:
+        return run, None
     write_report(run)
     return run, proof
 
@@ -86,11 +92,16 @@ def main(*arguments: str) -> None:
 
     from r1nb.hardware import choose_recipe
     from r1nb.plan import plan_run
+    from r1nb.processes import is_main
     from r1nb.terminal import show_result
 
+    if not is_main():
+        sys.stdout = io.StringIO()  # what is said is said once
     recipe = choose_recipe(given.recipe, **overrides)
     print(plan_run(recipe))
     run, proof = train(recipe)
+    if proof is None:
+        return
     show_result(run)
     print(proof)
     if not proof.holds:
