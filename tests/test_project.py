@@ -60,6 +60,8 @@ def test_the_wheel_carries_recipes_data_and_notebooks(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     for name in (
         "r1nb/recipes/tiny-cpu.yaml",
+        "r1nb/launch/zero3.yaml",
+        "r1nb/launch/README.md",
         "r1nb/_data/problems/train.jsonl",
         "r1nb/_data/samples/group.json",
         "r1nb/rewards/five.py",

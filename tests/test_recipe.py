@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import yaml
 
+from r1nb.engine import compute_dtype
 from r1nb.errors import UserError
 from r1nb.recipe import build_recipe, load_recipe, recipe_names
 
@@ -33,6 +34,40 @@ def test_the_seed_recipe_keeps_the_articles_numbers():
         "max_grad_norm": 0.1, "seed": 1337,
     }  # fmt: skip
     assert {key: recipe.grpo[key] for key in wanted} == wanted
+
+
+def test_the_seeds_cluster_recipe_keeps_its_yamls_numbers(monkeypatch):
+    recipe = load_recipe("llama31-8b-seed-4gpu")
+    same = {
+        "learning_rate": 5e-7, "lr_scheduler_type": "cosine", "max_steps": 450, "beta": 0.001,
+        "gradient_accumulation_steps": 8, "max_completion_length": 1024, "num_generations": 8, "seed": 1337,
+        "use_vllm": True, "gradient_checkpointing": True, "logging_strategy": "steps",
+        "gradient_checkpointing_kwargs": {"use_reentrant": False}, "save_strategy": "steps",
+        "save_steps": 25,
+    }  # fmt: skip
+    assert {key: recipe.grpo[key] for key in same} == same
+    assert recipe.model.model_name == "meta-llama/Llama-3.1-8B-Instruct"
+    assert recipe.lora is None
+    # Where it stands elsewhere now: the recipe says why.
+    assert recipe.data.max_prompt_length == 256  # max_prompt_length
+    assert recipe.grpo["warmup_steps"] == 0.03  # warmup_ratio
+    assert recipe.grpo["vllm_mode"] == "server"  # vllm_device: cuda:3
+    assert recipe.model.processes == 3  # --num_processes
+    prompts = 1 * 8 * 3  # per_device_train_batch_size counted prompts
+    assert recipe.batch_size * 3 == prompts * 8 == 192
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: (9, 0))
+    assert compute_dtype(recipe.model) == "bfloat16"  # torch_dtype, bf16
+    # What is changed.
+    assert (recipe.grpo["logging_steps"], recipe.grpo["report_to"]) == (1, "none")  # 2, wandb
+
+
+def test_a_recipe_without_an_adapter():
+    recipe = load_recipe("tiny-cpu", lora=None)
+    assert recipe.lora is None
+    assert build_recipe(yaml.safe_load(yaml.safe_dump(recipe.to_dict()))).lora is None
+    with pytest.raises(UserError, match="r = 8 is the adapter's, and this recipe has none"):
+        load_recipe("llama31-8b-seed-4gpu", r=8)
 
 
 def test_grpo_config_says_what_the_recipe_says(tiny_recipe, tmp_path):
@@ -84,6 +119,8 @@ def test_overrides_from_outside(monkeypatch, tmp_path):
         ({"train_split": "test_unseen_kinds"}, ["never train"]),
         ({"max_completion_length": 1000}, ["1192", "320"]),
         ({"runs_dir": "/proc/runs"}, ["/proc/runs", "cannot be written"]),
+        ({"lora": 5}, ["lora = 5"]),
+        ({"lora": None, "load_in_4bit": True}, ["trains all weights", "load_in_4bit=false"]),
     ],
 )
 def test_a_mistake_becomes_one_sentence(overrides, words):

@@ -1,0 +1,72 @@
+"""One optimizer step on completions that are given: python fixed_completions.py LOSS_TYPE OUT PER_DEVICE
+
+Writes the loss and each gradient as it reaches the optimizer, which is after the processes have shared it.
+"""
+
+import sys
+
+import torch
+from transformers import TrainerCallback
+
+from r1nb.data import load_rows
+from r1nb.models import attach_lora, load_policy
+from r1nb.processes import is_main
+from r1nb.prompts import format_prompt
+from r1nb.recipe import load_recipe
+from r1nb.stages import grpo_trainer
+
+TEXTS = [f"<reasoning>\n{i}+1={i + 1}\n</reasoning>\n<answer>\n{i}\n</answer>\n" for i in range(4)]
+TEXTS += [f"The answer is {i}." for i in range(4)]
+
+
+class Gradients(TrainerCallback):
+    def __init__(self, out: str):
+        self.out, self.found = out, {}
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        for name, weight in model.named_parameters():
+            if weight.requires_grad:
+                self.found[name.removeprefix("module.")] = weight.grad.clone()
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if is_main() and "loss" in logs:
+            figures = {key: logs[key] for key in ("loss", "reward", "grad_norm")}
+            torch.save({"gradients": self.found, **figures}, self.out)
+
+
+def main(loss_type: str, out: str, per_device: str) -> None:
+    recipe = load_recipe(
+        "tiny-cpu", max_steps=1, per_device_train_batch_size=int(per_device), loss_type=loss_type,
+        max_grad_norm=1e9, save_strategy="no", torch_threads=1, runs_dir=f"{out}-runs",
+    )  # fmt: skip
+    policy = load_policy(recipe)
+    policy.model.double()  # in which the order of a sum hardly counts
+    attach_lora(policy, recipe)
+    torch.manual_seed(0)
+    for name, weight in policy.model.named_parameters():
+        if "lora_B" in name:  # at 0, no gradient would reach A
+            weight.data += 0.03 * torch.randn_like(weight)
+
+    def rollout(prompts, trainer):
+        texts = [TEXTS[i % recipe.group_size] for i in range(len(prompts))]
+        ends = [text + policy.tokenizer.eos_token for text in texts]
+        starts = [format_prompt(policy.tokenizer, messages) for messages in prompts]
+        return {
+            "prompt_ids": policy.tokenizer(starts, add_special_tokens=False).input_ids,
+            "completion_ids": policy.tokenizer(ends, add_special_tokens=False).input_ids,
+            "logprobs": None,
+        }
+
+    # Of one length: padding would shift the positions, whose cosines transformers computes in 32 bits.
+    rows = load_rows("bundled", "train")
+    lengths = [
+        len(policy.tokenizer(format_prompt(policy.tokenizer, each)).input_ids) for each in rows["prompt"]
+    ]
+    rows = rows.select([i for i, length in enumerate(lengths) if length == lengths[0]])
+    trainer = grpo_trainer(policy, rows, recipe, f"{out}-trainer", [Gradients(out)])
+    trainer.rollout_func = rollout
+    trainer.train()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

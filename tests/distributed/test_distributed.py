@@ -1,0 +1,112 @@
+"""Two processes on a CPU, started by accelerate launch with r1nb's own files (`make test-distributed`)."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from r1nb.data import load_rows
+from r1nb.evaluation import evaluate
+from r1nb.models import load_trained
+from r1nb.paths import CHECKOUT, LAUNCH
+from r1nb.runs import Run
+
+SHORT = ["max_steps=4", "save_steps=2", "per_device_train_batch_size=8", "max_completion_length=48",
+         "test_problems=6", "validation_problems=4", "eval_every=4", "samples=2", "sampled_problems=2",
+         "test_splits=test"]  # fmt: skip
+
+
+def accelerate(config: str, *command: str) -> list[str]:
+    start = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(LAUNCH / config)]
+    return [*start, *command]
+
+
+def start(folder, config: str, *settings: str) -> subprocess.Popen:
+    with (folder / "said.txt").open("w") as said:
+        return subprocess.Popen(
+            accelerate(config, "-m", "r1nb.train", "tiny-cpu", *SHORT, f"runs_dir={folder}/runs", *settings),
+            cwd=CHECKOUT, stdout=said, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+
+def finish(folder, process) -> str:
+    code = process.wait(timeout=600)
+    said = (folder / "said.txt").read_text()
+    assert code == 0, said[-3000:]
+    return said
+
+
+def kill_in_step(folder, process, step: int) -> None:
+    """Kill the launcher and its processes once so many steps are in the history."""
+    history = folder / "runs" / "tiny-cpu-001" / "history.jsonl"
+    while not history.is_file() or f'"step": {step}' not in history.read_text():
+        assert process.poll() is None, (folder / "said.txt").read_text()[-3000:]
+        time.sleep(0.1)
+    for one in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+        one.kill()
+    process.wait()
+
+
+def test_two_processes_write_one_run_once(tmp_path):
+    said = finish(tmp_path, start(tmp_path, "cpu.yaml", "processes=2"))
+    (run,) = Run.all(str(tmp_path / "runs"))
+    assert run.finished
+    assert [line["step"] for line in run.history() if "loss" in line] == [1, 2, 3, 4]
+    assert [line["step"] for line in run.history() if "held_out/n" in line] == [0, 4]
+    assert run.environment["processes"] == 2
+    assert len(run.completions(3)) == 16  # of both
+    for once in ("Run folder:", "A step takes 16 completions, 8 in each of 2 processes.", "run folder:"):
+        assert said.count(once) == 1
+    ours = {"recipe.yaml", "environment.json", "history.jsonl", "evaluation.json", "proof.json", "curves.png",
+            "report.html", "README.md", ".lock", "evaluation", "held_out", "completions", "adapter",
+            "checkpoint-2", "checkpoint-4"}  # fmt: skip
+    assert {path.name for path in run.folder.iterdir()} == ours
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {run.name}
+
+
+@pytest.mark.parametrize("loss_type", ["dapo", "grpo"])
+def test_on_given_completions_loss_and_gradient_are_those_of_one_process(tmp_path, loss_type):
+    script = str(Path(__file__).parent / "fixed_completions.py")
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    subprocess.run([sys.executable, script, loss_type, str(alone), "16"], check=True, capture_output=True)
+    command = accelerate("cpu.yaml", script, loss_type, str(together), "8")
+    subprocess.run(command, check=True, capture_output=True)
+    one, two = torch.load(alone), torch.load(together)
+    assert one["loss"] != 0
+    assert two["loss"] == pytest.approx(one["loss"], abs=1e-6)
+    assert two["reward"] == one["reward"]
+    assert one["gradients"].keys() == two["gradients"].keys()
+    assert max(float(gradient.abs().max()) for gradient in one["gradients"].values()) > 0.01
+    for name, gradient in one["gradients"].items():
+        torch.testing.assert_close(two["gradients"][name], gradient, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [[], ["lora=null", "learning_rate=1e-4"]], ids=["lora", "full"])
+def test_zero3_killed_goes_on_and_what_it_saves_answers(tmp_path, settings):
+    kill_in_step(tmp_path, start(tmp_path, "zero3_cpu.yaml", *settings), 3)
+    said = finish(tmp_path, start(tmp_path, "zero3_cpu.yaml", *settings))
+    assert "Going on with runs/tiny-cpu-001" in said
+    assert "Going on after step 2 of 4; 1 steps are done again." in said
+    (run,) = Run.all(str(tmp_path / "runs"))
+    assert run.finished
+    assert [line["step"] for line in run.history() if "loss" in line] == [1, 2, 3, 4]
+    assert bool(run.series("adapter/norm")[0]) == (not settings)
+    assert "gave the trained policy's answer to 6 of 6 problems" in said
+    policy, recipe, folder = load_trained(run.folder)  # as notebook 05 does
+    assert folder == (run.model if settings else run.adapter)
+    assert policy.has_adapter == (not settings)
+    graded = evaluate(policy, load_rows("bundled", "test").select(range(6)), recipe)
+    assert [g.ids for g in graded] == [g.ids for g in run.graded("after")["test"]]
+    assert [g.ids for g in graded] != [g.ids for g in run.graded("before")["test"]]
+
+
+def test_a_run_that_wants_more_processes_says_how_it_starts():
+    command = [sys.executable, "-m", "r1nb.train", "tiny-cpu", "processes=2"]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False, env=os.environ)
+    assert done.returncode == 1
+    assert "trains in 2 processes, and this is 1: start it by accelerate launch --config_file" in done.stderr
