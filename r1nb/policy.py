@@ -133,6 +133,10 @@ class Policy:
 
         Raises UserError for weights that are not finite: they would answer nothing.
         """
+        if not self.has_adapter:
+            raise UserError(
+                "This policy has no adapter: policy.save_trained(run, recipe) saves all its weights."
+            )
         if not is_finite(self.model):
             raise UserError(NOT_FINITE)
         self.model.peft_config["default"].base_model_name_or_path = short_base(self.settings.model_name)

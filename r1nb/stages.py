@@ -59,8 +59,8 @@ def sft(policy, examples, recipe, output_dir) -> float:
 def finish(run, policy, tests: dict, recipe, base: dict) -> Proof | None:
     """Accuracy on the tests, the adapter saved, and proven in a fresh process: the run is finished.
 
-    `base` is what evaluation.evaluate_stage gave before the adapter, {split: graded}. Of several processes the
-    main one saves and proves; the others return None.
+    `base` is what evaluation.evaluate_stage gave before the adapter, {split: graded}. Of several processes
+    the main one saves and proves; the others return None.
     """
     after = evaluate_stage(run, "after", policy, tests, recipe)
     with whole_weights(policy.model.parameters()):

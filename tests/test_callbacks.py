@@ -16,7 +16,7 @@ MODEL.register_parameter("layer_lora_B", torch.nn.Parameter(torch.tensor([3.0, 4
 
 
 def state(step: int):
-    return SimpleNamespace(global_step=step, max_steps=10_000)
+    return SimpleNamespace(global_step=step, max_steps=10_000, is_world_process_zero=True)
 
 
 def logs(recipe) -> dict:

@@ -77,7 +77,7 @@ def test_on_given_completions_loss_and_gradient_are_those_of_one_process(tmp_pat
     command = accelerate("cpu.yaml", script, loss_type, str(together), "8")
     subprocess.run(command, check=True, capture_output=True)
     one, two = torch.load(alone), torch.load(together)
-    assert one["loss"] != 0
+    assert loss_type == "grpo" or one["loss"] != 0  # in grpo's, the advantages of a group cancel out
     assert two["loss"] == pytest.approx(one["loss"], abs=1e-6)
     assert two["reward"] == one["reward"]
     assert one["gradients"].keys() == two["gradients"].keys()
