@@ -15,6 +15,7 @@ from conftest import ROOT
 from nbclient import NotebookClient
 from refresh_notebooks import code_hash
 
+from r1nb import lineage
 from r1nb.paths import NOTEBOOKS
 from r1nb.rewards import REWARDS, short_name
 from r1nb.runs import Run
@@ -53,10 +54,16 @@ def test_notebooks_are_thin(path):
     assert max(map(len, lines)) <= 80
 
 
-def execute(path, folder, settings: str):
-    """Execute a notebook in a clean kernel whose working directory is `folder`."""
+def execute(path, folder, settings: str, constants: dict[str, str] | None = None):
+    """Execute a notebook in a clean kernel whose working directory is `folder`.
+
+    `constants` are lines of its cell of settings, and what stands there instead.
+    """
     environment = os.environ | {"R1NB_SET": settings}
     notebook = nbformat.read(path, as_version=4)
+    for line, other in (constants or {}).items():
+        (cell,) = (cell for cell in notebook.cells if line in cell.source.splitlines())
+        cell.source = cell.source.replace(line, other)
     client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(folder)}})
     client.execute(env=environment)
     return "".join(
@@ -139,6 +146,31 @@ def test_notebook_06_counts_what_reflection_is_worth(tmp_path):
     assert re.search(r"after: of \d+ sampled answers that went back after a failed", said)
     assert "gave the trained policy's answer to 8 of 8 problems" in said
     assert (run.folder / "report.html").is_file()
+
+
+STAGES = ["r1-zero-001", "r1-cold-start-001", "r1-reasoning-001", "r1-sft-001", "r1-final-001"]
+
+
+def test_notebook_07_goes_through_the_stages_and_trains_none_twice(tmp_path):
+    settings = SHORT.format(tmp_path / "runs") + (
+        " samples=2 sampled_problems=4 sft.max_steps=24 sft.per_device_train_batch_size=32"
+    )
+    fewer = {"PROBLEMS = 256": "PROBLEMS = 64"}
+    said = execute(NOTEBOOKS / "07_r1_stages.ipynb", tmp_path, settings, fewer)
+    runs = {run.name: run for run in Run.all(tmp_path / "runs")}
+    assert set(runs) == {*STAGES, "grpo-alone-001"}
+    assert all(run.finished for run in runs.values())
+    assert [runs[name].parent for name in STAGES] == ["", *STAGES[:-1]]
+    assert runs["grpo-alone-001"].parent == ""
+    for name in ("r1-cold-start-001", "r1-sft-001"):
+        assert lineage.harvest_of(runs[name])["kept"] > 0
+    for words in ("wrong answer", "problems with one that was kept", "4 second GRPO", "GRPO alone"):
+        assert words in said
+    assert said.count("Proven.") == 6
+    begun = {name: run.history() for name, run in runs.items()}
+    again = execute(NOTEBOOKS / "07_r1_stages.ipynb", tmp_path, settings, fewer)
+    assert again.count("is finished and stays as it is") == 6
+    assert {run.name: run.history() for run in Run.all(tmp_path / "runs")} == begun
 
 
 def test_notebook_08_tells_what_the_results_hold(tmp_path):

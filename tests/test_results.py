@@ -87,7 +87,9 @@ def test_countdown_keeps_its_claims():
         assert row["strict"] - before["strict"] >= claims["strict_rise"]
         assert row["strict"] - prefilled["strict"] >= claims["strict_rise_over_prefilled"]
         assert row["format"] >= claims["format_after_at_least"]
-        assert f"{row['strict']:.1%} [{100 * row['strict_low']:.1f}, {100 * row['strict_high']:.1f}]" in readme
+        assert (
+            f"{row['strict']:.1%} [{100 * row['strict_low']:.1f}, {100 * row['strict_high']:.1f}]" in readme
+        )
 
 
 def test_all_runs_that_were_killed_went_on():
