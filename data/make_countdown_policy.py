@@ -1,6 +1,6 @@
 """Pretrain the tiny policy for Countdown, on a CPU, from its own corpus.
 
-    python data/make_countdown_policy.py [folder]
+    python data/make_countdown_policy.py [folder]     # half an hour on a busy core
 
 It mostly answers with a bare guess; sometimes it thinks and tries once; seldom it searches: it tries,
 sees that the value is not the target, goes back and tries again. tiny-countdown.yaml states every share.
