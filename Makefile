@@ -6,7 +6,8 @@ KILLS ?= 20
 LOG ?= data/results/torture.csv
 export JUPYTER_PLATFORM_DIRS := 1
 
-.PHONY: help train test browser test-unsloth test-vllm test-distributed check-pins lab lint notebooks bench torture faults \
+.PHONY: help train test browser test-unsloth test-vllm test-distributed check-pins lab lint \
+        notebooks bench torture faults \
         smollm2 gpu .venv
 .DEFAULT_GOAL := help
 
