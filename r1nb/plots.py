@@ -204,10 +204,11 @@ def _draw_shares(axes, shares: dict[str, dict[int, float]], title: str) -> None:
         color, line = REWARD_STYLES[style]
         axes.plot([sum(some) / len(some) for some in bins], means, color=color, linestyle=line, marker="o",
                   markersize=3, label=label)  # fmt: skip
-    axes.set_ylim(0, None)
     axes.set_title(title, fontsize=10)
     if len(shares) > 1:
-        axes.legend(fontsize=8, frameon=False)
+        axes.margins(y=0.35)  # room for the legend
+        axes.legend(fontsize=8, frameon=False, loc="upper left")
+    axes.set_ylim(0, None)
 
 
 def pass_curves(run) -> Figure:
