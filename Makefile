@@ -7,12 +7,11 @@ LOG ?= data/results/torture.csv
 export JUPYTER_PLATFORM_DIRS := 1
 
 .PHONY: help train test browser test-unsloth test-vllm test-distributed check-pins lab lint \
-        notebooks bench torture faults \
-        smollm2 gpu .venv
+        notebooks bench torture faults smollm2 gpu .venv
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[-.a-z0-9]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[-.a-z0-9]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 train: .venv/installed ## train the tiny policy, or what RECIPE=name says
 ifneq (,$(filter llama%,$(RECIPE)))

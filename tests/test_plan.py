@@ -256,3 +256,18 @@ def test_the_readme_shows_the_plans_own_figures():
         assert cells[3:] == [f"{recipe.grpo['max_completion_length']:,}", completions, f"{made.peak_gb:.1f}"]
     seed = plan.estimate(load_recipe("llama31-8b-seed"), CARDS["llama31-8b-seed"], LLAMA_8B)
     assert f"by the plan they do, with {seed.peak_gb:.1f} GB" in readme
+
+
+def test_full_fine_tuning_takes_what_the_page_of_launch_files_says(monkeypatch):
+    recipe = load_recipe("llama31-8b-seed-4gpu")
+    card = CARDS["llama31-8b-80gb"]
+    with pytest.raises(UserError, match=r"needs 96\.6 GB and NVIDIA H100 80GB HBM3 has 85\.0 GB"):
+        plan.plan_run(recipe, card, LLAMA_8B)
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    made = plan.plan_run(recipe, card, LLAMA_8B)
+    shared = [made.training[part] for part in ("weights", "their gradient", "optimizer")]
+    assert round(sum(shared), 1) == 42.8
+    assert round(3 * sum(shared), 1) == 128.5
+    assert round(made.training["reference model"], 1) == 5.4
+    assert "A step takes 192 completions, 64 in each of 3 processes." in str(made)

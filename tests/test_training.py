@@ -8,11 +8,13 @@ from r1nb.checks import check_groups
 from r1nb.data import load_splits
 from r1nb.errors import UserError
 from r1nb.evaluation import evaluate, evaluate_stage
-from r1nb.models import attach_lora, load_policy
+from r1nb.models import attach_lora, load_policy, load_trained
 from r1nb.policy import Completion
 from r1nb.proof import prove
+from r1nb.recipe import load_recipe
+from r1nb.resume import begin_run, resumable
 from r1nb.runs import Run
-from r1nb.stages import grpo_trainer, sft, solution_examples
+from r1nb.stages import finish, grpo_trainer, sft, solution_examples
 
 
 @pytest.fixture
@@ -138,3 +140,34 @@ def test_the_check_before_training_names_what_is_wrong(parts):
     assert "cut off at 112 tokens" in check_groups(Scripted(["no"], cut=True), train, recipe)[-1]
     half = [ideal, *(ideal.replace("-1", str(n)) for n in range(400))]
     assert not check_groups(Scripted(half), train, recipe, groups=60)
+
+
+def test_a_run_without_an_adapter_trains_and_saves_the_whole_model(tmp_path):
+    recipe = load_recipe(
+        "tiny-cpu", lora=None, learning_rate=1e-3, warmup_steps=0, max_steps=2,
+        per_device_train_batch_size=16, test_problems=6, validation_problems=6, samples=2, sampled_problems=2, torch_threads=1,
+        runs_dir=str(tmp_path / "runs"),
+    )  # fmt: skip
+    rows, _, tests = load_splits(recipe)
+    policy = load_policy(recipe, say=lambda line: None)
+    run = begin_run(recipe, rows)
+    before = evaluate_stage(run, "before", policy, tests, recipe)
+    attach_lora(policy, recipe)
+    with pytest.raises(UserError, match=r"no adapter: policy\.save_trained"):
+        policy.save_adapter(run.adapter)
+    trainer = grpo_trainer(policy, rows, recipe, run.folder, [Recorder(run)])
+    with resumable(trainer, run) as checkpoint:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    proof = finish(run, policy, tests, recipe, before)
+    assert proof.norm is None
+    assert proof.same_as_trained == proof.n == 6
+    assert "the saved model gave the trained policy's answer to 6 of 6" in str(proof)
+    assert run.finished
+    assert run.series("adapter/norm") == ([], [])
+    assert not run.adapter.exists()
+    assert Run.latest(recipe.output.runs_dir).folder == run.folder
+    again, loaded, folder = load_trained(run.folder)
+    assert (folder, again.has_adapter, loaded.lora) == (run.model, False, None)
+    weights = dict(policy.model.named_parameters())
+    assert all(weight.equal(weights[name]) for name, weight in again.model.named_parameters())
+    assert (run.model / "README.md").read_text().count("# All weights trained of tiny-policy") == 1
