@@ -145,7 +145,8 @@ def test_the_check_before_training_names_what_is_wrong(parts):
 def test_a_run_without_an_adapter_trains_and_saves_the_whole_model(tmp_path):
     recipe = load_recipe(
         "tiny-cpu", lora=None, learning_rate=1e-3, warmup_steps=0, max_steps=2,
-        per_device_train_batch_size=16, test_problems=6, validation_problems=6, samples=2, sampled_problems=2, torch_threads=1,
+        per_device_train_batch_size=16, test_problems=6, validation_problems=6, samples=2,
+        sampled_problems=2, torch_threads=1,
         runs_dir=str(tmp_path / "runs"),
     )  # fmt: skip
     rows, _, tests = load_splits(recipe)
