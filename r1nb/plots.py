@@ -183,7 +183,7 @@ def reflection_curves(run) -> Figure:
     }, "Share of completions that reflect")  # fmt: skip
     _draw_shares(outcomes, {
         "right": shares(lambda r: r.right),
-        "rescued: first attempt wrong, answer right": shares(lambda r: r.change == "rescued"),
+        "rescued: first attempt wrong, goes back, right": shares(lambda r: r.change == "rescued"),
         "spoiled: first attempt right, answer wrong": shares(lambda r: r.change == "spoiled"),
     }, "Share of completions, by outcome")  # fmt: skip
     for axes in (habits, outcomes):

@@ -68,10 +68,14 @@ class Reflection:
 
     @property
     def change(self) -> str:
-        """ "rescued": the first attempt failed, the answer is right; "spoiled": the reverse; else ""."""
+        """ "rescued": it went back after a first attempt that failed, and the answer is right; "spoiled": the
+        first attempt was right, the answer is wrong; else "".
+        """
         if not self.hits or self.hits[0] == self.right:
             return ""
-        return "rescued" if self.right else "spoiled"
+        if not self.right:
+            return "spoiled"
+        return "rescued" if self.backtracks else ""  # without another attempt only the answer was
 
 
 def read_reflection(text: str, question: str, layout: str = "think") -> Reflection:

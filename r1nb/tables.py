@@ -114,7 +114,7 @@ def reflection_table(stages: dict[str, list], layout: str):
             "goes back after a failed attempt": _share(r.backtracks for r in read),
             "says check": _share(r.checks for r in read),
             "word of reflection": _share(r.words for r in read),
-            "rescued: first attempt wrong, answer right": _share(r.change == "rescued" for r in read),
+            "rescued: first attempt wrong, goes back, right": _share(r.change == "rescued" for r in read),
             "spoiled: first attempt right, answer wrong": _share(r.change == "spoiled" for r in read),
             "first attempt right": _share(r.hits[0] for r in tried),
             "first attempt failed, goes back: right in the end": _share(r.right for r in back),

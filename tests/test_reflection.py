@@ -31,9 +31,9 @@ FIRST = format_answer("8*3=24, 24*1=24. Check: 8*3*1=24, right.", "8*3*1", "thin
          (False, True), False, True, "rescued"),
         (format_answer("8 × 3 = 24, 24 ÷ 1 = 24. Let me double-check.", "8*3/1", "think"),  # noqa: RUF001
          (True,), True, True, ""),
-        (format_answer("8*3=24.", "8*3*1", "think"), (False,), False, False, "rescued"),  # a number is left
+        (format_answer("8*3=24.", "8*3*1", "think"), (False,), False, False, ""),  # a number is left
         (format_answer("8*3=25, 25-1=24.", "8*3-1", "think"), (False,), False, False, ""),  # not true
-        (format_answer("8*3=24, 24*3=72, 72/3=24.", "8*3*1", "think"), (False,), False, False, "rescued"),
+        (format_answer("8*3=24, 24*3=72, 72/3=24.", "8*3*1", "think"), (False,), False, False, ""),
         (format_answer("8*3=24, 1/0=1.", "8", "think"), (False,), False, False, ""),
         (format_answer("I wait.", "8*3*1", "think"), (), False, True, ""),
         ("8*3*1", (), False, False, ""),
