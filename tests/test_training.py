@@ -98,7 +98,7 @@ def test_a_run_whose_loss_is_not_finite_is_stopped_and_says_why(parts, capsys):
         lambda: policy.save_adapter(run.adapter),
         lambda: evaluate_stage(run, "after", policy, {"test": train.select(range(2))}, recipe),
     ):
-        with pytest.raises(UserError, match="not finite, so it is neither asked nor saved"):
+        with pytest.raises(UserError, match="not finite, so the policy is neither asked nor saved"):
             act()
     assert not run.adapter.exists()
 
