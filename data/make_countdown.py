@@ -8,13 +8,12 @@ reach the training split or the policy's corpus.
 """
 
 import hashlib
-import json
 import random
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 
-from make_problems import OPERATORS
+from make_problems import OPERATORS, write
 
 SIZES = {"train": 1500, "validation": 240, "test": 300}
 NUMBERS, TARGETS = (2, 15), (10, 99)  # 5,076 problems in all
@@ -96,14 +95,5 @@ def bundled(split: str) -> list[Problem]:
     return list(problems.values())
 
 
-def main() -> None:
-    folder = Path(__file__).parent / "countdown"
-    folder.mkdir(exist_ok=True)
-    for split in SIZES:
-        lines = [json.dumps(problem.row()) + "\n" for problem in bundled(split)]
-        (folder / f"{split}.jsonl").write_text("".join(lines))
-        print(f"{split}: {len(lines)} problems")
-
-
 if __name__ == "__main__":
-    main()
+    write(Path(__file__).parent / "countdown", SIZES, bundled)

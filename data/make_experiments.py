@@ -25,6 +25,7 @@ from r1nb.evaluation import evaluate_stage, sample_groups, summarize_samples
 from r1nb.models import attach_lora, load_policy
 from r1nb.prompts import LAYOUTS
 from r1nb.recipe import load_recipe
+from r1nb.rejection import examples_of
 from r1nb.rewards import reward
 from r1nb.runs import Run
 from r1nb.stages import grpo_trainer, sft
@@ -63,17 +64,10 @@ def own_correct_samples(policy, rows, recipe, prefill: str):
     problems = recipe.grpo["max_steps"] * recipe.batch_size // recipe.group_size
     some = rows.shuffle(seed=recipe.grpo["seed"]).select(range(problems))
     groups = sample_groups(policy, some, recipe, recipe.group_size, prefill)
-    kept = {
-        (g.question, g.completion): {
-            "prompt": row["prompt"],
-            "completion": [{"role": "assistant", "content": g.completion}],
-        }
-        for row, group in zip(some, groups, strict=True)
-        for g in group
-        if g.strict
-    }
-    print(f"{sum(bool(g.strict) for group in groups for g in group)} right, {len(kept)} different")
-    return Dataset.from_list(list(kept.values()))
+    right = [[g for g in group if g.strict] for group in groups]
+    kept = [list({g.completion: g for g in group}.values()) for group in right]
+    print(f"{sum(map(len, right))} right, {sum(map(len, kept))} different")
+    return Dataset.from_list(examples_of(some, kept))
 
 
 def run_arm(plan: dict, runs_dir: str, arm: str, seed: int) -> None:

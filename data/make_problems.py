@@ -338,14 +338,14 @@ def bundled(split: str) -> list[Problem]:
     return list(problems.values())
 
 
-def main() -> None:
-    folder = Path(__file__).parent / "problems"
+def write(folder: Path, splits, bundled) -> None:
+    """A file of JSON lines for each split, of the problems that bundled(split) gives."""
     folder.mkdir(exist_ok=True)
-    for split in SIZES:
+    for split in splits:
         lines = [json.dumps(problem.row()) + "\n" for problem in bundled(split)]
         (folder / f"{split}.jsonl").write_text("".join(lines))
         print(f"{split}: {len(lines)} problems")
 
 
 if __name__ == "__main__":
-    main()
+    write(Path(__file__).parent / "problems", SIZES, bundled)

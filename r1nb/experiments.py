@@ -7,7 +7,7 @@ from matplotlib.ticker import PercentFormatter
 
 from r1nb.estimators import wilson
 from r1nb.paths import DATA
-from r1nb.plots import BLACK, REWARD_STYLES
+from r1nb.plots import BLACK, REWARD_STYLES, plain
 from r1nb.tables import percent, table_of
 
 MARKERS = "osv^DPX*"  # one a seed
@@ -91,8 +91,7 @@ def draw_arms(results, split: str, words: dict[str, str]) -> Figure:
     axes.set_xlim(-0.02, 1.02)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.set_xlabel(f"strict accuracy, {split}, with 95 % intervals", fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
+    plain(axes)
     axes.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0.02, 0.02))
     return figure
 
@@ -112,8 +111,7 @@ def draw_curves(curves, words: dict[str, str], accuracy: float) -> Figure:
             )
         axes.axhline(accuracy, color="grey", linewidth=0.8, linestyle="--")
         axes.set_title(said, fontsize=10)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
+        plain(axes)
     panels[0].yaxis.set_major_formatter(PercentFormatter(1))
     figure.supxlabel("completions sampled", fontsize=9)
     figure.supylabel("strict, 60 validation problems", fontsize=9)
@@ -170,14 +168,8 @@ def variants_table(results, curves, words: dict[str, str], accuracy: float, spli
                 cells.append("" if arm == against else verdict(values, others))
         rows.append([said, *cells])
     beside = f"beside {words[against]}"
-    heads = [
-        "",
-        f"completions to {accuracy:.0%}",
-        beside,
-        f"CPU seconds to {accuracy:.0%}",
-        "strict at the end",
-    ]
-    return table_of(rows, [*heads, beside, "tokens"])
+    needs = [f"{what} to {accuracy:.0%}" for what in ("completions", "CPU seconds")]
+    return table_of(rows, ["", needs[0], beside, needs[1], "strict at the end", beside, "tokens"])
 
 
 def _count(value: float) -> str:

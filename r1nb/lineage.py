@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from r1nb.evaluation import summarize, summarize_samples
-from r1nb.plots import BLACK, REWARD_STYLES
+from r1nb.plots import BLACK, REWARD_STYLES, plain
 from r1nb.tables import percent, rate_cell, table_of
 
 
@@ -90,8 +90,7 @@ def draw_stages(runs: dict, alone) -> Figure:
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_ylabel("strict accuracy, validation slice", fontsize=9)
     axes.set_xlabel("completions sampled and trained on", fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
+    plain(axes)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 

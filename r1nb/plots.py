@@ -79,7 +79,7 @@ def training_curves(*runs, smoothing: float = 0.0, cursor: int | None = None) ->
     last = max([1, *(line["step"] for run in runs for line in run.history())])
     for axes in (*panels, *rewards):
         axes.set_xlim(0, last)
-        _plain(axes)
+        _over_steps(axes)
         if cursor is not None:
             axes.axvline(cursor, color="grey", linewidth=1)
     below.supxlabel("optimizer step", fontsize=9)
@@ -160,7 +160,7 @@ def reasoning_curves(run) -> Figure:
     for axes in (length, checks):
         axes.set_xlabel("optimizer step")
         axes.set_xlim(0, steps[-1])
-        _plain(axes)
+        _over_steps(axes)
     return figure
 
 
@@ -191,7 +191,7 @@ def reflection_curves(run) -> Figure:
     for axes in (attempts, habits, outcomes):
         axes.set_xlabel("optimizer step")
         axes.set_xlim(0, max(read))
-        _plain(axes)
+        _over_steps(axes)
     return figure
 
 
@@ -234,8 +234,7 @@ def pass_curves(run) -> Figure:
     axes.set_ylabel("pass@k: one of them is right")
     if axes.lines:
         axes.legend(fontsize=8, frameon=False, loc="lower right")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
+    plain(axes)
     return figure
 
 
@@ -257,7 +256,7 @@ def length_histogram(lengths: dict[str, list[int]], limit: int) -> Figure:
     axes.set_ylabel("share of rows")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.legend(fontsize=8, frameon=False)
-    _plain(axes)
+    _over_steps(axes)
     return figure
 
 
@@ -268,7 +267,12 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _plain(axes) -> None:
+def plain(axes) -> None:
+    """No frame above and on the right, and small figures: as all pictures of r1nb."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
+
+
+def _over_steps(axes) -> None:
+    plain(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -233,11 +233,10 @@ def _import_unsloth_first(raw: dict, overrides: dict) -> None:
 def _from_environment() -> dict:
     text = os.environ.get("R1NB_SET", "")
     try:
-        return read_overrides(shlex.split(text), "R1NB_SET")
-    except ValueError as error:
-        if isinstance(error, UserError):
-            raise
+        words = shlex.split(text)
+    except ValueError:
         raise UserError(f"R1NB_SET = {text!r} cannot be read: a quote is not closed.") from None
+    return read_overrides(words, "R1NB_SET")
 
 
 def read_overrides(words: list[str], source: str) -> dict:

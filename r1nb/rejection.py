@@ -8,7 +8,6 @@ from r1nb.errors import UserError
 from r1nb.evaluation import Graded, sample_groups
 from r1nb.paths import write_json
 from r1nb.prompts import parse_completion
-from r1nb.rewards import REWARDS
 from r1nb.rewards.reasoning import find_equations
 
 # Why a completion is not kept, in the order in which it is asked.
@@ -34,7 +33,7 @@ def fault_of(graded: Graded, recipe) -> str:
     if not all(holds for *_, holds in find_equations(parsed.reasoning)):
         return STEP
     language = recipe.scorer("language_reward_func")
-    return "" if language.score(graded.completion) == REWARDS["language_reward_func"].high else LANGUAGE
+    return "" if language.score(graded.completion) == language.high else LANGUAGE
 
 
 def sieve(groups: list[list[Graded]], recipe) -> tuple[list[list[Graded]], dict[str, int]]:
@@ -50,6 +49,15 @@ def sieve(groups: list[list[Graded]], recipe) -> tuple[list[list[Graded]], dict[
                 good[graded.completion] = graded
         kept.append(list(good.values()))
     return kept, counts
+
+
+def examples_of(rows, kept: list[list[Graded]]) -> list[dict]:
+    """{prompt, completion}, both chat messages, of the completions that are kept of each row."""
+    return [
+        {"prompt": row["prompt"], "completion": [{"role": "assistant", "content": graded.completion}]}
+        for row, group in zip(rows, kept, strict=True)
+        for graded in group
+    ]
 
 
 def harvest(run, policy, rows, recipe, samples: int, prefill: str = ""):
@@ -75,10 +83,5 @@ def harvest(run, policy, rows, recipe, samples: int, prefill: str = ""):
                 f"Rejection sampling kept none of {total} completions ({why}): sample more of them, or train "
                 "the policy longer before. The runs so far are as they were."
             )
-        examples = [
-            {"prompt": row["prompt"], "completion": [{"role": "assistant", "content": graded.completion}]}
-            for row, group in zip(rows, kept, strict=True)
-            for graded in group
-        ]
-        write_json(path, examples)
+        write_json(path, examples_of(rows, kept))
     return Dataset.from_list(json.loads(path.read_text()))
