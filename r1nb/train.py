@@ -92,7 +92,7 @@ def main(*arguments: str) -> None:
 
     from r1nb.hardware import choose_recipe
     from r1nb.plan import plan_run
-    from r1nb.processes import is_main
+    from r1nb.processes import is_main, leave
     from r1nb.terminal import show_result
 
     if not is_main():
@@ -100,8 +100,7 @@ def main(*arguments: str) -> None:
     recipe = choose_recipe(given.recipe, **overrides)
     print(plan_run(recipe))
     run, proof = train(recipe)
-    if proof is None:
-        return
+    leave()
     show_result(run)
     print(proof)
     if not proof.holds:

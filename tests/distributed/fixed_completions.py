@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 from r1nb.data import load_rows
 from r1nb.models import attach_lora, load_policy
-from r1nb.processes import is_main
+from r1nb.processes import is_main, leave
 from r1nb.prompts import format_prompt
 from r1nb.recipe import load_recipe
 from r1nb.stages import grpo_trainer
@@ -66,6 +66,7 @@ def main(loss_type: str, out: str, per_device: str) -> None:
     trainer = grpo_trainer(policy, rows, recipe, f"{out}-trainer", [Gradients(out)])
     trainer.rollout_func = rollout
     trainer.train()
+    leave()
 
 
 if __name__ == "__main__":
