@@ -159,7 +159,7 @@ def load_splits(recipe) -> tuple:
     train, source = _load_split(recipe, data.train_split)
     _check_source(recipe, source)
     tests = {name: load_split(recipe, name) for name in data.test_splits}
-    sealed = _normalized(*tests.values())
+    sealed = {question for rows in tests.values() for question in _normalized(rows)}
     if data.validation_split:
         validation = load_split(recipe, data.validation_split)
     else:  # the last rows of training, but none that stands in a test split
@@ -168,11 +168,11 @@ def load_splits(recipe) -> tuple:
         if count >= len(apart):
             raise UserError(f"validation_rows = {count}, but {data.train_split} has only {len(apart)} rows.")
         validation = apart.select(range(len(apart) - count, len(apart)))
-    kept = _apart(train, sealed | _normalized(validation))
+    kept = _apart(train, sealed.union(_normalized(validation)))
     if dropped := len(train) - len(kept) - (0 if data.validation_split else len(validation)):
         print(f"Dropped {dropped} training rows whose question stands in validation or test.")
-    questions = train["question"]
-    first = {normalize(questions[i]): i for i in reversed(kept)}  # of equal questions, the first
+    questions = _normalized(train)
+    first = {questions[i]: i for i in reversed(kept)}  # of equal questions, the first
     if dropped := len(kept) - len(first):
         print(f"Dropped {dropped} training rows whose question stands there twice.")
     if not first:
@@ -185,13 +185,16 @@ def load_splits(recipe) -> tuple:
     return train.select(sorted(first.values())), some(validation, sizes.validation_problems), tests
 
 
-def _normalized(*several) -> set[str]:
-    return {normalize(question) for rows in several for question in rows["question"]}
+def _normalized(rows) -> list[str]:
+    """What is equal in rows that ask the same; of Countdown, whatever the order of its numbers."""
+    if {"nums", "target"} <= set(rows.column_names) and isinstance(rows[0]["nums"], list):
+        return [f"{sorted(n)} {t}" for n, t in zip(rows["nums"], rows["target"], strict=True)]
+    return [normalize(question) for question in rows["question"]]
 
 
 def _apart(rows, sealed: set[str]) -> list[int]:
     """Which rows ask none of the sealed questions."""
-    return [i for i, question in enumerate(rows["question"]) if normalize(question) not in sealed]
+    return [i for i, question in enumerate(_normalized(rows)) if question not in sealed]
 
 
 def _check_source(recipe, source: Source | None) -> None:

@@ -118,6 +118,19 @@ def test_the_8b_recipe_keeps_test_and_validation_apart(tmp_path):
     assert not parts[0] & parts[1] | parts[0] & parts[2] | parts[1] & parts[2]
 
 
+def test_a_problem_with_its_numbers_in_another_order_is_not_trained_on(tmp_path, capsys):
+    rows = [{"nums": [n, 3, 4], "target": n + 7} for n in range(20, 60)]
+    turned = [{"nums": row["nums"][::-1], "target": row["target"]} for row in rows]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in turned[:10]))
+    slices = {"validation_split": "train[-5:]", "test_splits": ["test"]}
+    recipe = load_recipe("countdown-cpu", dataset=str(tmp_path), train_split="train", **slices)
+    train, _, tests = load_splits(recipe)
+    assert len(tests["test"]) == 10
+    assert [row["target"] for row in train] == [row["target"] for row in rows[10:-5]]
+    assert "Dropped 15 training rows" in capsys.readouterr().out
+
+
 def test_make_countdown_draws_no_problem_out_of_range():
     rng = random.Random(1)
     low, high = make_countdown.NUMBERS
