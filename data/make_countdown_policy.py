@@ -3,7 +3,7 @@
     python data/make_countdown_policy.py [folder]     # half an hour on a busy core
 
 It mostly answers with a bare guess; sometimes it thinks and tries once; seldom it searches: it tries,
-sees that the value is not the target, goes back and tries again. tiny-countdown.yaml states every share.
+sees that the value is not the target, goes back and tries the next in a fixed order. tiny-countdown.yaml states every share.
 """
 
 import random
@@ -20,30 +20,28 @@ HERE = Path(__file__).parent
 PLAN = yaml.safe_load((HERE / "tiny-countdown.yaml").read_text())
 
 
-def write_search(rng: random.Random, problem: Problem, failing: list, hits: list) -> tuple[str, str]:
-    """(thought, expression): failed attempts, each followed by another, and at last one that hits."""
-    corpus = PLAN["corpus"]
-    count = rng.choices(list(corpus["failures"]), list(corpus["failures"].values()))[0]
-    tried = rng.sample(failing, min(count, len(failing)))
-    lines = [f"{attempt.steps}, not {problem.target}." for attempt in tried]
+def write_search(rng: random.Random, problem: Problem) -> tuple[str, str]:
+    """(thought, expression): attempt after attempt in a fixed order, until one hits."""
+    corpus, attempts = PLAN["corpus"], problem.attempts()
+    count = next(i for i, attempt in enumerate(attempts) if attempt.value == problem.target)
+    lines = [f"{attempt.steps}, not {problem.target}." for attempt in attempts[:count]]
+    hit = attempts[count]
     if lines and rng.random() < corpus["correction"]:  # the last failure is first taken for a hit
-        _, last = tried[-1].steps.split(", ")
+        steps = attempts[count - 1].steps
+        _, last = steps.split(", ")
         slip = f"{last.partition('=')[0]}={problem.target}"
-        lines[-1] = f"{tried[-1].steps.replace(last, slip)}. Wait, {last}, not {problem.target}."
-    if lines and rng.random() < corpus["give_up"]:
-        return "\n".join(lines), tried[-1].expression
-    hit = rng.choice(hits)
+        lines[-1] = f"{steps.replace(last, slip)}. Wait, {last}, not {problem.target}."
     check = f" Check: {hit.expression}={problem.target}, right." if rng.random() < corpus["check"] else ""
     return "\n".join([*lines, f"{hit.steps}.{check}"]), hit.expression
 
 
 def write_reply(rng: random.Random, problem: Problem, phase: dict) -> str:
     way = rng.choices(list(phase["ways"]), list(phase["ways"].values()))[0]
+    if way == "search":
+        return format_answer(*write_search(rng, problem), PLAN["layout"])
     attempts = problem.attempts()
     hits = [attempt for attempt in attempts if attempt.value == problem.target]
     failing = [attempt for attempt in attempts if attempt.value != problem.target]
-    if way == "search":
-        return format_answer(*write_search(rng, problem, failing, hits), PLAN["layout"])
     right = rng.random() < phase["right"][way] or not failing
     attempt = rng.choice(hits if right else failing)
     if way == "bare":
