@@ -11,6 +11,8 @@ from r1nb.experiments import explains, pooled, read_results
 
 CLAIMS = make_policy.PLAN["claims"]
 PLAN = yaml.safe_load((ROOT / "data" / "controls.yaml").read_text())
+VARIANTS = yaml.safe_load((ROOT / "data" / "variants.yaml").read_text())
+COUNTDOWN = yaml.safe_load((ROOT / "data" / "countdown.yaml").read_text())
 RESULTS = ROOT / "data" / "results"
 
 
@@ -73,6 +75,30 @@ def test_the_readme_says_which_controls_explain_the_gain(controls):
         (row,) = (line for line in readme.splitlines() if line.startswith("| ") and f"`{arm}`" in line)
         assert f"{rate:.1%}" in row
         assert explains(controls, "test", arm, PLAN["reading"]["explains_within"]) in row.split("|")[-2]
+
+
+def test_every_arm_and_seed_of_the_variants_is_reported_and_none_saw_a_test():
+    expected = {(arm, seed) for arm in VARIANTS["arms"] for seed in VARIANTS["seeds"]}
+    results, curves = read_results("variants"), read_results("variants-curves")
+    assert set(results["split"]) == {"validation"}
+    after = results[results["stage"] == "after"]
+    assert sorted(zip(after["arm"], after["seed"], strict=True)) == sorted(expected)
+    looks = {key: list(group["step"]) for key, group in curves.groupby(["arm", "seed"])}
+    assert set(looks) == expected
+    assert all(steps == list(range(4, 65, 4)) for steps in looks.values())
+
+
+@pytest.mark.parametrize("seed", COUNTDOWN["seeds"])
+def test_each_seed_keeps_the_claims_on_countdown(seed):
+    results = read_results("countdown")
+    assert set(results["seed"]) == set(COUNTDOWN["seeds"])
+    claims, mine = COUNTDOWN["claims"], results[results["seed"] == seed].set_index("stage")
+    after, prefilled = mine.loc["after"], mine.loc["prefilled"]
+    assert after["n"] == 280
+    assert after["strict"] - mine.loc["before", "strict"] >= claims["strict_rise"]
+    assert after["strict"] - prefilled["strict"] >= claims["rise_beyond_prefilled"]
+    assert after["strict_low"] > prefilled["strict_high"]
+    assert after["format"] >= claims["format_after_at_least"]
 
 
 def test_all_runs_that_were_killed_went_on():
