@@ -3,7 +3,8 @@
     python data/make_countdown_policy.py [folder]     # half an hour on a busy core
 
 It mostly answers with a bare guess; sometimes it thinks and tries once; seldom it searches: it tries,
-sees that the value is not the target, goes back and tries the next in a fixed order. tiny-countdown.yaml states every share.
+sees that the value is not the target, goes back and tries the next in a fixed order.
+tiny-countdown.yaml states every share.
 """
 
 import random

@@ -1,9 +1,10 @@
-"""Experiments of several arms and seeds, as controls.yaml or variants.yaml fixes them, to data/results.
+"""Experiments of several arms and seeds, as a plan like controls.yaml fixes them, to data/results.
 
     python data/make_experiments.py controls RUNS_DIR               # all, two at a time, then the CSVs
     python data/make_experiments.py controls RUNS_DIR ARM SEED      # one run
 
-Each takes about an hour on two quiet cores; what is in RUNS_DIR already is not run again.
+The plans are controls, variants, variants-again and countdown: a run takes three to ten minutes on a quiet
+core. What is in RUNS_DIR already is not run again.
 """
 
 import csv
