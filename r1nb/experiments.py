@@ -92,7 +92,7 @@ def draw_arms(results, split: str, words: dict[str, str]) -> Figure:
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.set_xlabel(f"strict accuracy, {split}, with 95 % intervals", fontsize=9)
     plain(axes)
-    axes.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0.02, 0.02))
+    figure.legend(fontsize=8, frameon=False, loc="outside upper right", ncols=seeds)
     return figure
 
 
@@ -115,7 +115,8 @@ def draw_curves(curves, words: dict[str, str], accuracy: float) -> Figure:
     panels[0].yaxis.set_major_formatter(PercentFormatter(1))
     figure.supxlabel("completions sampled", fontsize=9)
     figure.supylabel("strict, 60 validation problems", fontsize=9)
-    panels[0].legend(fontsize=8, frameon=False)
+    lines = panels[0].get_legend_handles_labels()
+    figure.legend(*lines, fontsize=8, frameon=False, loc="outside upper right", ncols=len(lines[0]))
     return figure
 
 
