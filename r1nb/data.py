@@ -160,18 +160,22 @@ def load_splits(recipe) -> tuple:
     _check_source(recipe, source)
     tests = {name: load_split(recipe, name) for name in data.test_splits}
     sealed = {question for rows in tests.values() for question in _normalized(rows)}
+    questions = _normalized(train)
+
+    def outside(asked: set[str]) -> list[int]:
+        return [i for i, question in enumerate(questions) if question not in asked]
+
     if data.validation_split:
         validation = load_split(recipe, data.validation_split)
     else:  # the last rows of training, but none that stands in a test split
-        apart = train.select(_apart(train, sealed))
+        apart = train.select(outside(sealed))
         count = data.validation_rows or sizes.validation_problems
         if count >= len(apart):
             raise UserError(f"validation_rows = {count}, but {data.train_split} has only {len(apart)} rows.")
         validation = apart.select(range(len(apart) - count, len(apart)))
-    kept = _apart(train, sealed.union(_normalized(validation)))
+    kept = outside(sealed.union(_normalized(validation)))
     if dropped := len(train) - len(kept) - (0 if data.validation_split else len(validation)):
         print(f"Dropped {dropped} training rows whose question stands in validation or test.")
-    questions = _normalized(train)
     first = {questions[i]: i for i in reversed(kept)}  # of equal questions, the first
     if dropped := len(kept) - len(first):
         print(f"Dropped {dropped} training rows whose question stands there twice.")
@@ -190,11 +194,6 @@ def _normalized(rows) -> list[str]:
     if {"nums", "target"} <= set(rows.column_names) and isinstance(rows[0]["nums"], list):
         return [f"{sorted(n)} {t}" for n, t in zip(rows["nums"], rows["target"], strict=True)]
     return [normalize(question) for question in rows["question"]]
-
-
-def _apart(rows, sealed: set[str]) -> list[int]:
-    """Which rows ask none of the sealed questions."""
-    return [i for i, question in enumerate(_normalized(rows)) if question not in sealed]
 
 
 def _check_source(recipe, source: Source | None) -> None:
