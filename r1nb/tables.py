@@ -1,11 +1,9 @@
 """Tables for a notebook. Completions are text to be shown, never markup: all of it is escaped."""
 
 from r1nb.comparison import by_group, sources_of_gain, telling_changes
-from r1nb.estimators import wilson
 from r1nb.evaluation import STAGES, summarize, summarize_samples
 from r1nb.markup import NO_MATH, escape
 from r1nb.prompts import build_messages
-from r1nb.reflection import read_reflection
 from r1nb.rewards import REWARDS, short_name
 from r1nb.sources import SOURCES
 
@@ -98,62 +96,6 @@ def changes_table(run, split: str):
         for a, b in pairs
     ]  # fmt: skip
     return table_of(rows, ["", "question", "gold", STAGES["prefilled"], STAGES["after"]])
-
-
-def reflection_table(stages: dict[str, list], layout: str):
-    """What graded Countdown answers do, and how right they are: a column for each {name: graded}."""
-    columns = []
-    for graded in stages.values():
-        read = [read_reflection(g.completion, g.question, layout) for g in graded]
-        tried = [r for r in read if r.hits]
-        failed = [r for r in tried if not r.hits[0]]
-        back = [r for r in failed if r.backtracks]
-        columns.append({
-            "completions": str(len(read)),
-            "attempts, mean": f"{sum(len(r.hits) for r in read) / max(1, len(read)):.2f}",
-            "goes back after a failed attempt": _share(r.backtracks for r in read),
-            "says check": _share(r.checks for r in read),
-            "word of reflection": _share(r.words for r in read),
-            "rescued: first attempt wrong, goes back, right": _share(r.change == "rescued" for r in read),
-            "spoiled: first attempt right, answer wrong": _share(r.change == "spoiled" for r in read),
-            "first attempt right": _share(r.hits[0] for r in tried),
-            "first attempt failed, goes back: right in the end": _share(r.right for r in back),
-            "first attempt failed, stops there: right": _share(
-                r.right for r in failed if not r.backtracks
-            ),
-        })  # fmt: skip
-    return table_of([[name, *(c[name] for c in columns)] for name in columns[0]], ["", *stages])
-
-
-def attempts_table(stages: dict[str, list], layout: str, most: int = 6):
-    """Of the graded Countdown answers that get to an n-th attempt: the share in which it hits."""
-    rows = []
-    for name, graded in stages.items():
-        hits = [read_reflection(g.completion, g.question, layout).hits for g in graded]
-        rows.append([name, *(_share(h[n] for h in hits if len(h) > n) for n in range(most))])
-    return table_of(rows, ["the attempt hits", *(f"attempt {n + 1}" for n in range(most))])
-
-
-def reflections_table(graded: list, layout: str, each: int = 2):
-    """Graded Countdown answers that were rescued, or spoiled, or went back in vain: some of each."""
-    rows, left = [], dict.fromkeys(("rescued", "spoiled", "in vain"), each)
-    for g in graded:
-        read = read_reflection(g.completion, g.question, layout)
-        what = read.change or ("in vain" if read.backtracks and not read.right else "")
-        if left.get(what):
-            left[what] -= 1
-            tried = " ".join(MARKS[hit] for hit in read.hits)
-            rows.append([what, g.question, g.completion + CUT_OFF * g.cut, tried, MARKS[read.right]])
-    rows.sort(key=lambda row: list(left).index(row[0]))
-    return table_of(rows, ["", "question", "completion", "attempts", "answer"])
-
-
-def _share(flags) -> str:
-    """The share of true ones with its 95 % interval, and of how many; a dash of none."""
-    flags = list(flags)
-    if not flags:
-        return score_cell(None)
-    return f"{percent(sum(flags) / len(flags), *wilson(sum(flags), len(flags)))} of {len(flags)}"
 
 
 def percent(value: float, low: float, high: float) -> str:

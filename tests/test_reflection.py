@@ -8,10 +8,9 @@ from r1nb.evaluation import Graded
 from r1nb.plots import png, reflection_curves
 from r1nb.prompts import format_answer
 from r1nb.recipe import load_recipe
-from r1nb.reflection import read_reflection, rescue_rates
+from r1nb.reflection import attempts_table, read_reflection, reflection_table, reflections_table, rescue_rates
 from r1nb.runs import Run
 from r1nb.sources import SOURCES
-from r1nb.tables import attempts_table, reflection_table, reflections_table
 
 QUESTION = SOURCES["Jiayi-Pan/Countdown-Tasks-3to4"].read({"nums": [3, 8, 1], "target": 24})["question"]
 RESCUED = format_answer("8*3=24, 24+1=25, not 24.\n8*3=24, 24/1=24.", "8*3/1", "think")
