@@ -21,7 +21,7 @@ class Machine:
     gpu_memory_gb: float = 0.0
 
     def __str__(self) -> str:
-        text = f"{self.cores} CPU cores, {self.memory_gb:.0f} GB of memory"
+        text = f"{self.cores} CPU core{'s' * (self.cores > 1)}, {self.memory_gb:.0f} GB of memory"
         if self.gpu:
             return f"{self.gpu} with {self.gpu_memory_gb:.0f} GB; {text}"
         return f"{text}, no CUDA GPU"

@@ -12,9 +12,10 @@ from r1nb.tables import percent, rate_cell, table_of
 
 def work(run) -> tuple[int, int]:
     """(completions sampled, completions or examples trained on) in a run, by GRPO or by SFT."""
-    settings = run.settings
+    settings, processes = run.settings, run.environment.get("processes", 1)
     grpo, sft = (
-        settings[section].get("per_device_train_batch_size", 8)
+        processes
+        * settings[section].get("per_device_train_batch_size", 8)
         * settings[section].get("gradient_accumulation_steps", 1)
         for section in ("grpo", "sft")
     )

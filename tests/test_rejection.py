@@ -185,11 +185,13 @@ def test_a_stage_trains_on_from_its_parent_and_names_it(tiny_recipe, stage, caps
 
 def test_work_counts_completions_sampled_and_trained_on(tiny_recipe, tmp_path):
     recipe = load_recipe("tiny-r1", runs_dir=str(tmp_path / "r1"))
-    grpo, sft = Run.create(recipe), Run.create(recipe)
+    grpo, sft, both = Run.create(recipe), Run.create(recipe), Run.create(recipe, processes=2)
     for step in (1, 2, 3):
         grpo.append({"step": step, "loss": 0.0, "reward": 1.0})
+        both.append({"step": step, "loss": 0.0, "reward": 1.0})
         sft.append({"step": step, "loss": 0.5})
     (sft.folder / "harvest.json").write_text('{"samples": 100}')
     assert work(grpo) == (192, 192)
+    assert work(both) == (384, 384)
     assert work(sft) == (100, 192)
     assert equal_steps([grpo, sft], batch=64) == round((384 + 292) / 128)
