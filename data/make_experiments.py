@@ -3,10 +3,11 @@
     python data/make_experiments.py controls RUNS_DIR               # all, two at a time, then the CSVs
     python data/make_experiments.py controls RUNS_DIR ARM SEED      # one run
 
-The plans are controls, variants, variants-again and countdown: a run takes three to ten minutes on a quiet
-core. What is in RUNS_DIR already is not run again.
+A run takes three to ten minutes on a quiet core, and is a folder of RUNS_DIR/PLAN. What is there already is
+not run again: after a change of the plan's settings name another folder.
 """
 
+import argparse
 import csv
 import random
 import subprocess
@@ -24,6 +25,7 @@ from r1nb.data import load_splits
 from r1nb.difficulty import keep_by_difficulty
 from r1nb.evaluation import evaluate_stage, sample_groups, summarize_samples
 from r1nb.models import attach_lora, load_policy
+from r1nb.paths import runs_folder
 from r1nb.prompts import LAYOUTS
 from r1nb.recipe import load_recipe
 from r1nb.rejection import examples_of
@@ -32,6 +34,7 @@ from r1nb.runs import Run
 from r1nb.stages import grpo_trainer, sft
 
 HERE = Path(__file__).parent
+PLANS = ("controls", "variants", "variants-again", "countdown")
 
 
 @reward(high=1.0)
@@ -71,11 +74,13 @@ def own_correct_samples(policy, rows, recipe, prefill: str):
     return Dataset.from_list(examples_of(some, kept))
 
 
-def run_arm(plan: dict, runs_dir: str, arm: str, seed: int) -> None:
+def run_arm(plan: dict, runs_dir: Path, arm: str, seed: int) -> None:
     settings = dict(plan["arms"][arm])
     sampling = settings.pop("sft", None)
-    recipe = load_recipe(plan["recipe"], runs_dir=runs_dir, seed=seed, **plan["common"], **settings)
+    recipe = load_recipe(plan["recipe"], runs_dir=str(runs_dir), seed=seed, **plan["common"], **settings)
     recipe = replace(recipe, name=arm)
+    if sampling is not None:
+        recipe.sft.update(plan["sft"], seed=seed)
     policy = load_policy(recipe)
     rows, validation, tests = load_splits(recipe)
     rows = keep_by_difficulty(policy, rows, recipe)
@@ -86,7 +91,6 @@ def run_arm(plan: dict, runs_dir: str, arm: str, seed: int) -> None:
     if sampling is not None:
         prefill = LAYOUTS[recipe.data.layout].prefill if sampling.get("prefill") else ""
         examples = own_correct_samples(policy, rows, recipe, prefill)
-        recipe.sft.update(plan["sft"], seed=seed)
         attach_lora(policy, recipe)
         sft(policy, examples, recipe, run.folder)
     else:
@@ -96,14 +100,12 @@ def run_arm(plan: dict, runs_dir: str, arm: str, seed: int) -> None:
     evaluate_stage(run, "after", policy, tests, recipe)
 
 
-def finished(plan: dict, runs_dir: str) -> dict[tuple[str, int], Run]:
-    """{(arm, seed): run} of the runs that were evaluated at their end."""
-    runs = Run.all(runs_dir)
-    return {
-        (run.name[:-4], run.settings["grpo"]["seed"]): run
-        for run in reversed(runs)
-        if run.graded("after") and run.name[:-4] in plan["arms"]
-    }
+def sorted_out(plan: dict, folder: Path) -> tuple[dict[tuple[str, int], Run], list[tuple[str, int]]]:
+    """({(arm, seed): run} of a plan's runs that were evaluated at their end, [(arm, seed)] of the others)."""
+    runs = reversed(Run.all(folder))
+    done = {(run.name[:-4], run.settings["grpo"]["seed"]): run for run in runs if run.graded("after")}
+    planned = [(arm, seed) for seed in plan["seeds"] for arm in plan["arms"]]
+    return {key: done[key] for key in planned if key in done}, [key for key in planned if key not in done]
 
 
 def write_results(name: str, plan: dict, runs: dict[tuple[str, int], Run], folder: Path) -> None:
@@ -128,7 +130,7 @@ def write_results(name: str, plan: dict, runs: dict[tuple[str, int], Run], folde
         for line in looks:
             cells = [f"{line[f'held_out/{rate}']:.4f}" for rate in rates]
             cells.append(f"{seconds.get(line['step'], 0):.1f}" if seconds else "")
-            curves.append([arm, seed, line["step"], line["step"] * 64, *cells])
+            curves.append([arm, seed, line["step"], line["step"] * run.recipe().batch_size, *cells])
     columns = ["stage", "split", "n", *columns, "tokens", *(f"pass@{k}" for k in "1248")]
     _write(folder / f"{name}.csv", ["arm", "seed", *columns], rows)
     heads = ["arm", "seed", "step", "completions", *rates, "cpu_seconds"]
@@ -140,26 +142,37 @@ def _write(path: Path, head: list[str], rows: list[list]) -> None:
         csv.writer(file).writerows([head, *rows])
 
 
-def main(name: str, runs_dir: str, arm: str = "", seed: str = "") -> None:
-    plan = read_plan(name)
-    if arm:
-        run_arm(plan, runs_dir, arm, int(seed))
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("plan", choices=PLANS)
+    parser.add_argument("runs_dir")
+    parser.add_argument("arm", nargs="?")
+    parser.add_argument("seed", nargs="?", type=int)
+    given = parser.parse_args()
+    plan, folder = read_plan(given.plan), runs_folder(given.runs_dir) / given.plan
+    if given.arm:
+        if given.arm not in plan["arms"] or given.seed is None:
+            parser.error(f"arm is one of {', '.join(plan['arms'])}, and a seed follows it")
+        run_arm(plan, folder, given.arm, given.seed)
         return
-    done = finished(plan, runs_dir) if Path(runs_dir).is_dir() else {}
-    todo = [(a, s) for s in plan["seeds"] for a in plan["arms"] if (a, s) not in done]
+    folder.mkdir(parents=True, exist_ok=True)
 
-    def one(job):
-        log = Path(runs_dir, f"{job[0]}-{job[1]}.log")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, __file__, name, runs_dir, job[0], str(job[1])]
+    def one(job) -> None:
+        log = folder / f"{job[0]}-{job[1]}.log"
+        command = [sys.executable, __file__, given.plan, given.runs_dir, job[0], str(job[1])]
         with log.open("w") as file:
             code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
         print(*job, "done" if not code else f"failed, see {log}", flush=True)
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(one, todo))
-    write_results(name, plan, finished(plan, runs_dir), HERE / "results")
+        list(pool.map(one, sorted_out(plan, folder)[1]))
+    runs, lacking = sorted_out(plan, folder)
+    if lacking:
+        sys.exit(f"data/results stays as it is, since {len(lacking)} runs are missing: {lacking}")
+    write_results(given.plan, plan, runs, HERE / "results")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

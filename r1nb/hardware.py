@@ -126,7 +126,7 @@ def require(recipe, machine: Machine) -> None:
         raise UserError(
             f"Recipe {recipe.name} trains in {wanted} processes{server}, and this is {started}: start it by "
             f"accelerate launch --config_file {LAUNCH / file}.yaml --num_processes {wanted} -m r1nb.train "
-            f"{recipe.name} (the README.md beside that file says more)."
+            "and the same arguments (the README.md beside that file says more)."
         )
     if started > 1 and recipe.sft:
         raise UserError(

@@ -19,9 +19,11 @@ def work(run) -> tuple[int, int]:
         * settings[section].get("gradient_accumulation_steps", 1)
         for section in ("grpo", "sft")
     )
-    reinforced, steps = len(run.series("reward")[0]), len(run.series("loss")[0])
-    trained = reinforced * grpo + (steps - reinforced) * sft
-    return harvest_of(run).get("samples", 0) + reinforced * grpo, trained
+    steps, _ = run.series("loss")
+    done, sampled = max(steps, default=0), harvest_of(run).get("samples", 0)
+    if not run.series("reward")[0]:
+        return sampled, done * sft
+    return sampled + done * grpo // settings["grpo"].get("num_iterations", 1), done * grpo
 
 
 def harvest_of(run) -> dict:

@@ -5,12 +5,13 @@ Two engines: transformers + PEFT anywhere, Unsloth (with vLLM for generation) on
 
 import importlib.util
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
 from r1nb.adapters import read_card
 from r1nb.engine import compute_dtype, fall_back, prepare_unsloth, require_unsloth
-from r1nb.errors import UserError
+from r1nb.errors import UserError, did_you_mean
 from r1nb.oom import is_out_of_memory, out_of_memory_in_words
 from r1nb.policy import Policy
 from r1nb.processes import processes
@@ -25,7 +26,28 @@ def load_policy(recipe, say=print) -> Policy:
     settings = recipe.model
     fetch(settings.model_name, say)
     with out_of_memory_in_words(recipe):
-        return _load_unsloth(recipe, say) if settings.engine == "unsloth" else _load_plain(recipe, say)
+        policy = _load_unsloth(recipe, say) if settings.engine == "unsloth" else _load_plain(recipe, say)
+    if recipe.lora:
+        _check_targets(policy.model, recipe.lora.target_modules)
+    return policy
+
+
+def _check_targets(model, wanted: str | list[str]) -> None:
+    """Raise UserError if the adapter would miss a module that it names: PEFT asks for one match in all."""
+    from torch.nn import Linear
+
+    if wanted == "all-linear":
+        return
+    names = [name for name, _ in model.named_modules()]
+    for want in [wanted] if isinstance(wanted, str) else wanted:
+        pattern = want if isinstance(wanted, str) else rf"(?:.*\.)?{re.escape(want)}"
+        if not any(re.fullmatch(pattern, name) for name in names):
+            layers = [name for name, module in model.named_modules() if isinstance(module, Linear)]
+            known = {name.rpartition(".")[2] for name in layers}
+            raise UserError(
+                f"target_modules = {wanted!r}: the model has no {want!r}{did_you_mean(want, known)} It has "
+                f"{', '.join(sorted(known))}; all-linear takes them all."
+            )
 
 
 def _load_plain(recipe, say) -> Policy:

@@ -90,29 +90,32 @@ class Recipe:
         """The trl.GRPOConfig that the recipe stands for."""
         from trl import GRPOConfig
 
-        dtype = compute_dtype(self.model)
         return GRPOConfig(
             output_dir=str(output_dir),
             reward_weights=list(self.rewards.values()),
             log_completions=True,
             num_completions_to_print=0,
             disable_tqdm=True,  # the run draws its own progress
-            **{"bf16": dtype == "bfloat16", "fp16": dtype == "float16"} | self.grpo,
+            **self._precision() | self.grpo,
         )
 
     def sft_config(self, output_dir: Path | str):
         """The trl.SFTConfig of the section `sft`."""
         from trl import SFTConfig
 
-        return SFTConfig(output_dir=str(output_dir), disable_tqdm=True, **self.sft)
+        return SFTConfig(output_dir=str(output_dir), disable_tqdm=True, **self._precision() | self.sft)
+
+    def _precision(self) -> dict[str, bool]:
+        dtype = compute_dtype(self.model)
+        return {"bf16": dtype == "bfloat16", "fp16": dtype == "float16"}
 
     def to_dict(self) -> dict:
         """As YAML would hold it: what a run folder keeps."""
         return dataclasses.asdict(self)
 
     def table(self) -> list[tuple[str, object, str]]:
-        """(name, value, reason) of the GRPO values that decide a run."""
-        values = self.grpo | (dataclasses.asdict(self.lora) if self.lora else {})
+        """(name, value, reason) of the values that decide a run."""
+        values = self.rewards | self.grpo | (dataclasses.asdict(self.lora) if self.lora else {})
         return [(key, values[key], reason) for key, reason in self.why.items() if key in values]
 
 
@@ -248,8 +251,8 @@ def read_overrides(words: list[str], source: str) -> dict:
             raise UserError(f"{source} holds {word!r}; write key=value, as in max_steps=5.")
         try:
             pairs[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"{source} holds {word!r}, of which a quote or bracket is not closed.") from None
+        except (yaml.YAMLError, ValueError):  # the latter: 2024-99-99
+            raise UserError(f"{source} holds {word!r}, whose value is no YAML: is a quote open?") from None
     return pairs
 
 

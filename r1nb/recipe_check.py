@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from r1nb.errors import UserError, did_you_mean, first_line
-from r1nb.settings import LOSSES, RESERVED
+from r1nb.settings import AT_LEAST, CHOICES, RESERVED
 
 
 def check_recipe(recipe) -> None:
@@ -20,20 +20,28 @@ def check_recipe(recipe) -> None:
     for key in ("max_steps", "per_device_train_batch_size", "max_completion_length", "seed"):
         if key not in grpo:
             raise UserError(f"The recipe's section 'grpo' lacks {key}; see recipes/tiny-cpu.yaml.")
-    if ours := sorted(set(grpo) & RESERVED):
-        raise UserError(f"grpo.{ours[0]} is set by r1nb itself; take it out of the recipe.")
+    for name, section in (("grpo", grpo), ("sft", recipe.sft)):
+        if ours := sorted(set(section) & RESERVED):
+            raise UserError(f"{name}.{ours[0]} is set by r1nb itself; take it out of the recipe.")
+        for key, least in AT_LEAST.items():
+            if (value := section.get(key, least)) < least:
+                raise UserError(f"{key} = {value}: must be at least {least}.")
     if not recipe.data.test_splits:
         raise UserError("test_splits is empty: name at least one split to measure accuracy on.")
-    if (loss := grpo.get("loss_type", "dapo")) not in LOSSES:
-        raise UserError(f"loss_type = {loss!r}{did_you_mean(loss, LOSSES)} TRL has {', '.join(LOSSES)}.")
+    for key, known in CHOICES.items():
+        if (value := str(grpo.get(key, known[0]))) not in known:
+            raise UserError(f"{key} = {value!r}{did_you_mean(value, known)} TRL has {', '.join(known)}.")
+    if (value := grpo.get("temperature", 1.0)) <= 0:
+        raise UserError(f"temperature = {value}: must be above 0, since a group is sampled.")
+    if recipe.lora and not 0 <= recipe.lora.lora_dropout < 1:
+        raise UserError(f"lora_dropout = {recipe.lora.lora_dropout}: a share from 0 to below 1.")
+    if recipe.sft and "max_steps" not in recipe.sft:
+        raise UserError("The recipe's section 'sft' lacks max_steps; see recipes/tiny-r1.yaml.")
     if group < 2:
         raise UserError(
             f"num_generations = {group}: a group needs at least 2 completions, since the advantage "
             "compares them."
         )
-    for key in ("max_steps", "max_completion_length", "per_device_train_batch_size"):
-        if grpo[key] < 1:
-            raise UserError(f"{key} = {grpo[key]}: must be at least 1.")
     if (batch := recipe.batch_size) % group:
         raise UserError(
             f"num_generations = {group} does not divide the batch of {batch} completions "
@@ -95,6 +103,8 @@ def check_recipe(recipe) -> None:
     if recipe.model.engine != "unsloth":  # whose settings only its own GPU machine can judge
         try:
             config = recipe.grpo_config("unused")
+            if recipe.sft:
+                recipe.sft_config("unused")
         except (TypeError, ValueError) as error:
             raise UserError(f"TRL refuses the recipe: {first_line(error)}") from None
         check_saves(config)

@@ -44,7 +44,10 @@ def count_checks(texts: list[str]) -> dict[str, int]:
 
 
 QUESTION = re.compile(r"Make (\d+) out of the numbers (\d+(?:, \d+)*):")
-EQUATION = re.compile(r"(\d+) *([-+*/]) *(\d+) *= *(\d+)")
+# Two numbers: not the end of a longer expression, whose first part would be left out.
+EQUATION = re.compile(
+    r"(?<![\d.])(?<![\d)][-+*/])(?<![\d)][-+*/] )(?<![\d)] [-+*/] )(\d+) *([-+*/]) *(\d+) *= *(\d+)"
+)
 CHECKS = re.compile(r"\b(?:double-|re-?)?(?:check|verif)\w*", re.IGNORECASE)
 WORDS = re.compile(
     r"\b(?:wait|hmm|aha|mistake|alternatively|(?:try|think) again|that(?: is|'s) not|let me (?:re-?)?check"
@@ -81,7 +84,8 @@ class Reflection:
 
 def read_reflection(text: str, question: str, layout: str = "think") -> Reflection:
     """Read a completion. An attempt is the equations of one sentence or line of the reasoning, as
-    ``8*3=24, 24+1=25``; what follows a word of checking or reflection in it is none.
+    ``8*3=24, 24+1=25``; what follows a word of checking or reflection in it is none. A next sentence that
+    takes up the last result belongs to it. Expressions of three numbers or more are not read.
 
     `question` holds the problem as r1nb.sources words it; UserError for any other.
     """
@@ -91,11 +95,16 @@ def read_reflection(text: str, question: str, layout: str = "think") -> Reflecti
         raise UserError(f"No Countdown problem: {question[-80:]!r} does not say which numbers make what.")
     target, nums = int(asked[1]), [int(number) for number in asked[2].split(", ")]
     reasoning = text.partition(LAYOUTS[layout].tags[1])[0].translate(SIGNS)
-    hits = []
+    attempts, goes_on = [], False
     for sentence in re.split(r"\n|\.(?=\s)", reasoning):
         starts = [found.start() for pattern in (CHECKS, WORDS) if (found := pattern.search(sentence))]
         if equations := EQUATION.findall(sentence[: min(starts, default=None)]):
-            hits.append(_hits(equations, nums, target))
+            if goes_on and attempts[-1][-1][-1] in equations[0][:3]:
+                attempts[-1] += equations
+            else:
+                attempts.append(equations)
+            goes_on = not starts and int(equations[-1][-1]) not in nums
+    hits = [_hits(equations, nums, target) for equations in attempts]
     right = REWARDS["countdown_reward_func"].score(text, str(target), nums=nums, target=target, layout=layout)
     return Reflection(
         tuple(hits), bool(CHECKS.search(reasoning)), bool(WORDS.search(reasoning)), right == 1.0

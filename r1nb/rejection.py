@@ -33,7 +33,8 @@ def fault_of(graded: Graded, recipe) -> str:
     if not all(holds for *_, holds in find_equations(parsed.reasoning)):
         return STEP
     language = recipe.scorer("language_reward_func")
-    return "" if language.score(graded.completion) == language.high else LANGUAGE
+    words = any(map(str.isalpha, parsed.reasoning))  # equations alone are in any language
+    return LANGUAGE if words and language.score(graded.completion) < language.high else ""
 
 
 def sieve(groups: list[list[Graded]], recipe) -> tuple[list[list[Graded]], dict[str, int]]:
@@ -75,7 +76,7 @@ def harvest(run, policy, rows, recipe, samples: int, prefill: str = ""):
         total, left = len(rows) * samples, sum(map(len, kept))
         facts = {"problems": len(rows), "samples": total, "kept": left, "solved": sum(map(bool, kept))}
         write_json(run.folder / "harvest.json", facts | {"dropped": counts})
-        if counts[UNJUDGED] == total:
+        if 0 < counts[UNJUDGED] == total - counts[CUT]:
             raise UserError("The judge scored none of the completions: is judge_url reachable?")
         if not left:
             why = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)

@@ -30,15 +30,17 @@ def begin_run(recipe, rows=None, reuse: bool = False, **facts) -> Run:
     """The newest run of this recipe on these rows if it did not finish, to go on with; else a new one.
 
     `facts` are kept in environment.json and must be the same too, above all `parent`, the name of the run
-    that this one builds on. With `reuse` a finished run is given back as well. With the recipe's
-    `resume: false`, and while another process trains that run, it is always a new one; no old run is ever
-    changed or removed. A run that ended with weights that are not finite would end so again, and does not
-    go on. Raises UserError if a judge that the recipe names does not answer.
+    that this one builds on; left out, it is the recipe's `start_from`. With `reuse` a finished run is given
+    back as well. With the recipe's `resume: false`, and while another process trains that run, it is always
+    a new one; no old run is ever changed or removed. A run that ended with weights that are not finite would
+    end so again, and does not go on. Raises UserError if a judge that the recipe names does not answer.
     """
     if "judge_reward_func" in recipe.rewards:
         require_judge(recipe.scoring.judge_url, recipe.scoring.judge_model)
     facts |= {} if rows is None else {"data": fingerprint(rows)}
     facts |= {"processes": processes()} if processes() > 1 else {}
+    if recipe.lora and recipe.lora.start_from:
+        facts.setdefault("parent", Path(recipe.lora.start_from).name)
     run = _newest(recipe, facts) if recipe.output.resume else None
     if run and run.finished:
         if reuse:
@@ -130,7 +132,15 @@ def find_fault(checkpoint: Path, step: int) -> str:
                 return f"{file.name} is damaged at {damaged}"
     except FileNotFoundError as error:
         return f"{Path(error.filename or checkpoint).name} is missing"
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        SafetensorError,
+        zipfile.BadZipFile,
+    ) as error:
         return f"it is not whole ({str(error).splitlines()[0]})"
     return ""
 
@@ -235,7 +245,7 @@ def resumable(trainer, run: Run):
         print(f"All {steps} steps are trained already.")
         trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
     except KeyboardInterrupt:
-        kept = max(run.checkpoints(), default=0)
+        kept, _ = last_checkpoint(run)  # one may be half written
         kept = f"its checkpoint of step {kept}" if kept else "no checkpoint"
         raise Interrupted(f"Stopped at once; {run.label} keeps {kept}: run this again to go on.") from None
     finally:
@@ -244,8 +254,12 @@ def resumable(trainer, run: Run):
         trainer.remove_callback(go_on)
     if not is_finite(trainer.model):
         raise UserError(NOT_FINITE)
-    if go_on.asked and trainer.state.global_step < steps:
+    if (step := trainer.state.global_step) >= steps:
+        return
+    if go_on.asked:
         raise Interrupted(
-            f"Stopped after step {trainer.state.global_step} of {steps}, which is saved in {run.label}: run "
-            "this again to go on from there."
+            f"Stopped after step {step} of {steps}, which is saved in {run.label}: run this again to go on "
+            "from there."
         )
+    said = [line["sentence"] for line in run.advice() if line["step"] == step]
+    raise UserError(" ".join([f"The training ended after step {step} of {steps}.", *said]))

@@ -3,10 +3,17 @@
 import dataclasses
 import typing
 
-RESERVED = {"output_dir", "reward_weights", "log_completions", "num_completions_to_print", "disable_tqdm"}
+RESERVED = {"output_dir", "reward_weights", "log_completions", "num_completions_to_print", "disable_tqdm",
+            "save_only_model"}  # fmt: skip
 # Names that are no folder of the user's.
 SHIPPED = ("bundled", "bundled-countdown", "tiny-policy", "tiny-countdown", "smollm2-135m")
-LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo")
+CHOICES = {
+    "loss_type": ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"),
+    "scale_rewards": ("group", "batch", "none", "True", "False"),
+    "importance_sampling_level": ("token", "sequence"),
+}
+AT_LEAST = {"max_steps": 1, "max_completion_length": 1, "per_device_train_batch_size": 1, "seed": 0,
+            "gradient_accumulation_steps": 1, "num_iterations": 1, "learning_rate": 0}  # fmt: skip
 
 
 @dataclasses.dataclass

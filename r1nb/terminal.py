@@ -6,10 +6,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from r1nb.evaluation import STAGES
-from r1nb.rewards import short_name
 from r1nb.runs import Run
-from r1nb.tables import rate_cell, score_cell
+from r1nb.tables import accuracy_table
 
 
 def show_result(run: Run, **more: str) -> None:
@@ -27,29 +25,20 @@ def show_result(run: Run, **more: str) -> None:
     for what, name in {"run folder": "", trained: trained, "report": "report.html", **more}.items():
         path = run.folder / name
         shown = path.relative_to(here) if path.is_relative_to(here) else path
-        console.print(f"{what + ':':<12}{shown}", soft_wrap=True)
+        console.print(f"{what + ':':<12}{shown}", soft_wrap=True, markup=False)
 
 
 def _tables(run: Run) -> list[Table]:
     """Accuracy and rewards before and after, a table for each test split."""
-    tables = []
-    for split, stages in run.evaluation().items():
-        title = f"{split}: {stages['before']['n']} problems, greedy; rates with 95 % intervals"
-        table = Table(
-            "",
-            title=title,
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
-            collapse_padding=True,
-            title_justify="left",
-            title_style="bold",
-        )
-        for stage in STAGES:
+    tables, frame = [], accuracy_table(run).data
+    for split in dict.fromkeys(split for split, _ in frame.columns[1:]):
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        table.title = f"[bold]{split}, greedy; rates with 95 % intervals"
+        table.title_justify = "left"
+        table.add_column(no_wrap=True)
+        for stage in frame[split]:
             table.add_column(stage, justify="right", no_wrap=True)
-        ordered = [stages[stage] for stage in STAGES]
-        for rate in ("strict", "lenient", "format"):
-            table.add_row(rate, *(rate_cell(summary, rate) for summary in ordered))
-        for name in run.weights():
-            table.add_row(short_name(name), *(score_cell(summary["rewards"][name]) for summary in ordered))
+        for name, *cells in zip(frame.iloc[:, 0], *frame[split].to_numpy().T, strict=True):
+            table.add_row(name, *cells)
         tables.append(table)
     return tables

@@ -17,7 +17,7 @@ recipes ("auto" takes the one for this machine; a .yaml file of your own works t
 {recipes}
 
 settings are the recipe's keys, and take the place of its values:
-  python -m r1nb.train tiny-cpu                                 about four minutes on two cores
+  python -m r1nb.train tiny-cpu                                 about three minutes on two cores
   python -m r1nb.train tiny-cpu max_steps=20 seed=2
   python -m r1nb.train tiny-cpu rewards='{{correctness_reward_func: 1.0}}' loss_type=dr_grpo
   python -m r1nb.train auto dataset=my_folder test_splits=test runs_dir=/data/runs
@@ -62,7 +62,8 @@ def train(recipe):
         print(fault)
     attach_lora(policy, recipe)
     if recipe.sft and not any(last_checkpoint(run)):
-        loss = sft(policy, solution_examples(rows, recipe), recipe, run.folder / "sft")
+        with out_of_memory_in_words(recipe, run):
+            loss = sft(policy, solution_examples(rows, recipe), recipe, run.folder / "sft")
         print(f"SFT: {recipe.sft['max_steps']} steps, mean loss {loss:.2f}")
     held_out = HeldOut(run, policy, validation, recipe)
     callbacks = [Recorder(run), held_out, LiveView(run), Watchdog(run, recipe)]

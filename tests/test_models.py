@@ -1,7 +1,9 @@
 """The policy on its real libraries: formatting, adapters, and what is refused."""
 
+import contextlib
 import dataclasses
 import json
+import re
 
 import pytest
 import torch
@@ -122,6 +124,21 @@ def test_plain_peft_loads_the_adapter(policy, tiny_recipe, tmp_path, prompts):
         strict=True,
     ):
         assert torch.equal(ours, theirs), name
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (["q_proj", "v_porj"], "has no 'v_porj'; did you mean 'v_proj'"),
+        (r".*attention\.q_proj", "has no '.*attention"),
+        (["self_attn.q_proj"], ""),
+        (r".*self_attn\.[qv]_proj", ""),
+    ],
+)
+def test_an_adapter_names_modules_that_the_model_has(tiny_recipe, wanted, words):
+    tiny_recipe.lora.target_modules = wanted
+    with pytest.raises(UserError, match=re.escape(words)) if words else contextlib.nullcontext():
+        load_policy(tiny_recipe, say=lambda line: None)
 
 
 def test_the_same_seed_starts_from_the_same_adapter(tiny_recipe):

@@ -48,7 +48,7 @@ def code_lines(text: str) -> int:
 def test_the_package_stays_small():
     texts = {str(file): file.read_text() for file in (ROOT / "r1nb").rglob("*.py")}
     assert max(len(text.splitlines()) for text in texts.values()) <= 320
-    assert sum(map(code_lines, texts.values())) <= 5470
+    assert sum(map(code_lines, texts.values())) <= 5510
 
 
 def test_the_wheel_carries_recipes_data_and_notebooks(tmp_path):

@@ -26,6 +26,9 @@ FIRST = format_answer("8*3=24, 24*1=24. Check: 8*3*1=24, right.", "8*3*1", "thin
         (SPOILED, (True,), False, False, "spoiled"),
         (IN_VAIN, (False, False), False, False, ""),
         (FIRST, (True,), True, False, ""),
+        (format_answer("8 * 3 = 24. 24 * 1 = 24.", "8*3*1", "think"), (True,), False, False, ""),
+        (format_answer("8+3=11. 8*3=24, 24*1=24.", "8*3*1", "think"), (False, True), False, False, "rescued"),
+        (format_answer("8*3+1=25, not 24.\n- 8*3=24, 24*1=24.", "8*3*1", "think"), (True,), False, False, ""),
         (format_answer("8*3=24, 24+1=24. Wait, 24+1=25, not 24.\n8*3=24, 24*1=24.", "8*3*1", "think"),
          (False, True), False, True, "rescued"),
         (format_answer("8 × 3 = 24, 24 ÷ 1 = 24. Let me double-check.", "8*3/1", "think"),  # noqa: RUF001

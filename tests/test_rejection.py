@@ -22,6 +22,7 @@ GOOD = format_answer("There are 2*3=6 eggs.\nThen 6+1=7 eggs.", "7")
 SIEVED = {
     GOOD: "",
     format_answer("That is seven.", "7"): "",  # nothing to check
+    format_answer("2*3=6, 6+1=7", "7"): "",  # no words to check
     GOOD + " and more": FORMAT,
     "#### 7": FORMAT,
     format_answer("There are 2*3=6 eggs.", "6"): WRONG,
@@ -173,6 +174,7 @@ def test_a_stage_trains_on_from_its_parent_and_names_it(tiny_recipe, stage, caps
     again = begin_run(recipe, rows, reuse=True, parent=parent.name)
     assert again.folder == run.folder
     assert "is finished and stays as it is" in capsys.readouterr().out
+    assert begin_run(recipe, rows, reuse=True).folder == run.folder  # start_from is its parent
     assert begin_run(recipe, rows, reuse=True, parent="another").folder != run.folder
     assert begin_run(recipe, rows, parent=parent.name).folder != run.folder
 
@@ -193,5 +195,9 @@ def test_work_counts_completions_sampled_and_trained_on(tiny_recipe, tmp_path):
     (sft.folder / "harvest.json").write_text('{"samples": 100}')
     assert work(grpo) == (192, 192)
     assert work(both) == (384, 384)
+    twice = Run.create(load_recipe("tiny-r1", runs_dir=str(tmp_path / "r1"), num_iterations=2, save_steps=2))
+    for step in range(1, 5):  # TRL logs rewards in steps that sample
+        twice.append({"step": step, "loss": 0.0} | ({"reward": 1.0} if step % 2 else {}))
+    assert work(twice) == (128, 256)
     assert work(sft) == (100, 192)
     assert equal_steps([grpo, sft], batch=64) == round((384 + 292) / 128)

@@ -131,6 +131,18 @@ def test_interrupted_twice_it_stops_at_once(tmp_path):
         train(recipe_for(tmp_path), At(3, twice))
 
 
+def test_a_run_that_a_callback_ends_early_is_not_taken_for_a_whole_one(tmp_path):
+    class Warned(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 2:
+                (run,) = Run.all(str(tmp_path))
+                run.append({"step": 2, "advice": "not_finite", "sentence": "The loss is NaN."})
+                control.should_training_stop = True
+
+    with pytest.raises(UserError, match=r"The training ended after step 2 of 4\. The loss is NaN\."):
+        train(recipe_for(tmp_path), Warned())
+
+
 def test_a_run_that_was_trained_to_its_end_is_not_trained_further(tmp_path, capsys):
     run, weights = train(recipe_for(tmp_path))
     again, loaded = train(recipe_for(tmp_path))

@@ -56,7 +56,7 @@ def test_interrupted_and_started_again_it_trains_each_step_once_and_proves_the_a
         ([], 2, "the following arguments are required: RECIPE"),
         (["tiny-cp"], 1, "did you mean 'tiny-cpu'"),
         (["tiny-cpu", "max_steps"], 1, "The command line holds 'max_steps'; write key=value"),
-        (["tiny-cpu", "rewards={a: 1"], 1, "of which a quote or bracket is not closed"),
+        (["tiny-cpu", "rewards={a: 1"], 1, "whose value is no YAML: is a quote open"),
         (["tiny-cpu", "name=mine"], 1, "Unknown setting 'name'"),
         (["tiny-cpu", "learning_rate=fast"], 1, "learning_rate = 'fast'"),
         (["llama31-8b-40gb"], 1, "needs a CUDA GPU"),
