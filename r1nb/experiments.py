@@ -7,10 +7,8 @@ from matplotlib.ticker import PercentFormatter
 
 from r1nb.estimators import wilson
 from r1nb.paths import DATA
-from r1nb.plots import BLACK, REWARD_STYLES, plain
+from r1nb.plots import BLACK, MARKERS, REWARD_STYLES, plain
 from r1nb.tables import percent, table_of
-
-MARKERS = "osv^DPX*"  # one a seed
 
 
 def read_results(name: str):
@@ -96,15 +94,16 @@ def draw_curves(curves, words: dict[str, str], accuracy: float) -> Figure:
     rows, columns = -(-len(words) // 5), min(len(words), 5)
     figure = Figure(figsize=(11, 0.5 + 2.2 * rows), dpi=100, layout="constrained", facecolor="white")
     panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
-    for axes in panels[len(words) :]:
+    for place, axes in enumerate(panels[len(words) :], len(words)):
         axes.remove()
+        panels[place - columns].tick_params(labelbottom=True)  # nothing is below it
     for axes, (arm, said) in zip(panels, words.items(), strict=False):
         for number, (seed, group) in enumerate(curves[curves["arm"] == arm].groupby("seed")):
             color, line = REWARD_STYLES[number]
             axes.plot(
                 group["completions"], group["strict"], color=color, linestyle=line, label=f"seed {seed}"
             )
-        axes.axhline(accuracy, color="grey", linewidth=0.8, linestyle="--")
+        axes.axhline(accuracy, color="grey", linewidth=0.8, linestyle="--", label=f"{accuracy:.0%}")
         axes.set_title(said, fontsize=10)
         plain(axes)
     panels[0].yaxis.set_major_formatter(PercentFormatter(1))

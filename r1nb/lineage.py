@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from r1nb.evaluation import summarize, summarize_samples
-from r1nb.plots import BLACK, REWARD_STYLES, plain
+from r1nb.plots import BLACK, MARKERS, REWARD_STYLES, plain
 from r1nb.tables import percent, rate_cell, table_of
 
 
@@ -77,22 +77,22 @@ def _reached(run, stage: str, split: str) -> list[str]:
 
 
 def draw_stages(runs: dict, alone) -> Figure:
-    """Strict accuracy on the validation slice over the work done: the stages in turn, and GRPO alone."""
+    """Strict accuracy on the watched problems over the work done: the stages in turn, and GRPO alone."""
     figure = Figure(figsize=(10, 3.8), dpi=100, layout="constrained", facecolor="white")
     axes, done = figure.subplots(), 0
     for number, (words, run) in enumerate(runs.items()):
         color, _ = REWARD_STYLES[number % len(REWARD_STYLES)]
         end = done + sum(work(run))
         places, rates = _looks(run, done, end)
-        axes.plot(places, rates, color=color, marker="o", markersize=4, label=words)
+        axes.plot(places, rates, color=color, marker=MARKERS[number], markersize=5, label=words, zorder=3)
         axes.axvline(end, color="grey", linewidth=0.6, linestyle=":")
         done = end
     places, rates = _looks(alone, 0, sum(work(alone)))
     axes.plot(places, rates, color=BLACK, linestyle="--", marker="s", markersize=3, label="GRPO alone")
     axes.set_ylim(-0.02, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_ylabel("strict accuracy, validation slice", fontsize=9)
-    axes.set_xlabel("completions sampled and trained on", fontsize=9)
+    axes.set_ylabel("strict accuracy, watched problems", fontsize=9)
+    axes.set_xlabel("completions sampled and trained on; a gap is rejection sampling", fontsize=9)
     plain(axes)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

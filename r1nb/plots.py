@@ -14,6 +14,7 @@ from r1nb.rewards import short_name
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
 SKY, BLACK = "#56B4E9", "#000000"
 RATES = {"strict": (BLUE, "-", "o"), "lenient": (ORANGE, "--", "s"), "format": (GREEN, ":", "^")}
+MARKERS = "osv^DPX*"  # of points in one colour each
 REWARD_STYLES = [
     (BLUE, "-"),
     (ORANGE, "--"),

@@ -7,7 +7,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from r1nb.experiments import explains, pooled, read_results
+from r1nb.experiments import explains, pooled, reached, read_results, verdict
+from r1nb.recipe import load_recipe
 
 CLAIMS = make_policy.PLAN["claims"]
 PLAN = yaml.safe_load((ROOT / "data" / "controls.yaml").read_text())
@@ -77,15 +78,23 @@ def test_the_readme_says_which_controls_explain_the_gain(controls):
         assert explains(controls, "test", arm, PLAN["reading"]["explains_within"]) in row.split("|")[-2]
 
 
-def test_every_arm_and_seed_of_the_variants_is_reported_and_none_saw_a_test():
-    expected = {(arm, seed) for arm in VARIANTS["arms"] for seed in VARIANTS["seeds"]}
-    results, curves = read_results("variants"), read_results("variants-curves")
+@pytest.mark.parametrize("name", ["variants", "variants-again"])
+def test_every_arm_and_seed_of_the_variants_is_reported_and_none_saw_a_test(name):
+    plan = yaml.safe_load((ROOT / "data" / f"{name}.yaml").read_text())
+    expected = {(arm, seed) for arm in plan["arms"] for seed in plan["seeds"]}
+    results, curves = read_results(name), read_results(f"{name}-curves")
     assert set(results["split"]) == {"validation"}
     after = results[results["stage"] == "after"]
     assert sorted(zip(after["arm"], after["seed"], strict=True)) == sorted(expected)
     looks = {key: list(group["step"]) for key, group in curves.groupby(["arm", "seed"])}
     assert set(looks) == expected
     assert all(steps == list(range(0, 65, 4)) for steps in looks.values())
+
+
+def test_the_default_rank_follows_from_the_rule_of_the_variants():
+    curves = read_results("variants-again-curves")
+    needs = [reached(curves, arm, VARIANTS["reading"]["accuracy"]) for arm in ("rank_8", "shipped")]
+    assert load_recipe("tiny-cpu").lora.r == (8 if verdict(*needs) == "less" else 16)
 
 
 def test_the_readme_says_on_how_many_seeds_the_claims_on_countdown_held():
