@@ -39,8 +39,7 @@ class Recorder(TrainerCallback):
     def on_log(self, args, state, control, logs=None, model=None, **kwargs):
         begin = time.perf_counter()
         if "loss" in logs:
-            trained = [(name, weights) for name, weights in model.named_parameters() if weights.requires_grad]
-            lora = [weights for name, weights in trained if "lora_B" in name]
+            lora = [w for name, w in model.named_parameters() if w.requires_grad and "lora_B" in name]
             if self.run.settings["lora"]:
                 with whole_weights(lora):
                     norm = float(get_total_norm([weights.detach() for weights in lora])) if lora else 0.0

@@ -1,6 +1,7 @@
 """What this machine is, and which recipe it can run."""
 
 import contextlib
+import importlib.util
 import os
 import platform
 from dataclasses import dataclass
@@ -138,6 +139,12 @@ def require(recipe, machine: Machine) -> None:
             "fast_inference=false use_vllm=false."
         )
     if recipe.model.engine != "unsloth":
+        eight_bit = "8bit" in str(recipe.grpo.get("optim"))
+        for package, asked in (("vllm", recipe.grpo.get("use_vllm")), ("bitsandbytes", eight_bit)):
+            if asked and importlib.util.find_spec(package) is None:
+                raise UserError(
+                    f"{package} is not installed, and use_vllm or optim asks for it: leave the setting out."
+                )
         return
     if not machine.gpu:
         raise UserError(

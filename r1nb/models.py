@@ -42,8 +42,7 @@ def _check_targets(model, wanted: str | list[str]) -> None:
     for want in [wanted] if isinstance(wanted, str) else wanted:
         pattern = want if isinstance(wanted, str) else rf"(?:.*\.)?{re.escape(want)}"
         if not any(re.fullmatch(pattern, name) for name in names):
-            layers = [name for name, module in model.named_modules() if isinstance(module, Linear)]
-            known = {name.rpartition(".")[2] for name in layers}
+            known = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, Linear)}
             raise UserError(
                 f"target_modules = {wanted!r}: the model has no {want!r}{did_you_mean(want, known)} It has "
                 f"{', '.join(sorted(known))}; all-linear takes them all."

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from transformers import TrainerCallback
 
 from r1nb.adapters import NOT_FINITE, is_finite, not_finite
-from r1nb.errors import Interrupted, UserError
+from r1nb.errors import Interrupted, UserError, first_line
 from r1nb.processes import from_main, processes
 from r1nb.recipe_check import check_saves, steps_between_saves
 from r1nb.rewards.judge import require_judge
@@ -132,16 +132,9 @@ def find_fault(checkpoint: Path, step: int) -> str:
                 return f"{file.name} is damaged at {damaged}"
     except FileNotFoundError as error:
         return f"{Path(error.filename or checkpoint).name} is missing"
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        RuntimeError,
-        SafetensorError,
-        zipfile.BadZipFile,
-    ) as error:
-        return f"it is not whole ({str(error).splitlines()[0]})"
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError,
+            zipfile.BadZipFile) as error:  # fmt: skip
+        return f"it is not whole ({first_line(error)})"
     return ""
 
 

@@ -187,6 +187,16 @@ def test_the_dtype_follows_the_card(monkeypatch, capability, dtype, bf16):
     assert (config.bf16, config.fp16) == (bf16, dtype == "float16")
 
 
+@pytest.mark.parametrize(
+    ("setting", "package"), [({"use_vllm": True}, "vllm"), ({"optim": "adamw_8bit"}, "bits")]
+)
+def test_what_a_setting_needs_is_asked_for_before_any_download(monkeypatch, tiny_recipe, setting, package):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    tiny_recipe.grpo.update(setting)
+    with pytest.raises(UserError, match=f"{package}.* is not installed, and use_vllm or optim"):
+        require(tiny_recipe, Machine(2, 13))
+
+
 @pytest.mark.parametrize("name", [*LADDER, "llama31-8b-seed"])
 def test_every_gpu_recipe_is_refused_without_a_gpu_before_any_download(name):
     with pytest.raises(UserError, match=f"Recipe {name} needs a CUDA GPU and this machine has none"):
