@@ -23,11 +23,12 @@ from transformers import TrainerCallback
 from r1nb.callbacks import HeldOut, Recorder
 from r1nb.data import load_splits
 from r1nb.difficulty import keep_by_difficulty
-from r1nb.evaluation import evaluate_stage, sample_groups, summarize_samples
+from r1nb.evaluation import STAGES, evaluate_stage, sample_groups, summarize_samples
 from r1nb.models import attach_lora, load_policy
 from r1nb.paths import runs_folder
 from r1nb.prompts import LAYOUTS
 from r1nb.recipe import load_recipe
+from r1nb.reflection import read_reflection, rescue_rates
 from r1nb.rejection import examples_of
 from r1nb.rewards import reward
 from r1nb.runs import Run
@@ -137,6 +138,21 @@ def write_results(name: str, plan: dict, runs: dict[tuple[str, int], Run], folde
     _write(folder / f"{name}-curves.csv", heads, curves)
 
 
+def write_reflection(name: str, runs: dict[tuple[str, int], Run], folder: Path) -> None:
+    """NAME-reflection.csv, of Countdown's samples: how many go back, and what that is worth."""
+    rows = []
+    for (arm, seed), run in runs.items():
+        layout = run.settings["data"]["layout"]
+        for stage in STAGES:
+            for split, groups in run.samples(stage).items():
+                read = [read_reflection(g.completion, g.question, layout) for group in groups for g in group]
+                failed_first, *rates = rescue_rates(groups, layout)
+                rates = [f"{rate:.4f}" for rate in (sum(r.backtracks for r in read) / len(read), *rates)]
+                rows.append([arm, seed, stage, split, len(read), rates[0], failed_first, *rates[1:]])
+    head = ["arm", "seed", "stage", "split", "n", "goes_back", "failed_first", "rescued", "guessed"]
+    _write(folder / f"{name}-reflection.csv", head, rows)
+
+
 def _write(path: Path, head: list[str], rows: list[list]) -> None:
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([head, *rows])
@@ -172,6 +188,8 @@ def main() -> None:
     if lacking:
         sys.exit(f"data/results stays as it is, since {len(lacking)} runs are missing: {lacking}")
     write_results(given.plan, plan, runs, HERE / "results")
+    if given.plan == "countdown":
+        write_reflection(given.plan, runs, HERE / "results")
 
 
 if __name__ == "__main__":

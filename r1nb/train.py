@@ -17,7 +17,7 @@ recipes ("auto" takes the one for this machine; a .yaml file of your own works t
 {recipes}
 
 settings are the recipe's keys, and take the place of its values:
-  python -m r1nb.train tiny-cpu                                 about three minutes on two cores
+  python -m r1nb.train tiny-cpu             about four minutes on two cores, three of them training
   python -m r1nb.train tiny-cpu max_steps=20 seed=2
   python -m r1nb.train tiny-cpu rewards='{{correctness_reward_func: 1.0}}' loss_type=dr_grpo
   python -m r1nb.train auto dataset=my_folder test_splits=test runs_dir=/data/runs
