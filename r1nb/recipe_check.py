@@ -24,7 +24,7 @@ def check_recipe(recipe) -> None:
         if ours := sorted(set(section) & RESERVED):
             raise UserError(f"{name}.{ours[0]} is set by r1nb itself; take it out of the recipe.")
         for key, least in AT_LEAST.items():
-            if (value := section.get(key, least)) < least:
+            if ((value := section.get(key, least)) or 0) < least:  # YAML's null is 0
                 raise UserError(f"{key} = {value}: must be at least {least}.")
     if not recipe.data.test_splits:
         raise UserError("test_splits is empty: name at least one split to measure accuracy on.")

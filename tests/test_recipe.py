@@ -114,6 +114,7 @@ def test_overrides_from_outside(monkeypatch, tmp_path):
         ({"gradient_accumulation_steps": 0}, ["gradient_accumulation_steps = 0", "at least 1"]),
         ({"num_iterations": 0}, ["num_iterations = 0", "at least 1"]),
         ({"seed": -1}, ["seed = -1", "at least 0"]),
+        ({"max_completion_length": None}, ["max_completion_length = None", "at least 1"]),
         ({"learning_rate": -1.0}, ["learning_rate = -1.0", "at least 0"]),
         ({"temperature": 0.0}, ["temperature = 0.0", "above 0"]),
         ({"lora_dropout": 2.0}, ["lora_dropout = 2.0", "below 1"]),
