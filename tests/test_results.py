@@ -108,7 +108,11 @@ def test_the_readme_says_on_how_many_seeds_the_claims_on_countdown_held():
         "`<think>` put into": strict["after"] - strict["prefilled"] >= claims["rise_beyond_prefilled"],
         "format in at least": form["after"] >= claims["format_after_at_least"],
     }
-    lines = (ROOT / "README.md").read_text().splitlines()
+    readme = (ROOT / "README.md").read_text()
+    for row in results[results["stage"] == "after"].to_dict("records"):
+        low, high = 100 * row["strict_low"], 100 * row["strict_high"]
+        assert f"{100 * row['strict']:.1f} % [{low:.1f}, {high:.1f}]" in readme
+    lines = readme.splitlines()
     for words, seeds in held.items():
         (row,) = (line for line in lines if line.startswith("| ") and words in line)
         assert f"{seeds.sum()} of 3 seeds" in row
