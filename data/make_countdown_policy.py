@@ -2,9 +2,9 @@
 
     python data/make_countdown_policy.py [folder]     # half an hour on a busy core
 
-It mostly answers with a bare guess; sometimes it thinks and tries once; seldom it searches: it tries,
-sees that the value is not the target, goes back and tries the next in a fixed order.
-tiny-countdown.yaml states every share.
+It reads mostly searches first: a try, the words that its value is not the target, the next try in a fixed
+order. Then it reads mostly bare guesses, so that it can search but seldom does. tiny-countdown.yaml states
+every share.
 """
 
 import random
