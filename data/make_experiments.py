@@ -128,10 +128,11 @@ def write_results(name: str, plan: dict, runs: dict[tuple[str, int], Run], folde
                 rows.append([arm, seed, stage, split, summary["n"], *cells])
         seconds = dict(zip(*run.series("cpu_seconds"), strict=True))
         looks = [line for line in run.history() if "held_out/strict" in line]
+        batch = run.recipe().batch_size
         for line in looks:
             cells = [f"{line[f'held_out/{rate}']:.4f}" for rate in rates]
             cells.append(f"{seconds.get(line['step'], 0):.1f}" if seconds else "")
-            curves.append([arm, seed, line["step"], line["step"] * run.recipe().batch_size, *cells])
+            curves.append([arm, seed, line["step"], line["step"] * batch, *cells])
     columns = ["stage", "split", "n", *columns, "tokens", *(f"pass@{k}" for k in "1248")]
     _write(folder / f"{name}.csv", ["arm", "seed", *columns], rows)
     heads = ["arm", "seed", "step", "completions", *rates, "cpu_seconds"]
