@@ -15,7 +15,7 @@ help: ## list the targets
 
 train: .venv/installed ## train the tiny policy, or what RECIPE=name says
 ifneq (,$(filter llama%,$(RECIPE)))
-	@$(BIN)/python -m r1nb.plan $(RECIPE)
+	@$(BIN)/python -m r1nb.machine.plan $(RECIPE)
 	@$(MAKE) .venv/gpu
 endif
 	@$(BIN)/python -m r1nb.execute $(RECIPE)

@@ -41,7 +41,7 @@ class Problem:
 
     @property
     def question(self) -> str:
-        from r1nb.sources import SOURCES
+        from r1nb.tasks.sources import SOURCES
 
         return SOURCES["Jiayi-Pan/Countdown-Tasks-3to4"].read(self.row())["question"]
 

@@ -15,7 +15,7 @@ import yaml
 from make_countdown import Problem, draw
 from make_policy import pretrain
 
-from r1nb.prompts import format_answer
+from r1nb.text.prompts import format_answer
 
 HERE = Path(__file__).parent
 PLAN = yaml.safe_load((HERE / "tiny-countdown.yaml").read_text())

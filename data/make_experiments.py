@@ -20,19 +20,19 @@ from pathlib import Path
 import yaml
 from transformers import TrainerCallback
 
-from r1nb.callbacks import HeldOut, Recorder
-from r1nb.data import load_splits
-from r1nb.difficulty import keep_by_difficulty
-from r1nb.evaluation import STAGES, evaluate_stage, sample_groups, summarize_samples
-from r1nb.models import attach_lora, load_policy
+from r1nb.training.callbacks import HeldOut, Recorder
+from r1nb.tasks.rows import load_splits
+from r1nb.evaluation.difficulty import keep_by_difficulty
+from r1nb.evaluation.accuracy import STAGES, evaluate_stage, sample_groups, summarize_samples
+from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.paths import runs_folder
-from r1nb.prompts import LAYOUTS
-from r1nb.recipe import load_recipe
-from r1nb.reflection import read_reflection, rescue_rates
-from r1nb.rejection import examples_of
+from r1nb.text.prompts import LAYOUTS
+from r1nb.recipes.recipe import load_recipe
+from r1nb.evaluation.reflection import read_reflection, rescue_rates
+from r1nb.training.rejection import examples_of
 from r1nb.rewards import reward
-from r1nb.runs import Run
-from r1nb.stages import grpo_trainer, sft
+from r1nb.runs.run import Run
+from r1nb.training.stages import grpo_trainer, sft
 
 HERE = Path(__file__).parent
 PLANS = ("controls", "variants", "variants-again", "countdown")

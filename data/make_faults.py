@@ -17,13 +17,13 @@ from pathlib import Path
 from transformers import PrinterCallback
 from trl import GRPOTrainer
 
-from r1nb.callbacks import HeldOut, Recorder, Watchdog
-from r1nb.data import load_splits
-from r1nb.evaluation import evaluate
-from r1nb.models import attach_lora, load_policy
-from r1nb.recipe import load_recipe
+from r1nb.training.callbacks import HeldOut, Recorder, Watchdog
+from r1nb.tasks.rows import load_splits
+from r1nb.evaluation.accuracy import evaluate
+from r1nb.policy.loading import attach_lora, load_policy
+from r1nb.recipes.recipe import load_recipe
 from r1nb.rewards.registry import reward
-from r1nb.runs import Run
+from r1nb.runs.run import Run
 
 STEPS, SEED = 20, 101  # of a run with a fault
 HEALTHY = range(102, 112)  # seeds of whole runs without one

@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 from make_problems import ITEMS, KINDS, OPERATORS, Problem, Step, draw
 
-from r1nb.prompts import LAYOUTS, build_messages, format_answer, format_prompt
+from r1nb.text.prompts import LAYOUTS, build_messages, format_answer, format_prompt
 
 HERE = Path(__file__).parent
 PLAN = yaml.safe_load((HERE / "tiny-policy.yaml").read_text())

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from r1nb.evaluation import STAGES
-from r1nb.plots import draw_held_out
-from r1nb.reflection import count_checks
-from r1nb.runs import Run
-from r1nb.tables import rate_cell
+from r1nb.evaluation.accuracy import STAGES
+from r1nb.views.plots import draw_held_out
+from r1nb.evaluation.reflection import count_checks
+from r1nb.runs.run import Run
+from r1nb.views.tables import rate_cell
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -23,8 +23,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from r1nb.errors import UserError, run_main
 from r1nb.paths import NOTEBOOKS, runs_folder
-from r1nb.runs import Run
-from r1nb.terminal import show_result
+from r1nb.runs.run import Run
+from r1nb.views.console import show_result
 
 NOTEBOOK = "03_train_grpo.ipynb"
 
@@ -117,11 +117,11 @@ def _sentence(error: Exception) -> str:
 
 
 def main(name: str = "tiny-cpu") -> None:
-    from r1nb.recipe import load_recipe
+    from r1nb.recipes.recipe import load_recipe
 
     console = Console()
     os.environ["R1NB_SET"] = f"recipe={shlex.quote(name)} {os.environ.get('R1NB_SET', '')}"
-    planned = subprocess.run([sys.executable, "-m", "r1nb.plan", name], check=False)
+    planned = subprocess.run([sys.executable, "-m", "r1nb.machine.plan", name], check=False)
     if planned.returncode:
         sys.exit(planned.returncode)
     environment = dict(os.environ)

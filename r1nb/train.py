@@ -35,17 +35,17 @@ def train(recipe):
     What notebook 03 shows step by step; a run that did not finish goes on. Of several processes the main one
     writes the run and proves it; the others return (Run, None). Raises UserError.
     """
-    from r1nb.callbacks import HeldOut, LiveView, Recorder, Watchdog
-    from r1nb.checks import check_groups, check_rewards
-    from r1nb.data import drop_long_prompts, load_splits
-    from r1nb.difficulty import keep_by_difficulty
-    from r1nb.evaluation import evaluate_stage
-    from r1nb.models import attach_lora, load_policy
-    from r1nb.oom import out_of_memory_in_words
+    from r1nb.training.callbacks import HeldOut, LiveView, Recorder, Watchdog
+    from r1nb.evaluation.checks import check_groups, check_rewards
+    from r1nb.tasks.rows import drop_long_prompts, load_splits
+    from r1nb.evaluation.difficulty import keep_by_difficulty
+    from r1nb.evaluation.accuracy import evaluate_stage
+    from r1nb.policy.loading import attach_lora, load_policy
+    from r1nb.machine.out_of_memory import out_of_memory_in_words
     from r1nb.processes import from_main
-    from r1nb.report import write_report
-    from r1nb.resume import begin_run, last_checkpoint, resumable
-    from r1nb.stages import finish, grpo_trainer, sft, solution_examples
+    from r1nb.views.report import write_report
+    from r1nb.training.resume import begin_run, last_checkpoint, resumable
+    from r1nb.training.stages import finish, grpo_trainer, sft, solution_examples
 
     rows, validation, tests = load_splits(recipe)
     policy = load_policy(recipe)
@@ -78,7 +78,7 @@ def train(recipe):
 
 
 def main(*arguments: str) -> None:
-    from r1nb.recipe import read_overrides
+    from r1nb.recipes.recipe import read_overrides
 
     parser = argparse.ArgumentParser(
         prog="python -m r1nb.train", description=ABOUT, epilog=MORE.format(recipes=_recipes()),
@@ -91,10 +91,10 @@ def main(*arguments: str) -> None:
     given = parser.parse_args(arguments)
     overrides = read_overrides(given.settings, "The command line")
 
-    from r1nb.hardware import choose_recipe
-    from r1nb.plan import plan_run
+    from r1nb.machine.hardware import choose_recipe
+    from r1nb.machine.plan import plan_run
     from r1nb.processes import is_main, leave
-    from r1nb.terminal import show_result
+    from r1nb.views.console import show_result
 
     if not is_main():
         sys.stdout = io.StringIO()  # what is said is said once

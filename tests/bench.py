@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from written_run import write_run
 
-from r1nb.callbacks import HeldOut, LiveView, Recorder, Watchdog
-from r1nb.data import load_splits, solution_as_xml
-from r1nb.models import attach_lora, load_policy
-from r1nb.recipe import load_recipe
+from r1nb.training.callbacks import HeldOut, LiveView, Recorder, Watchdog
+from r1nb.tasks.rows import load_splits, solution_as_xml
+from r1nb.policy.loading import attach_lora, load_policy
+from r1nb.recipes.recipe import load_recipe
 from r1nb.rewards import REWARDS
-from r1nb.runs import Run
-from r1nb.stages import grpo_trainer
+from r1nb.runs.run import Run
+from r1nb.training.stages import grpo_trainer
 
 STEPS = 32
 LONG = 2000  # steps of a run to be opened, of 8 completions each
@@ -75,7 +75,7 @@ def opening() -> Table:
     with tempfile.TemporaryDirectory() as folder:
         write_run(load_recipe("tiny-cpu", max_steps=LONG, runs_dir=folder), LONG)
         start = time.perf_counter()
-        from r1nb.inspector import Inspector
+        from r1nb.views.inspector import Inspector
 
         inspector = Inspector(folder)
         opened = time.perf_counter()

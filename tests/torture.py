@@ -19,8 +19,8 @@ from pathlib import Path
 
 import psutil
 
-from r1nb.estimators import wilson
-from r1nb.runs import Run
+from r1nb.text.statistics import wilson
+from r1nb.runs.run import Run
 
 STEPS = 16
 SETTINGS = (

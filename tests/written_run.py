@@ -2,7 +2,7 @@
 
 import pandas
 
-from r1nb.runs import Run
+from r1nb.runs.run import Run
 
 IDEAL = "<reasoning>\n4*6=24\n</reasoning>\n<answer>\n24\n</answer>"
 # What does nothing if it is shown as text; each would set window.hacked, or turn writing around.

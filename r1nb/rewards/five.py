@@ -8,8 +8,8 @@ off at most 0.125, and only for text after the end.
 
 import re
 
-from r1nb.answers import is_integer, same_answer
-from r1nb.prompts import LAYOUTS, find_fault, parse_completion, read_answer
+from r1nb.text.numbers import is_integer, same_answer
+from r1nb.text.prompts import LAYOUTS, find_fault, parse_completion, read_answer
 from r1nb.rewards.registry import reward
 
 

@@ -4,9 +4,9 @@ import re
 import unicodedata
 from functools import cache, lru_cache
 
-from r1nb.child import ask
+from r1nb.rewards.sandbox import ask
 from r1nb.errors import UserError
-from r1nb.prompts import read_answer
+from r1nb.text.prompts import read_answer
 from r1nb.rewards.registry import reward
 
 SECONDS, PREPARING = 5, 30  # for one answer, and for the first of a task

@@ -1,8 +1,8 @@
 """Answers that mean the same: fractions, units, LaTeX, sets and intervals, by math-verify."""
 
-from r1nb.answers import is_integer, same_answer, to_number
-from r1nb.child import ask
-from r1nb.prompts import read_answer
+from r1nb.text.numbers import is_integer, same_answer, to_number
+from r1nb.rewards.sandbox import ask
+from r1nb.text.prompts import read_answer
 from r1nb.rewards.registry import reward
 
 SECONDS = 5  # for one comparison

@@ -3,8 +3,8 @@
 The accuracy is that of Countdown, on which its results were first repeated on a small scale.
 """
 
-from r1nb.arithmetic import evaluate_expression
-from r1nb.prompts import parse_completion, read_answer
+from r1nb.text.arithmetic import evaluate_expression
+from r1nb.text.prompts import parse_completion, read_answer
 from r1nb.rewards.five import soft_format_reward_func
 from r1nb.rewards.registry import reward
 

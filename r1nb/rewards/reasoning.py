@@ -6,10 +6,10 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 
-from r1nb.answers import to_number
-from r1nb.arithmetic import evaluate_expression
+from r1nb.text.numbers import to_number
+from r1nb.text.arithmetic import evaluate_expression
 from r1nb.errors import UserError
-from r1nb.prompts import LAYOUTS, find_fault, parse_completion
+from r1nb.text.prompts import LAYOUTS, find_fault, parse_completion
 from r1nb.rewards.registry import reward
 
 NUMBER = r"\(*\$?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)%?\)*"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from r1nb.errors import UserError
-from r1nb.prompts import completion_text
+from r1nb.text.prompts import completion_text
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,9 @@ import nbformat
 import pytest
 from written_run import HOSTILE, IDEAL, append_step, write_run
 
-from r1nb.recipe import load_recipe
-from r1nb.report import write_report
-from r1nb.runs import Run
+from r1nb.recipes.recipe import load_recipe
+from r1nb.views.report import write_report
+from r1nb.runs.run import Run
 
 
 def run_all(page) -> None:
@@ -31,7 +31,7 @@ def save_notebook(folder, name: str, *cells: str) -> None:
 
 
 def open_inspector(folder, open_notebook, name: str, runs: str):
-    save_notebook(folder, name, "from r1nb.inspector import Inspector", f"Inspector({str(folder / runs)!r})")
+    save_notebook(folder, name, "from r1nb.views.inspector import Inspector", f"Inspector({str(folder / runs)!r})")
     page = open_notebook(name)
     run_all(page)
     page.locator(".r1nb-inspector img").wait_for()
@@ -142,7 +142,7 @@ def test_completions_are_never_markup(open_notebook, browser, page, folder, wher
         open_inspector(folder, open_notebook, "hostile.ipynb", "hostile-inspector")
     elif where == "table":
         save_notebook(
-            folder, "table.ipynb", "from r1nb.runs import Run; from r1nb.tables import *",
+            folder, "table.ipynb", "from r1nb.runs.run import Run; from r1nb.views.tables import *",
             f"completion_table(Run({str(run.folder)!r}), [1], each=14)",
         )  # fmt: skip
         open_notebook("table.ipynb")

@@ -10,11 +10,11 @@ import psutil
 import pytest
 import torch
 
-from r1nb.data import load_rows
-from r1nb.evaluation import evaluate
-from r1nb.models import load_trained
+from r1nb.tasks.rows import load_rows
+from r1nb.evaluation.accuracy import evaluate
+from r1nb.policy.loading import load_trained
 from r1nb.paths import CHECKOUT, LAUNCH
-from r1nb.runs import Run
+from r1nb.runs.run import Run
 
 SHORT = ["max_steps=4", "save_steps=2", "per_device_train_batch_size=8", "max_completion_length=48",
          "test_problems=6", "validation_problems=4", "eval_every=4", "samples=2", "sampled_problems=2",

@@ -16,18 +16,18 @@ from bitsandbytes.functional import has_avx512bf16
 from transformers import TrainerCallback
 from trl import GRPOConfig
 
-from r1nb.bench import random_llama
-from r1nb.callbacks import HeldOut, Recorder
-from r1nb.data import load_rows, load_splits
+from r1nb.studies.bench import random_llama
+from r1nb.training.callbacks import HeldOut, Recorder
+from r1nb.tasks.rows import load_rows, load_splits
 from r1nb.errors import UserError
-from r1nb.evaluation import evaluate
-from r1nb.hardware import LADDER
-from r1nb.models import attach_lora, load_policy, load_trained
-from r1nb.proof import prove
-from r1nb.recipe import load_recipe
-from r1nb.resume import begin_run, resumable
-from r1nb.runs import Run
-from r1nb.stages import grpo_trainer
+from r1nb.evaluation.accuracy import evaluate
+from r1nb.machine.hardware import LADDER
+from r1nb.policy.loading import attach_lora, load_policy, load_trained
+from r1nb.evaluation.proof import prove
+from r1nb.recipes.recipe import load_recipe
+from r1nb.training.resume import begin_run, resumable
+from r1nb.runs.run import Run
+from r1nb.training.stages import grpo_trainer
 
 FORMS = {
     "bf16": {"dtype": "bfloat16"},

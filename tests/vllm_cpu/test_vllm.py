@@ -13,16 +13,16 @@ from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from vllm import LLM, SamplingParams
 from vllm.lora.request import LoRARequest
 
-from r1nb.callbacks import Recorder
-from r1nb.data import load_rows
-from r1nb.evaluation import grade, summarize
-from r1nb.models import attach_lora, load_policy
+from r1nb.training.callbacks import Recorder
+from r1nb.tasks.rows import load_rows
+from r1nb.evaluation.accuracy import grade, summarize
+from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.paths import DATA
-from r1nb.policy import Completion, Policy
-from r1nb.prompts import format_prompt
-from r1nb.recipe import load_recipe
-from r1nb.runs import Run
-from r1nb.stages import grpo_trainer, sft, solution_examples
+from r1nb.policy.policy import Completion, Policy
+from r1nb.text.prompts import format_prompt
+from r1nb.recipes.recipe import load_recipe
+from r1nb.runs.run import Run
+from r1nb.training.stages import grpo_trainer, sft, solution_examples
 
 LIMIT = 112  # tokens of a completion, as in the recipe
 

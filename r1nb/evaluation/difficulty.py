@@ -1,0 +1,81 @@
+"""How hard each training problem is to the base policy, measured once; and only the useful ones kept.
+
+A group of completions that are all right or all wrong has no variance, and teaches GRPO nothing.
+"""
+
+import contextlib
+import hashlib
+import json
+
+from r1nb.tasks.rows import normalize
+from r1nb.errors import UserError
+from r1nb.evaluation.accuracy import sample_groups
+from r1nb.paths import DATA, runs_folder, write_json
+from r1nb.text.prompts import LAYOUTS
+
+SAMPLES = 8
+CHUNK = 500  # problems
+
+
+def pass_rates(policy, rows, recipe) -> list[float]:
+    """For each row, the share of 8 completions of the base policy whose answer is right, 0 to 1.
+
+    Sampled as training samples, but with the reasoning block opened: the format is soon learnt, and then
+    this is what decides. What was measured before is read: from the folder of runs, or what ships with
+    the tiny policy.
+    """
+    name = f"pass-rates-{policy.fingerprint()}-{recipe.data.layout}.json"
+    ours = runs_folder(recipe.output.runs_dir) / name
+    known: dict[str, float] = {}
+    for path in (DATA / "tiny-policy" / name, ours):
+        with contextlib.suppress(OSError, ValueError):  # not there, or torn: it is measured again
+            known |= json.loads(path.read_text())
+    keys = [_key(row, recipe) for row in rows]
+    new = [i for i, key in enumerate(keys) if key not in known]
+    if new:
+        print(f"Measuring the base policy's pass rate on {len(new)} problems, once: {SAMPLES} samples each.")
+    for start in range(0, len(new), CHUNK):  # kept as it goes: on a large model this takes hours
+        some = new[start : start + CHUNK]
+        title = f"pass rates, from problem {start + 1}"
+        prefill = LAYOUTS[recipe.data.layout].prefill
+        groups = sample_groups(policy, rows.select(some), recipe, SAMPLES, prefill, title, adapter=False)
+        if any(g.right is None for group in groups for g in group):
+            raise UserError("No pass rate without a judge: it did not answer. Is judge_url reachable?")
+        known |= {
+            keys[i]: sum(g.right for g in group) / SAMPLES for i, group in zip(some, groups, strict=True)
+        }
+        ours.parent.mkdir(parents=True, exist_ok=True)
+        write_json(ours, known)
+    return [known[key] for key in keys]
+
+
+def keep_by_difficulty(policy, rows, recipe):
+    """The rows whose pass rate lies in the recipe's [min_pass_rate, max_pass_rate]; all without either.
+
+    Says how many are kept; refuses fewer than a batch needs.
+    """
+    low, high = recipe.data.min_pass_rate, recipe.data.max_pass_rate
+    if low is None and high is None:
+        return rows
+    low, high = low or 0.0, 1.0 if high is None else high
+    rates = pass_rates(policy, rows, recipe)
+    kept = [i for i, rate in enumerate(rates) if low <= rate <= high]
+    easy, hard = sum(rate > high for rate in rates), sum(rate < low for rate in rates)
+    print(
+        f"Kept {len(kept)} of {len(rows)} training problems, which the base policy solves in {low:.0%} to "
+        f"{high:.0%} of {SAMPLES} samples; {easy} are easier, {hard} harder."
+    )
+    if len(kept) < (needed := recipe.batch_size // recipe.group_size):
+        raise UserError(
+            f"{len(kept)} training problems have a pass rate of {low} to {high}, and a step takes {needed}: "
+            "lower min_pass_rate or raise max_pass_rate."
+        )
+    return rows.select(kept)
+
+
+def _key(row: dict, recipe) -> str:
+    """A problem and what decides its rate, beside the policy."""
+    decides = (normalize(row["question"]), row["answer"], row.get("nums"), row.get("target"),
+               recipe.judge_of("answer", row).__name__, recipe.grpo["max_completion_length"],
+               recipe.grpo.get("temperature", 1.0), recipe.grpo.get("top_p", 1.0))  # fmt: skip
+    return hashlib.sha256(repr(decides).encode()).hexdigest()[:12]

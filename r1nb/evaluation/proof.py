@@ -1,0 +1,126 @@
+"""Proof that a saved adapter, or model, is what was trained: load it in a fresh process and compare.
+
+python -m r1nb.evaluation.proof RUN_FOLDER ROWS.json ANSWERS.json     # what the fresh process runs
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from r1nb.errors import UserError, run_main
+from r1nb.text.statistics import wilson
+from r1nb.paths import write_json
+from r1nb.processes import alone
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a fresh process made of the saved adapter on n problems, beside what was trained."""
+
+    n: int
+    same_as_trained: int  # answers equal, token for token, to those of the policy in memory
+    differs_from_base: int
+    norm: float | None = 0.0  # of all its LoRA B matrices, which start at 0; None without an adapter
+    strict: float = 0.0  # accuracy of the reloaded adapter,
+    trained: list[float] = field(default_factory=list)  # and of the trained policy, with its interval
+    not_run: str = ""  # why, if the card has no room for a second process
+
+    @property
+    def holds(self) -> bool:
+        """Weights not zero, some answers not the base's, accuracy within the trained policy's interval."""
+        if self.not_run:
+            return False
+        _, low, high = self.trained
+        return self.norm != 0 and self.differs_from_base > 0 and low <= self.strict <= high
+
+    def __str__(self) -> str:
+        if self.not_run:
+            return f"The adapter is saved, but not yet proven: {self.not_run}"
+        strict, low, high = self.trained
+        what, norm = "model", ""
+        if self.norm is not None:
+            what, norm = "adapter", f"Its B matrices have norm {self.norm:.3g}; they start at 0. "
+        return (
+            f"In a fresh process the saved {what} gave the trained policy's answer to "
+            f"{self.same_as_trained} of {self.n} problems, and another than the base to "
+            f"{self.differs_from_base}.\n{norm}"
+            f"Strict accuracy: {self.strict:.1%}; as trained {strict:.1%} [{low:.1%}, {high:.1%}].\n"
+            f"{'Proven.' if self.holds else f'NOT proven: do not trust this {what}.'}"
+        )
+
+
+def prove(run, rows, trained: list, base: list) -> Proof:
+    """Answer `rows` greedily in a fresh process from the run's saved adapter, and compare.
+
+    `trained` and `base` are what evaluation.evaluate gave for the policy in memory on the same rows,
+    with and without the adapter. Equality is exact on a CPU in fp32, where both answer in the same batches.
+    The fresh process always generates with transformers, beside whatever engine holds the GPU; there, sums
+    run in another order and some answers may differ.
+    """
+    from accelerate.utils import release_memory
+
+    release_memory()  # what nothing refers to any more: the fresh process needs room
+    with tempfile.TemporaryDirectory() as folder:
+        task, result = Path(folder, "rows.json"), Path(folder, "answers.json")
+        task.write_text(json.dumps(list(rows), default=str))
+        command = [sys.executable, "-m", "r1nb.evaluation.proof", str(run.folder), str(task), str(result)]
+        done = subprocess.run(command, env=alone(), capture_output=True, text=True, check=False)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            if "Out of memory" in reason:
+                why = f"beside this kernel there was no room to load it again ({reason})."
+                return _kept(run, Proof(0, 0, 0, not_run=why))
+            raise UserError(f"What {run.name} saved could not be loaded afresh: {reason}")
+        fresh = json.loads(result.read_text())
+    answers = [tuple(ids) for ids in fresh["ids"]]
+    right = sum(bool(graded.strict) for graded in trained)
+    proof = Proof(
+        n=len(answers),
+        same_as_trained=sum(a == b.ids for a, b in zip(answers, trained, strict=True)),
+        differs_from_base=sum(a != b.ids for a, b in zip(answers, base, strict=True)),
+        norm=fresh["norm"],
+        strict=sum(map(bool, fresh["strict"])) / len(answers),
+        trained=[right / len(answers), *wilson(right, len(answers))],
+    )
+    return _kept(run, proof)
+
+
+def _kept(run, proof: Proof) -> Proof:
+    """The proof, which is now in the run folder too; with it the run is finished."""
+    write_json(run.folder / "proof.json", asdict(proof))
+    return proof
+
+
+def main(folder: str, task: str, result: str) -> None:
+    import torch
+    from datasets import Dataset
+    from torch.nn.utils import get_total_norm
+
+    from r1nb.evaluation.accuracy import evaluate
+    from r1nb.policy.loading import load_policy
+    from r1nb.runs.run import Run
+
+    run = Run(folder)
+    recipe = run.recipe()
+    recipe.model = replace(recipe.model, engine="transformers", fast_inference=False)
+    if recipe.lora is None:
+        recipe.model.model_name = str(run.model)
+    if torch.cuda.is_available():  # beside the process that trained
+        recipe.evaluation.eval_batch_size = min(8, recipe.evaluation.eval_batch_size)
+    policy = load_policy(recipe, say=lambda line: None)
+    norm = None
+    if recipe.lora:
+        policy.load_adapter(run.adapter, recipe.data.layout)
+        weights = [w.detach() for name, w in policy.model.named_parameters() if "lora_B" in name]
+        norm = float(get_total_norm(weights))
+    rows = Dataset.from_list(json.loads(Path(task).read_text()))
+    graded = evaluate(policy, rows, recipe)
+    answers = {"ids": [g.ids for g in graded], "strict": [g.strict for g in graded], "norm": norm}
+    Path(result).write_text(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,204 @@
+"""Reflection and backtracking in what a policy writes, counted; and whether they changed the answer.
+
+Frequent words of reflection need not mean that anything is reflected on: "superficial self-reflection"
+(arXiv 2503.20783, section 2.3) ends in no better answer. So for Countdown each attempt is worked out, and
+the first one is held against the answer.
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from fractions import Fraction
+
+from r1nb.text.arithmetic import SIGNS, evaluate_expression
+from r1nb.errors import UserError
+from r1nb.text.statistics import pass_at_k, wilson
+from r1nb.text.prompts import LAYOUTS
+from r1nb.views.tables import CUT_OFF, MARKS, percent, score_cell, table_of
+
+STEP_CHECK = re.compile(
+    r"=(?P<first>\d+)[^\n=]*Check: (?P<a>\d+)(?P<op>[-+*/])(?P<b>\d+)=(?P<again>\d+), (?P<word>right|not)"
+)
+
+
+def count_checks(texts: list[str]) -> dict[str, int]:
+    """How often a step is checked, and what the check did to its result.
+
+    {"completions", "with_check", "checks", "corrected": wrong before and right after,
+    "spoiled": right before and wrong after, "missed": wrong and left so}. The truth is arithmetic.
+    """
+    counts = dict.fromkeys(("checks", "corrected", "spoiled", "missed"), 0)
+    with_check = 0
+    for text in texts:
+        matches = list(STEP_CHECK.finditer(text))
+        with_check += bool(matches)
+        for match in matches:
+            if (truth := _value(match["a"], match["op"], match["b"])) is None:
+                continue
+            before, after = int(match["first"]) == truth, int(match["again"]) == truth
+            counts["checks"] += 1
+            counts["corrected"] += after and not before
+            counts["spoiled"] += before and not after
+            counts["missed"] += not before and not after
+    return {"completions": len(texts), "with_check": with_check, **counts}
+
+
+QUESTION = re.compile(r"Make (\d+) out of the numbers (\d+(?:, \d+)*):")
+# Two numbers: not the end of a longer expression, whose first part would be left out.
+EQUATION = re.compile(
+    r"(?<![\d.])(?<![\d)][-+*/])(?<![\d)][-+*/] )(?<![\d)] [-+*/] )(\d+) *([-+*/]) *(\d+) *= *(\d+)"
+)
+CHECKS = re.compile(r"\b(?:double-|re-?)?(?:check|verif)\w*", re.IGNORECASE)
+WORDS = re.compile(
+    r"\b(?:wait|hmm|aha|mistake|alternatively|(?:try|think) again|that(?: is|'s) not|let me (?:re-?)?check"
+    r"|re-?(?:think|assess|evaluat|examin|consider|analyz|check)\w*|double-check)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Reflection:
+    """What stands in one completion of a Countdown problem."""
+
+    hits: tuple[bool, ...]  # of each attempt: are its equations true, and do they make the target?
+    checks: bool  # it says check or verify
+    words: bool  # it says wait, hmm, let me check, that is not, try again, reconsider, or the like
+    right: bool  # the answer
+
+    @property
+    def backtracks(self) -> bool:
+        """Whether another attempt follows one that failed."""
+        return not all(self.hits[:-1])
+
+    @property
+    def change(self) -> str:
+        """ "rescued": it went back after a first attempt that failed, and the answer is right; "spoiled": the
+        first attempt was right, the answer is wrong; else "".
+        """
+        if not self.hits or self.hits[0] == self.right:
+            return ""
+        if not self.right:
+            return "spoiled"
+        return "rescued" if self.backtracks else ""  # without another attempt only the answer was
+
+
+def read_reflection(text: str, question: str, layout: str = "think") -> Reflection:
+    """Read a completion. An attempt is the equations of one sentence or line of the reasoning, as
+    ``8*3=24, 24+1=25``; what follows a word of checking or reflection in it is none. A next sentence that
+    takes up the last result belongs to it. Expressions of three numbers or more are not read.
+
+    `question` holds the problem as r1nb.tasks.sources words it; UserError for any other.
+    """
+    from r1nb.rewards import REWARDS
+
+    if not (asked := QUESTION.search(question)):
+        raise UserError(f"No Countdown problem: {question[-80:]!r} does not say which numbers make what.")
+    target, nums = int(asked[1]), [int(number) for number in asked[2].split(", ")]
+    reasoning = text.partition(LAYOUTS[layout].tags[1])[0].translate(SIGNS)
+    attempts, goes_on = [], False
+    for sentence in re.split(r"\n|\.(?=\s)", reasoning):
+        starts = [found.start() for pattern in (CHECKS, WORDS) if (found := pattern.search(sentence))]
+        if equations := EQUATION.findall(sentence[: min(starts, default=None)]):
+            if goes_on and attempts[-1][-1][-1] in equations[0][:3]:
+                attempts[-1] += equations
+            else:
+                attempts.append(equations)
+            goes_on = not starts and int(equations[-1][-1]) not in nums
+    hits = [_hits(equations, nums, target) for equations in attempts]
+    right = REWARDS["countdown_reward_func"].score(text, str(target), nums=nums, target=target, layout=layout)
+    return Reflection(
+        tuple(hits), bool(CHECKS.search(reasoning)), bool(WORDS.search(reasoning)), right == 1.0
+    )
+
+
+def rescue_rates(groups: list[list], layout: str = "think") -> tuple[int, float, float]:
+    """Is going back better than guessing again? Of sampled groups of graded answers to a problem each.
+
+    (n, rescued, guessed) over the n answers that went back after a first attempt that failed: the share
+    whose answer is right, and how likely one of as many fresh first attempts would hit. The latter is
+    pass@k over the first attempts of the problem's other samples, k being the attempts after the first.
+    """
+    rescued, guessed = [], []
+    for group in groups:
+        read = [read_reflection(g.completion, g.question, layout) for g in group]
+        firsts = [any(r.hits[:1]) for r in read]
+        for r in read:
+            if r.backtracks and not r.hits[0]:
+                rescued.append(r.right)
+                others = len(read) - 1
+                guessed.append(pass_at_k(others, sum(firsts), min(len(r.hits) - 1, others)))
+    n = len(rescued)
+    return n, sum(rescued) / max(1, n), sum(guessed) / max(1, n)
+
+
+def _hits(equations: list[tuple], nums: list[int], target: int) -> bool:
+    """Whether the equations are true, use each number once, and end in the target."""
+    left = Counter(nums)
+    for a, op, b, result in equations:
+        left.subtract([int(a), int(b)])
+        if min(left.values()) < 0 or _value(a, op, b) != int(result):
+            return False
+        left[int(result)] += 1
+    return +left == Counter([target])
+
+
+def _value(a: str, op: str, b: str) -> Fraction | None:
+    """The value of one step, exactly; None for a division by zero."""
+    value = evaluate_expression(f"{a}{op}{b}")
+    return value and value[0]
+
+
+def reflection_table(stages: dict[str, list], layout: str):
+    """What graded Countdown answers do, and how right they are: a column for each {name: graded}."""
+    columns = []
+    for graded in stages.values():
+        read = [read_reflection(g.completion, g.question, layout) for g in graded]
+        tried = [r for r in read if r.hits]
+        failed = [r for r in tried if not r.hits[0]]
+        back = [r for r in failed if r.backtracks]
+        columns.append({
+            "completions": str(len(read)),
+            "attempts, mean": f"{sum(len(r.hits) for r in read) / max(1, len(read)):.2f}",
+            "goes back after a failed attempt": _share(r.backtracks for r in read),
+            "says check": _share(r.checks for r in read),
+            "word of reflection": _share(r.words for r in read),
+            "rescued: first attempt wrong, goes back, right": _share(r.change == "rescued" for r in read),
+            "spoiled: first attempt right, answer wrong": _share(r.change == "spoiled" for r in read),
+            "first attempt right": _share(r.hits[0] for r in tried),
+            "first attempt failed, goes back: right in the end": _share(r.right for r in back),
+            "first attempt failed, stops there: right": _share(
+                r.right for r in failed if not r.backtracks
+            ),
+        })  # fmt: skip
+    return table_of([[name, *(c[name] for c in columns)] for name in columns[0]], ["", *stages])
+
+
+def attempts_table(stages: dict[str, list], layout: str, most: int = 6):
+    """Of the graded Countdown answers that get to an n-th attempt: the share in which it hits."""
+    rows = []
+    for name, graded in stages.items():
+        hits = [read_reflection(g.completion, g.question, layout).hits for g in graded]
+        rows.append([name, *(_share(h[n] for h in hits if len(h) > n) for n in range(most))])
+    return table_of(rows, ["the attempt hits", *(f"attempt {n + 1}" for n in range(most))])
+
+
+def reflections_table(graded: list, layout: str, each: int = 2):
+    """Graded Countdown answers that were rescued, or spoiled, or went back in vain: some of each."""
+    rows, left = [], dict.fromkeys(("rescued", "spoiled", "in vain"), each)
+    for g in graded:
+        read = read_reflection(g.completion, g.question, layout)
+        what = read.change or ("in vain" if read.backtracks and not read.right else "")
+        if left.get(what):
+            left[what] -= 1
+            tried = " ".join(MARKS[hit] for hit in read.hits)
+            rows.append([what, g.question, g.completion + CUT_OFF * g.cut, tried, MARKS[read.right]])
+    rows.sort(key=lambda row: list(left).index(row[0]))
+    return table_of(rows, ["", "question", "completion", "attempts", "answer"])
+
+
+def _share(flags) -> str:
+    """The share of true ones with its 95 % interval, and of how many; a dash of none."""
+    flags = list(flags)
+    if not flags:
+        return score_cell(None)
+    return f"{percent(sum(flags) / len(flags), *wilson(sum(flags), len(flags)))} of {len(flags)}"

@@ -1,0 +1,196 @@
+"""What this machine is, and which recipe it can run."""
+
+import contextlib
+import importlib.util
+import os
+import platform
+from dataclasses import dataclass
+
+from r1nb.machine.engine import require_unsloth
+from r1nb.errors import UserError
+from r1nb.paths import LAUNCH
+from r1nb.processes import processes
+
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Machine:
+    cores: int
+    memory_gb: float
+    gpu: str | None = None
+    gpu_memory_gb: float = 0.0
+
+    def __str__(self) -> str:
+        text = f"{self.cores} CPU core{'s' * (self.cores > 1)}, {self.memory_gb:.0f} GB of memory"
+        if self.gpu:
+            return f"{self.gpu} with {self.gpu_memory_gb:.0f} GB; {text}"
+        return f"{text}, no CUDA GPU"
+
+
+def this_machine() -> Machine:
+    """Look at the machine; loads torch to ask for a GPU."""
+    import psutil
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = psutil.virtual_memory().total / GB
+    if not torch.cuda.is_available():
+        return Machine(cores, memory)
+    properties = torch.cuda.get_device_properties(0)
+    return Machine(cores, memory, properties.name, properties.total_memory / GB)
+
+
+# The recipes from the smallest to the largest, with the GB that a card for them reports at least: less than
+# its name says (T4: 15.8) or more (A100: 42).
+LADDER = {
+    "llama32-1b-16gb": 15.0,
+    "llama31-8b-16gb": 15.0,
+    "llama31-8b-24gb": 23.0,
+    "llama31-8b-40gb": 41.0,
+    "llama31-8b-80gb": 80.0,
+    "llama31-8b-141gb": 145.0,
+}
+GROWS = (
+    "model_name",
+    "load_in_4bit",
+    "max_completion_length",
+    "num_generations",
+    "gradient_accumulation_steps",
+)
+
+
+def suggest_recipe(machine: Machine) -> tuple[str, str]:
+    """(recipe, reason) for a machine: the first recipe of the largest size that it has."""
+    if not machine.gpu and os.path.exists("/dev/nvidia0"):
+        return "tiny-cpu", "PyTorch cannot use the NVIDIA card here: CUDA 13 wants driver 580 or newer"
+    if not machine.gpu:
+        return "tiny-cpu", "without a GPU, the tiny policy learns in minutes"
+    size = max((size for size in LADDER.values() if size <= machine.gpu_memory_gb), default=None)
+    if size is None:
+        return "tiny-cpu", f"the smallest GPU recipe is made for 16 GB; {machine.gpu} has less"
+    first, *others = (name for name, needed in LADDER.items() if needed == size)
+    also = f"; {others[0]} runs here too" if others else ""
+    return first, f"made for a card like {machine.gpu}{also}"
+
+
+def next_larger(machine: Machine) -> str | None:
+    """What the next larger card would allow, in a sentence; None if there is none, or no GPU at all."""
+    from r1nb.recipes.recipe import load_recipe
+
+    larger = next((name for name, size in LADDER.items() if size > machine.gpu_memory_gb), None)
+    if not machine.gpu or larger is None:
+        return None
+    here, there = (load_recipe(name) for name in (suggest_recipe(machine)[0], larger))
+    changes = []
+    for key in GROWS:
+        old, new = ({**vars(recipe.model), **recipe.grpo}.get(key) for recipe in (here, there))
+        if old != new:
+            changes.append(f"{key} {new} instead of {old}")
+    if not changes:  # R1NB_SET names a recipe, or all that differs
+        return None
+    return f"A card of {larger.rpartition('-')[2].upper()} would allow {', '.join(changes)}."
+
+
+def smaller_recipe(name: str) -> str | None:
+    """The recipe that needs the next smaller card, or less of this one; None for the smallest and others."""
+    names = list(LADDER)
+    return names[names.index(name) - 1] if name in names[1:] else None
+
+
+def choose_recipe(name: str = "auto", /, **overrides):
+    """The recipe called `name`, or for "auto" the one for this machine; says which and why.
+
+    What is not installed is replaced, aloud (engine.fall_back). Raises UserError for what cannot run here.
+    """
+    from r1nb.machine.engine import fall_back
+    from r1nb.recipes.recipe import load_recipe
+
+    machine = this_machine()
+    suggested, reason = suggest_recipe(machine)
+    recipe = load_recipe(suggested if name == "auto" else name, **overrides)
+    require(recipe, machine)
+    print(f"This machine: {machine}.")
+    why = f" ({reason})" if recipe.name == suggested else ""
+    print(f"Recipe {recipe.name}: {recipe.about}{why}")
+    if recipe.name == suggested and (larger := next_larger(machine)):
+        print(larger)
+    return fall_back(recipe)
+
+
+def require(recipe, machine: Machine) -> None:
+    """Refuse a recipe that this machine cannot run, or not in as many processes, before it is downloaded."""
+    started, wanted = processes(), recipe.model.processes
+    if wanted and wanted != started:
+        server = " on a GPU each, with vLLM on one more" if recipe.grpo.get("vllm_mode") == "server" else ""
+        file = "data_parallel" if recipe.lora else "zero3"
+        raise UserError(
+            f"Recipe {recipe.name} trains in {wanted} processes{server}, and this is {started}: start it by "
+            f"accelerate launch --config_file {LAUNCH / file}.yaml --num_processes {wanted} -m r1nb.train "
+            "and the same arguments (the README.md beside that file says more)."
+        )
+    if started > 1 and recipe.sft:
+        raise UserError(
+            f"The sft section is for one process and {started} are running: take it out of the recipe."
+        )
+    if started > 1 and recipe.model.engine == "unsloth":
+        raise UserError(
+            f"engine=unsloth is for one process and {started} are running: set engine=transformers "
+            "fast_inference=false use_vllm=false."
+        )
+    if recipe.model.engine != "unsloth":
+        eight_bit = "8bit" in str(recipe.grpo.get("optim"))
+        for package, asked in (("vllm", recipe.grpo.get("use_vllm")), ("bitsandbytes", eight_bit)):
+            if asked and importlib.util.find_spec(package) is None:
+                raise UserError(
+                    f"{package} is not installed, and use_vllm or optim asks for it: leave the setting out."
+                )
+        return
+    if not machine.gpu:
+        raise UserError(
+            f"Recipe {recipe.name} needs a CUDA GPU and this machine has none; "
+            "use recipe=tiny-cpu here, or open the notebook on a GPU machine."
+        )
+    require_unsloth(recipe.model)
+
+
+def environment() -> dict:
+    """What a run records of where it ran: versions, kind of machine, commit if there is one."""
+    import subprocess
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    from r1nb.paths import CHECKOUT
+
+    names = [
+        "r1nb",
+        "torch",
+        "transformers",
+        "trl",
+        "peft",
+        "datasets",
+        "accelerate",
+        "unsloth",
+        "vllm",
+        "bitsandbytes",
+    ]
+    versions = {}
+    for name in names:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    commit = None
+    if CHECKOUT and (CHECKOUT / ".git").exists():
+        command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty"]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        commit = result.stdout.strip() or None
+    return {
+        "machine": str(this_machine()),
+        "processor": platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # with others, sums round otherwise
+        "threads": torch.get_num_threads(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "commit": commit,
+    }

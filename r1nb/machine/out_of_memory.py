@@ -1,0 +1,82 @@
+"""Out of memory, in one sentence: what to lower, what is safe, and the memory given back."""
+
+import traceback
+from contextlib import contextmanager
+
+from r1nb.errors import UserError, first_line
+
+# What the libraries say: PyTorch (CUDA, CPU), cuBLAS, bitsandbytes, and vLLM's start and cache.
+WORDS = (
+    "out of memory",
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDA_ERROR_OUT_OF_MEMORY",
+    "is less than desired",
+    "No available memory for the cache blocks",
+    "larger than the available KV cache memory",
+)
+
+
+@contextmanager
+def out_of_memory_in_words(recipe, run=None):
+    """Turn a lack of memory inside the block into one UserError, and free what the block held.
+
+    The run folder with its checkpoints stays as it was; the kernel can go on.
+    """
+    try:
+        yield
+    except UserError:  # one further in has said it
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        sentence = _sentence(error, recipe, run)
+        _let_go(error)
+    else:
+        return
+    from accelerate.utils import release_memory
+
+    release_memory()
+    raise UserError(sentence)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that caused it, is a lack of memory."""
+    return any(
+        isinstance(cause, MemoryError) or any(word in str(cause) for word in WORDS)
+        for cause in _causes(error)
+    )
+
+
+def _let_go(error: BaseException) -> None:
+    """Clear the frames of an error and of its causes, which hold the tensors of the step that failed."""
+    for cause in _causes(error):
+        traceback.clear_frames(cause.__traceback__)
+        cause.__traceback__ = None
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    """An error, what caused it, what caused that, each once."""
+    seen = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return seen
+
+
+def _sentence(error: Exception, recipe, run) -> str:
+    from r1nb.machine.hardware import smaller_recipe
+
+    smaller = smaller_recipe(recipe.name)
+    remedy = f"take recipe {smaller!r}" if smaller else "lower max_completion_length"
+    if recipe.grpo["per_device_train_batch_size"] > recipe.group_size:
+        remedy += ", or lower per_device_train_batch_size and raise gradient_accumulation_steps as much"
+    elif smaller:
+        remedy += f", or lower max_completion_length = {recipe.grpo['max_completion_length']}"
+    kept = ""
+    if run is not None:
+        last = run.checkpoints()
+        kept = f" The run folder {run.label} is intact" + (f", with checkpoint-{last[-1]}." if last else ".")
+    said = first_line(error)
+    said = said if len(said) <= 160 else said[:157] + "..."
+    return f"Out of memory ({said}): {remedy}, after a restart of the kernel.{kept}"

@@ -1,0 +1,239 @@
+"""From a recipe or a folder to a policy.
+
+Two engines: transformers + PEFT anywhere, Unsloth (with vLLM for generation) on a CUDA GPU.
+"""
+
+import importlib.util
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from r1nb.policy.adapters import read_card
+from r1nb.machine.engine import compute_dtype, fall_back, prepare_unsloth, require_unsloth
+from r1nb.errors import UserError, did_you_mean
+from r1nb.machine.out_of_memory import is_out_of_memory, out_of_memory_in_words
+from r1nb.policy.policy import Policy
+from r1nb.processes import processes
+from r1nb.text.prompts import ensure_chat_template
+from r1nb.machine.model_files import cannot_load, fetch, load_config, locate
+
+LONGEST = 4096  # tokens of prompt and completion for a model that comes without a recipe
+
+
+def load_policy(recipe, say=print) -> Policy:
+    """The base model of a recipe; says the very call that loads it."""
+    settings = recipe.model
+    fetch(settings.model_name, say)
+    with out_of_memory_in_words(recipe):
+        policy = _load_unsloth(recipe, say) if settings.engine == "unsloth" else _load_plain(recipe, say)
+    if recipe.lora:
+        _check_targets(policy.model, recipe.lora.target_modules)
+    return policy
+
+
+def _check_targets(model, wanted: str | list[str]) -> None:
+    """Raise UserError if the adapter would miss a module that it names: PEFT asks for one match in all."""
+    from torch.nn import Linear
+
+    if wanted == "all-linear":
+        return
+    names = [name for name, _ in model.named_modules()]
+    for want in [wanted] if isinstance(wanted, str) else wanted:
+        pattern = want if isinstance(wanted, str) else rf"(?:.*\.)?{re.escape(want)}"
+        if not any(re.fullmatch(pattern, name) for name in names):
+            known = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, Linear)}
+            raise UserError(
+                f"target_modules = {wanted!r}: the model has no {want!r}{did_you_mean(want, known)} It has "
+                f"{', '.join(sorted(known))}; all-linear takes them all."
+            )
+
+
+def _load_plain(recipe, say) -> Policy:
+    settings = recipe.model
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, logging
+
+    logging.disable_progress_bar()  # of reading weights; downloads still show theirs
+    if settings.torch_threads:
+        cores = (os.cpu_count() or 1) // processes()
+        torch.set_num_threads(max(1, min(settings.torch_threads, cores)))
+    torch.manual_seed(recipe.grpo["seed"])
+    path, options = locate(settings.model_name)
+    dtype = compute_dtype(settings)
+    shown = Path(settings.model_name).name if Path(path).is_dir() else settings.model_name
+    say(f"AutoModelForCausalLM.from_pretrained({shown!r}, dtype={dtype!r})")
+    if torch.cuda.is_available() and not recipe.grpo.get("use_cpu"):
+        options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", 0))}
+    if settings.load_in_4bit:
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise UserError("load_in_4bit=True needs bitsandbytes: pip install bitsandbytes==0.50.2.")
+        from transformers import BitsAndBytesConfig
+
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=getattr(torch, dtype),
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, gguf_file=options.get("gguf_file"))
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), **options)
+    except OSError as error:
+        raise UserError(cannot_load(settings.model_name, error)) from None
+    keep_gradients(model)
+    if "gguf_file" in options:  # the weights are plain now; say so, or they cannot be saved
+        model.hf_quantizer, model.is_quantized = None, False
+        del model.config.quantization_config
+    ensure_chat_template(tokenizer)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return Policy(model.eval(), tokenizer, settings)
+
+
+def attach_lora(policy: Policy, recipe) -> None:
+    """Put a fresh adapter on the base model (B = 0, so that it answers as before), or the one to start from.
+
+    A recipe without one (`lora: null`) has all weights trained.
+
+    Seeded: the same recipe starts from the same adapter. Raises UserError if the adapter of the recipe's
+    `start_from` is missing, does not belong on this base, or is of another rank.
+    """
+    from transformers import set_seed
+
+    set_seed(recipe.grpo["seed"])
+    if policy.has_adapter:  # of a notebook's cells that are run again
+        if recipe.model.engine == "unsloth":
+            raise UserError("This policy carries an adapter already: run the notebook from the top.")
+        policy.model = policy.model.unload()
+    if recipe.lora is None:
+        policy.model.requires_grad_(True)
+        return
+    if recipe.lora.start_from:
+        _continue_adapter(policy, recipe)
+        return
+    settings = {k: v for k, v in vars(recipe.lora).items() if k != "start_from"}
+    if recipe.model.engine == "unsloth":
+        from unsloth import FastLanguageModel
+
+        policy.model = FastLanguageModel.get_peft_model(
+            policy.model, random_state=recipe.grpo["seed"], **settings
+        )
+        return
+    from peft import LoraConfig, get_peft_model
+
+    del settings["use_gradient_checkpointing"]  # Unsloth's own
+    policy.model = get_peft_model(policy.model, LoraConfig(task_type="CAUSAL_LM", **settings))
+
+
+def _continue_adapter(policy: Policy, recipe) -> None:
+    """Put a finished run's adapter on the base model, to be trained on."""
+    from r1nb.runs.run import Run
+
+    parent = Run.named(recipe.lora.start_from, recipe.output.runs_dir)
+    policy.load_adapter(parent.adapter, recipe.data.layout)
+    rank = policy.model.peft_config["default"].r
+    if rank != recipe.lora.r:
+        raise UserError(f"The adapter of {parent.name} has rank {rank}, not {recipe.lora.r}: set r={rank}.")
+    policy.model.set_adapter("default")  # PEFT: the active adapter is the one that is trained
+
+
+def load_trained(folder: Path | str | None = None):
+    """(policy, recipe, folder) from a run folder, an adapter folder or a whole model's folder.
+
+    None takes the newest finished run. The recipe is the run's, and for a folder that belongs to no
+    run `tiny-cpu` with the folder's model.
+    """
+    import torch
+
+    from r1nb.recipes.recipe import default_runs_dir, load_recipe
+    from r1nb.runs.run import Run
+
+    if folder is None:
+        run = Run.latest(default_runs_dir())
+        if run is None:
+            raise UserError("There is no finished run yet: run notebook 03 or `make train` first.")
+        folder = run.folder
+    folder = Path(folder).expanduser().resolve()
+    if not folder.is_dir():
+        raise UserError(f"{folder} does not exist; give an adapter, a run or a merged model's folder.")
+    weights = Run(folder).trained if (folder / "recipe.yaml").is_file() else folder
+    is_adapter = (weights / "adapter_config.json").is_file()
+    if not is_adapter and not (weights / "config.json").is_file():
+        raise UserError(
+            f"{folder} holds neither an adapter nor a model (no adapter_config.json, no config.json)."
+        )
+    in_run = (weights.parent / "recipe.yaml").is_file()
+    card = read_card(weights) if is_adapter and not in_run else {}
+    changes = card.get("model", {})
+    if changes.get("engine") == "unsloth":
+        prepare_unsloth(changes["unsloth_vllm_standby"])  # before a recipe imports TRL
+    if not is_adapter:  # plain weights, in their own precision
+        changes = {"model_name": str(weights), "load_in_4bit": False, "dtype": None}
+        if not in_run:
+            longest = load_config(str(weights)).max_position_embeddings
+            changes["max_seq_length"] = min(longest, LONGEST)
+    recipe = Run(weights.parent).recipe() if in_run else load_recipe()
+    recipe = replace(recipe, model=replace(recipe.model, **changes))
+    if card:
+        recipe = replace(recipe, data=replace(recipe.data, layout=card["layout"]))
+    if torch.cuda.is_available():
+        recipe.grpo.pop("use_cpu", None)
+        recipe = fall_back(recipe)
+    policy = load_policy(recipe)
+    if is_adapter:
+        policy.load_adapter(weights, recipe.data.layout)
+    return policy, recipe, weights
+
+
+def keep_gradients(model) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights for AVX512-BF16.
+
+    On such CPUs one answer in eval mode does that, and every later gradient of the adapter is 0, silently.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _load_unsloth(recipe, say) -> Policy:
+    settings = recipe.model
+    require_unsloth(settings)
+    try:
+        from unsloth import FastLanguageModel
+    except (ImportError, NotImplementedError) as error:
+        raise UserError(
+            f"Recipe {recipe.name} needs Unsloth, which cannot be imported here "
+            f"({str(error).splitlines()[0]}); install r1nb[gpu] on a CUDA machine."
+        ) from None
+    import torch
+
+    path, _ = locate(settings.model_name)
+    dtype = compute_dtype(settings)
+    arguments = {
+        "max_seq_length": settings.max_seq_length,
+        "load_in_4bit": settings.load_in_4bit,
+        "fast_inference": settings.fast_inference,
+        "max_lora_rank": settings.max_lora_rank or recipe.lora.r,
+        "random_state": recipe.grpo["seed"],
+        "use_gradient_checkpointing": recipe.lora.use_gradient_checkpointing or False,
+        "use_exact_model_name": True,  # or Unsloth loads a mirror of its own choice
+    }
+    if settings.fast_inference:
+        arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
+    written = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    shown = Path(path).name if Path(path).is_dir() else path
+    say(f"FastLanguageModel.from_pretrained({shown!r}, dtype=torch.{dtype}, {written})")
+    try:
+        model, tokenizer = FastLanguageModel.from_pretrained(path, dtype=getattr(torch, dtype), **arguments)
+    except OSError as error:
+        raise UserError(cannot_load(settings.model_name, error)) from None
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        if not settings.fast_inference or is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"vLLM could not start ({str(error).splitlines()[0]}): OVERRIDES = {{'fast_inference': False, "
+            "'use_vllm': False}} does without it, at several times the time a step; restart the kernel first."
+        ) from error
+    ensure_chat_template(tokenizer)
+    return Policy(model, tokenizer, settings)

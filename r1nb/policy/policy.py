@@ -1,0 +1,234 @@
+"""The policy: a model, its tokenizer and perhaps a LoRA adapter, which answers prompts."""
+
+import hashlib
+import tempfile
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from r1nb.policy.adapters import NOT_FINITE, is_finite, load_onto, short_base, write_cards
+from r1nb.errors import UserError
+from r1nb.text.prompts import format_prompt
+
+
+@dataclass(frozen=True)
+class Completion:
+    text: str
+    ids: tuple[int, ...]  # tokens, without prefill and end token
+    cut: bool  # stopped by the limit of tokens, not by an end token
+
+
+class Policy:
+    """A model with its tokenizer; `settings` are the recipe's ModelSettings."""
+
+    def __init__(self, model, tokenizer, settings):
+        self.model, self.tokenizer, self.settings = model, tokenizer, settings
+
+    @property
+    def has_adapter(self) -> bool:
+        return bool(getattr(self.model, "peft_config", None))
+
+    def generate(
+        self,
+        prompts: list[list[dict]],
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        adapter: bool = True,
+        prefill: str = "",
+    ) -> list[Completion]:
+        """One completion for each prompt (chat messages), in one batch.
+
+        Temperature 0 is greedy. `adapter=False` asks the base model. `prefill` is put at the start
+        of the reply and is part of the completion's text.
+        """
+        texts = [format_prompt(self.tokenizer, messages, prefill) for messages in prompts]
+        base = self.has_adapter and not adapter
+        if self.settings.fast_inference:
+            return self._generate_vllm(texts, max_new_tokens, temperature, top_p, base, prefill)
+        import torch
+
+        batch = self.tokenizer(
+            texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
+        ).to(self.model.device)
+        sampling = {"do_sample": False}
+        if temperature > 0:
+            sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad(), self.model.disable_adapter() if base else nullcontext():
+                output = self.model.generate(
+                    **batch,
+                    **sampling,
+                    use_cache=True,  # Unsloth turns it off for training
+                    max_new_tokens=max_new_tokens,
+                    pad_token_id=self.tokenizer.pad_token_id,
+                    eos_token_id=self.end_tokens,
+                )
+        finally:
+            self.model.train(training)
+        return [self._completion(ids, prefill) for ids in output[:, batch.input_ids.shape[1] :].tolist()]
+
+    @property
+    def end_tokens(self) -> list[int]:
+        configured = self.model.generation_config.eos_token_id
+        configured = configured if isinstance(configured, list) else [configured]
+        return sorted({self.tokenizer.eos_token_id, *configured} - {None})
+
+    def _completion(self, ids: list[int], prefill: str) -> Completion:
+        end = next((i for i, token in enumerate(ids) if token in self.end_tokens), None)
+        kept = ids if end is None else ids[:end]
+        text = prefill + self.tokenizer.decode(kept, skip_special_tokens=True)
+        return Completion(text, tuple(kept), end is None)
+
+    def _generate_vllm(self, texts, max_new_tokens, temperature, top_p, base, prefill):
+        from vllm import SamplingParams
+
+        params = SamplingParams(
+            max_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            stop_token_ids=self.end_tokens,
+        )
+        prompts = [
+            {"prompt_token_ids": ids}  # as text, vLLM would put a second begin token before them
+            for ids in self.tokenizer(texts, add_special_tokens=False).input_ids
+        ]
+        with tempfile.TemporaryDirectory() as folder:
+            request = None
+            if self.has_adapter and not base:  # the adapter as it is now
+                self.model.save_lora(folder)
+                request = self.model.load_lora(folder)
+            outputs = self.model.fast_generate(
+                prompts, sampling_params=params, lora_request=request, use_tqdm=False
+            )
+        return [self._completion(list(output.outputs[0].token_ids), prefill) for output in outputs]
+
+    def rest(self) -> None:
+        """Take vLLM's cache off the card, if it shares it; the next completion brings it back."""
+        if self.settings.fast_inference and self.settings.unsloth_vllm_standby:
+            self.model.vllm_engine.sleep(1)
+
+    def fingerprint(self) -> str:
+        """A hash of the base model: its sizes, its embedding and its norms (never quantised).
+
+        The same for one base in 4-bit and in 16-bit; an adapter fits only where it is equal.
+        """
+        import torch
+
+        digest = hashlib.sha256()
+        for name, weight in sorted(self.model.named_parameters()):
+            if "lora_" in name or ("norm" not in name and "embed_tokens" not in name):
+                continue
+            stride = max(1, weight.numel() // 4096)
+            digest.update(str(tuple(weight.shape)).encode())
+            # Rounded to both, so that it is the same on a card that has only one of them.
+            sample = weight.detach().flatten()[::stride].to("cpu", torch.bfloat16).to(torch.float16)
+            digest.update(sample.view(torch.int16).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def save_adapter(self, folder: Path, recipe=None, run=None) -> Path:
+        """Save the adapter as PEFT safetensors, with cards of what it belongs to (adapters.write_cards).
+
+        Raises UserError for weights that are not finite: they would answer nothing.
+        """
+        if not self.has_adapter:
+            raise UserError(
+                "This policy has no adapter: policy.save_trained(run, recipe) saves all its weights."
+            )
+        if not is_finite(self.model):
+            raise UserError(NOT_FINITE)
+        self.model.peft_config["default"].base_model_name_or_path = short_base(self.settings.model_name)
+        self.model.save_pretrained(str(folder), selected_adapters=["default"], save_embedding_layers=False)
+        write_cards(folder, self, recipe, run)
+        return folder
+
+    def save_trained(self, run, recipe) -> Path:
+        """Save what a run trained into run.trained: the adapter, or without one the whole model."""
+        if self.has_adapter:
+            return self.save_adapter(run.adapter, recipe, run)
+        if not is_finite(self.model):
+            raise UserError(NOT_FINITE)
+        self.model.save_pretrained(str(run.model))
+        self.tokenizer.save_pretrained(str(run.model))
+        write_cards(run.model, self, recipe, run)
+        return run.model
+
+    def save_merged(self, folder: Path | str) -> Path:
+        """Save the base with the adapter's weights added: a plain model, no PEFT needed.
+
+        Unsloth writes it in 16 bits, on a 4-bit base's original weights. Without Unsloth it has the base's
+        dtype, and a 4-bit base is unpacked first, so that the adapter meets what it was trained on.
+        """
+        folder = _empty(folder)
+        export = getattr(self.model, "save_pretrained_merged", None)  # the base's own would lose the adapter
+        if self.settings.engine == "unsloth" and getattr(export, "__self__", None) is self.model:
+            with _unsloth_export("The merged model"):
+                export(str(folder), self.tokenizer, save_method="merged_16bit")
+            return folder
+        import copy
+
+        merged = copy.deepcopy(self.model)
+        in_4bit = getattr(self.model, "is_loaded_in_4bit", False)
+        if in_4bit:
+            from peft import PeftModel
+
+            with tempfile.TemporaryDirectory() as adapter:
+                self.model.save_pretrained(adapter)
+                merged = PeftModel.from_pretrained(merged.unload().dequantize(), adapter)
+        # A checkpoint that came in 4 bits would be turned back into that form, which its weights have left.
+        merged.merge_and_unload().save_pretrained(str(folder), save_original_format=not in_4bit)
+        self.tokenizer.save_pretrained(str(folder))
+        return folder
+
+    def save_gguf(self, folder: Path | str, quantization_method: str = "q4_k_m") -> Path:
+        """Save the base with the adapter's weights added as GGUF, for llama.cpp and Ollama.
+
+        Unsloth fetches and builds llama.cpp for it, which takes a network, cmake and some minutes.
+        """
+        if self.settings.engine != "unsloth":
+            raise UserError(
+                "GGUF is written by Unsloth, and this policy was loaded without it: use save_merged, then "
+                "llama.cpp's convert_hf_to_gguf.py and llama-quantize."
+            )
+        folder, written = _empty(folder), _empty(f"{folder}_gguf")  # where Unsloth puts it
+        with _unsloth_export("The GGUF file"):
+            self.model.save_pretrained_gguf(
+                str(folder), self.tokenizer, quantization_method=quantization_method
+            )
+        return written
+
+    def load_adapter(self, folder: Path | str, layout: str | None = None) -> None:
+        """Put a saved adapter on the base model, in place of one that is there.
+
+        What does not belong is refused (adapters.load_onto).
+        """
+        if self.has_adapter:
+            self.model = self.model.unload()
+        self.model = load_onto(self, Path(folder).expanduser(), layout)
+        if self.settings.engine == "unsloth":
+            from unsloth import FastLanguageModel
+
+            # Gives it load_lora and the exports; the CPU backend has none of them.
+            if hasattr(FastLanguageModel, "patch_peft_model"):
+                self.model = FastLanguageModel.patch_peft_model(self.model, "unsloth")
+            self.model.eval()
+
+
+def _empty(folder: Path | str) -> Path:
+    """The folder, which must not hold anything yet: an export never overwrites."""
+    folder = Path(folder).expanduser()
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder.name} holds files already: export into a folder that does not exist yet.")
+    return folder
+
+
+@contextmanager
+def _unsloth_export(what: str):
+    """Unsloth's refusals, and those of the tools that it calls, as one sentence."""
+    try:
+        yield
+    except (RuntimeError, NotImplementedError, OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{what} could not be written: {reason}") from None

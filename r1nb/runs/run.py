@@ -1,0 +1,276 @@
+"""The run folder: everything that lasts of a run, written as it happens, reopened any time.
+
+recipe.yaml         the recipe as used           history.jsonl   one line a step, and each
+environment.json    versions, machine, ...                       look at the validation slice
+completions/        TRL's completion log         checkpoint-*/   TRL's checkpoints
+evaluation.json     accuracy before and after    adapter/        the trained adapter, or model/
+
+Of several processes that train together only the main one writes; a write in another does nothing.
+"""
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+import time
+from functools import cached_property
+from pathlib import Path
+
+import yaml
+
+from r1nb.policy.adapters import CARD
+from r1nb.errors import UserError
+from r1nb.runs.evaluations import Evaluated
+from r1nb.paths import runs_folder, write_json
+from r1nb.processes import main_only
+
+
+class Run(Evaluated):
+    """A run folder. `Run.create(recipe)` makes a new one beside the others, `Run(path)` opens one."""
+
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder).expanduser().resolve()
+        self._offset, self._lines = 0, []  # how far the history has been read, and what it held
+        if not (self.folder / "recipe.yaml").is_file():
+            raise UserError(f"{folder} is no run folder: it holds no recipe.yaml.")
+        self.made = (self.folder / "recipe.yaml").stat().st_mtime  # seconds since 1970
+
+    @classmethod
+    def create(cls, recipe, **facts) -> "Run":
+        """Make the next free folder, <recipe>-001 and so on; nothing is ever overwritten.
+
+        `facts` go to environment.json, beside versions and machine.
+        """
+        from r1nb.machine.hardware import environment
+
+        parent = runs_folder(recipe.output.runs_dir)
+        parent.mkdir(parents=True, exist_ok=True)
+        number = 1 + max((int(p.name[-3:]) for p in _numbered(parent, recipe.name)), default=0)
+        new = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))  # filled, and only then made visible
+        new.chmod(0o755)
+        (new / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False))
+        ranges = {name: [recipe.scorer(name).low, recipe.scorer(name).high] for name in recipe.rewards}
+        write_json(new / "environment.json", {**environment(), "rewards": ranges, **facts})
+        while True:
+            folder = parent / f"{recipe.name}-{number:03d}"
+            try:
+                new.rename(folder)
+                return cls(folder)
+            except OSError:
+                if not folder.exists():
+                    raise
+                number += 1  # another run took it this moment
+
+    @classmethod
+    def all(cls, runs_dir: str) -> "list[Run]":
+        """Every run of a folder of runs, the newest first."""
+        paths = runs_folder(runs_dir).glob("*/recipe.yaml")
+        found = [cls(path.parent) for path in paths if path.parent.name[0] != "."]
+        return sorted(found, key=lambda run: run.made, reverse=True)
+
+    @classmethod
+    def named(cls, name: str, runs_dir: str) -> "Run":
+        """A run that saved an adapter, by its name in a folder of runs or by its own folder."""
+        folder = runs_folder(runs_dir) / Path(name).expanduser()
+        if not (folder / "adapter" / CARD).is_file():
+            there = [run.name for run in cls.all(runs_dir) if (run.adapter / CARD).is_file()]
+            found = f"there are {', '.join(there[:8])}" if there else "there is none"
+            why = "it did not finish, so that it has no adapter" if folder.is_dir() else "it does not exist"
+            raise UserError(f"Run {name!r} cannot be built on: {why}; of finished runs {found}.")
+        return cls(folder)
+
+    @classmethod
+    def latest(cls, runs_dir: str) -> "Run | None":
+        """The newest run that saved an adapter or a whole model; None if there is none."""
+        return next((run for run in cls.all(runs_dir) if any(run.folder.glob(f"*/{CARD}"))), None)
+
+    @property
+    def finished(self) -> bool:
+        """Whether it came to its end: what it trained is saved, and proof.prove has looked at it."""
+        return (self.folder / "proof.json").is_file()
+
+    @property
+    def adapter(self) -> Path:
+        return self.folder / "adapter"
+
+    @property
+    def model(self) -> Path:
+        """The whole model that a run without an adapter trains."""
+        return self.folder / "model"
+
+    @property
+    def trained(self) -> Path:
+        """The adapter, or the model of a run without one."""
+        return self.adapter if self.settings.get("lora") else self.model
+
+    @property
+    def label(self) -> str:
+        """The folder as shown: without what lies above the folder of runs."""
+        return f"{self.folder.parent.name}/{self.folder.name}"
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def parent(self) -> str:
+        """The name of the run that it builds on; "" if there is none."""
+        return self.environment.get("parent", "")
+
+    def recipe(self):
+        """The recipe as it was used."""
+        from r1nb.recipes.recipe import build_recipe
+
+        return build_recipe(self.settings)
+
+    @cached_property
+    def settings(self) -> dict:
+        """The recipe as plain values by section; unlike recipe(), it takes no import of TRL."""
+        settings = yaml.safe_load((self.folder / "recipe.yaml").read_text())
+        if not isinstance(settings, dict) or not {"grpo", "rewards", "data"} <= set(settings):
+            raise UserError(f"{self.label}/recipe.yaml is no recipe: move that folder away.")
+        return settings
+
+    def weights(self) -> dict[str, float]:
+        """The weight of each reward."""
+        return self.settings["rewards"]
+
+    @cached_property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """(lowest, highest) that each reward pays: also of rewards that only the run's notebook knew."""
+        return self.environment["rewards"]
+
+    @cached_property
+    def environment(self) -> dict:
+        """Versions, machine, and what else is needed to repeat the run."""
+        return json.loads((self.folder / "environment.json").read_text())
+
+    def best_total(self) -> float:
+        """What an ideal completion earns in all."""
+        return sum(self.ranges[name][1] * weight for name, weight in self.weights().items())
+
+    @main_only
+    def append(self, record: dict) -> None:
+        """Add one line to the history, safe against a crash once this returns."""
+        with (self.folder / "history.jsonl").open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # the torn line of a writer that was killed
+                    file.write(b"\n")
+            file.write(json.dumps(record).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def history(self) -> list[dict]:
+        """The lines so far; a torn line (the run is being written, or was killed) is left out."""
+        path = self.folder / "history.jsonl"
+        size = path.stat().st_size if path.is_file() else 0
+        if size < self._offset:  # another run has taken the place
+            self._offset, self._lines = 0, []
+        if size != self._offset:
+            with path.open("rb") as file:
+                file.seek(self._offset)
+                whole, newline, _torn = file.read().rpartition(b"\n")
+            self._offset += len(whole + newline)
+            for text in whole.split(b"\n"):
+                with contextlib.suppress(ValueError):
+                    line = json.loads(text)
+                    if "resumed" in line:  # what came after that step was undone
+                        self._lines = [earlier for earlier in self._lines if earlier["step"] <= line["step"]]
+                    self._lines.append(line)
+        return self._lines
+
+    @main_only
+    def undo_after(self, step: int) -> None:
+        """Take back what was recorded after a step: the history says so, in a line {"step", "resumed"}."""
+        if any(line["step"] > step for line in self.history()) and (whole := self.evaluation()):
+            for stages in whole.values():
+                stages.pop("after", None)
+            write_json(self.folder / "evaluation.json", whole)
+        if self.history():
+            self.append({"step": step, "resumed": True})
+        for path in (*self.folder.glob("completions/*.parquet"), *self.folder.glob("held_out/*.json")):
+            if int(path.stem.rpartition("_")[2]) > step:
+                path.unlink()
+
+    def progress(self) -> tuple[int, str]:
+        """(last step, "step 24 of 64, reward 2.31, 38 s left" at the latest pace)."""
+        trained = [line for line in self.history() if "time" in line]
+        steps = self.settings["grpo"]["max_steps"]
+        if not trained:
+            return 0, f"step 0 of {steps}"
+        last, before = trained[-1], trained[max(0, len(trained) - 11)]
+        step = last["step"]
+        if step > before["step"]:
+            pace = (last["time"] - before["time"]) / (step - before["step"])
+        else:
+            pace = last["time"] / step
+        quiet = time.time() - (self.folder / "history.jsonl").stat().st_mtime
+        when = f"{_duration(pace * (steps - step))} left"
+        if step == steps:
+            when = f"in {_duration(last['time'])}"
+        elif quiet > 60 + 10 * pace:
+            when = f"nothing new for {_duration(quiet)}"
+        reward = "no reward" if last.get("reward") is None else f"reward {last['reward']:.2f}"
+        return step, f"step {step} of {steps}, {reward}, {when}"
+
+    def advice(self) -> list[dict]:
+        """What the watchdog has said: {"step", "advice": kind, "sentence"}."""
+        return [line for line in self.history() if "advice" in line]
+
+    def series(self, key: str) -> tuple[list[int], list[float]]:
+        """(steps, values) of one figure of the history."""
+        pairs = [(h["step"], h[key]) for h in self.history() if h.get(key) is not None]
+        return [step for step, _ in pairs], [value for _, value in pairs]
+
+    def completions(self, *steps: int):
+        """TRL's completion log as a pandas.DataFrame: of some steps, or of all.
+
+        Columns: step, prompt, completion, one for each reward, their weighted total, answer (the
+        gold), tokens, cut and advantage. A file that is being written, or was torn, is left out.
+        """
+        import pandas
+
+        folder = self.folder / "completions"
+        paths = [folder / f"completions_{step:05d}.parquet" for step in steps] or sorted(
+            folder.glob("*.parquet")
+        )
+        logs = []
+        for path in paths:
+            with contextlib.suppress(OSError, ValueError):
+                logs.append(pandas.read_parquet(path))
+        if not logs:
+            raise UserError(
+                f"Run {self.name} has no completions of step {', '.join(map(str, steps)) or 'any'}."
+            )
+        log = pandas.concat(logs, ignore_index=True)
+        weighted = [log[name].fillna(0) * weight for name, weight in self.weights().items()]
+        log["total"] = sum(weighted)  # None counts as 0, as in TRL
+        for name, missing in (("answer", ""), ("tokens", 0), ("cut", False)):
+            log[name] = log.get(name, missing)  # of reward functions that were not told the end tokens
+        return log
+
+    def logged(self, step: int) -> int | None:
+        """The last step up to `step` whose completions are in the log; None if there is none."""
+        numbers = (
+            int(path.stem.rpartition("_")[2]) for path in (self.folder / "completions").glob("*.parquet")
+        )
+        return max((number for number in numbers if number <= step), default=None)
+
+    def checkpoints(self) -> list[int]:
+        """The steps of the checkpoints that are kept."""
+        numbers = [path.name.rpartition("-")[2] for path in self.folder.glob("checkpoint-*")]
+        return sorted(int(number) for number in numbers if number.isdigit())
+
+
+def _numbered(parent: Path, name: str) -> list[Path]:
+    pattern = re.compile(re.escape(name) + r"-\d{3}")
+    return [path for path in parent.iterdir() if pattern.fullmatch(path.name)]
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,171 @@
+"""Experiments that ship as CSV files in data/results: arms, seeds, and what they reached."""
+
+from math import inf
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from r1nb.text.statistics import wilson
+from r1nb.paths import DATA
+from r1nb.views.plots import BLACK, MARKERS, REWARD_STYLES, plain
+from r1nb.views.tables import percent, table_of
+
+
+def read_results(name: str):
+    """A CSV file of data/results as a pandas.DataFrame."""
+    import pandas
+
+    return pandas.read_csv(DATA / "results" / f"{name}.csv")
+
+
+def pooled(results, split: str, rate: str = "strict"):
+    """{arm or stage: (rate over all seeds, low, high)} on a test split, arms after training.
+
+    The interval is Wilson's for the problems of all seeds together; it leaves out that seeds differ, and
+    that they answer the same problems. Before training all seeds are one greedy policy, which counts once.
+    """
+    chosen = results[results["split"] == split]
+    rows = {}
+    for (arm, stage), group in chosen.groupby(["arm", "stage"], sort=False):
+        group = group if stage == "after" else group[:1]
+        n = int(group["n"].sum())
+        hits = float((group[rate] * group["n"]).sum())
+        rows[arm if stage == "after" else stage] = (hits / n, *wilson(hits, n))
+    return rows
+
+
+def explains(results, split: str, arm: str, within: float) -> str:
+    """How far an arm explains the shipped run's gain, by the rule that was fixed before the runs.
+
+    "all" if its accuracy, all seeds together, is at most `within` below shipped's; "part" if it is at
+    least above the untrained, prefilled policy's; else "nothing".
+    """
+    rates = {name: rate for name, (rate, _, _) in pooled(results, split).items()}
+    if rates[arm] >= rates["shipped"] - within:
+        return "all"
+    return "part" if rates[arm] > rates["prefilled"] else "nothing"
+
+
+def arms_table(results, split: str, words: dict[str, str], within: float):
+    """Strict accuracy of each arm, what it explains, tokens, pass@1 and pass@8; `words` names the arms."""
+    chosen, together = results[results["split"] == split], pooled(results, split)
+    chosen = chosen.assign(name=chosen["arm"].where(chosen["stage"] == "after", chosen["stage"]))
+    rows, passed = [], [f"pass@{k}" for k in (1, 8) if chosen[f"pass@{k}"].notna().any()]
+    for name, said in words.items():
+        group = chosen[chosen["name"] == name]
+        seeds = [f"{value:.1%}" for value in group["strict"]]
+        trained = (group["stage"] == "after").all()
+        rows.append(
+            [said, ", ".join(dict.fromkeys(seeds)), percent(*together[name]),
+             explains(results, split, name, within) if trained else "", f"{group['tokens'].mean():.0f}",
+             *(f"{group[sampled].mean():.1%}" for sampled in passed)]
+        )  # fmt: skip
+    heads = ["", "strict, each seed", "together", "explains of the gain", "tokens"]
+    return table_of(rows, heads + [f"{sampled}, sampled" for sampled in passed])
+
+
+def draw_arms(results, split: str, words: dict[str, str]) -> Figure:
+    """Strict accuracy of each arm, a mark a seed with its 95 % interval; a line for the prefilled base."""
+    figure = Figure(figsize=(9, 0.55 * len(words) + 1.1), dpi=100, layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    chosen = results[(results["split"] == split) & (results["stage"] == "after")]
+    seeds = chosen["seed"].nunique()
+    for number, (seed, group) in enumerate(chosen.groupby("seed")):
+        group = group.set_index("arm").loc[list(words)]
+        places = [place + 0.2 * (number - (seeds - 1) / 2) for place in range(len(words))]
+        error = [group["strict"] - group["strict_low"], group["strict_high"] - group["strict"]]
+        axes.errorbar(group["strict"], places, xerr=error, fmt=MARKERS[number], label=f"seed {seed}",
+                      color=REWARD_STYLES[number][0], markersize=5, linewidth=1.2)  # fmt: skip
+    value = pooled(results, split)["prefilled"][0]
+    axes.axvline(value, color=BLACK, linewidth=0.8, linestyle="--")
+    axes.text(value, -0.75, " untrained, prefilled", fontsize=8, va="center")
+    axes.set_yticks(range(len(words)), words.values(), fontsize=9)
+    axes.set_ylim(len(words) - 0.4, -1)
+    axes.set_xlim(-0.02, 1.02)
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_xlabel(f"strict accuracy, {split}, with 95 % intervals", fontsize=9)
+    plain(axes)
+    figure.legend(fontsize=8, frameon=False, loc="outside upper right", ncols=seeds)
+    return figure
+
+
+def draw_curves(curves, words: dict[str, str], accuracy: float) -> Figure:
+    """Strict accuracy on the validation slice over completions, a panel an arm, a line a seed."""
+    rows, columns = -(-len(words) // 5), min(len(words), 5)
+    figure = Figure(figsize=(11, 0.5 + 2.2 * rows), dpi=100, layout="constrained", facecolor="white")
+    panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for place, axes in enumerate(panels[len(words) :], len(words)):
+        axes.remove()
+        panels[place - columns].tick_params(labelbottom=True)  # nothing is below it
+    for axes, (arm, said) in zip(panels, words.items(), strict=False):
+        for number, (seed, group) in enumerate(curves[curves["arm"] == arm].groupby("seed")):
+            color, line = REWARD_STYLES[number]
+            axes.plot(
+                group["completions"], group["strict"], color=color, linestyle=line, label=f"seed {seed}"
+            )
+        axes.axhline(accuracy, color="grey", linewidth=0.8, linestyle="--", label=f"{accuracy:.0%}")
+        axes.set_title(said, fontsize=10)
+        plain(axes)
+    panels[0].yaxis.set_major_formatter(PercentFormatter(1))
+    figure.supxlabel("completions sampled", fontsize=9)
+    figure.supylabel("strict, 60 validation problems", fontsize=9)
+    lines = panels[0].get_legend_handles_labels()
+    figure.legend(*lines, fontsize=8, frameon=False, loc="outside upper right", ncols=len(lines[0]))
+    return figure
+
+
+def completions_table(curves, words: dict[str, str], accuracy: float):
+    """Completions until an accuracy was first seen on the validation slice, for each seed."""
+    rows = []
+    for arm, said in words.items():
+        rows.append([said, *map(_count, reached(curves, arm, accuracy))])
+    seeds = sorted(curves["seed"].unique())
+    return table_of(rows, [f"completions to {accuracy:.0%}", *(f"seed {seed}" for seed in seeds)])
+
+
+def reached(curves, arm: str, accuracy: float, what: str = "completions") -> list[float]:
+    """For each seed of an arm the `completions`, or `cpu_seconds`, at which an accuracy was first seen; inf
+    where it never was.
+    """
+    seeds = [group for _, group in curves[curves["arm"] == arm].groupby("seed")]
+    hits = [group[group["strict"] >= accuracy][what] for group in seeds]
+    return [float(hit.iloc[0]) if len(hit) else inf for hit in hits]
+
+
+def verdict(values: list[float], others: list[float]) -> str:
+    """ "more", "less" or "not distinguishable": whether no value of one side lies among the other's.
+
+    Of three seeds each, two equal arms are told apart so once in ten times (2 of 20 orders).
+    """
+    if min(values) > max(others):
+        return "more"
+    return "less" if max(values) < min(others) else "not distinguishable"
+
+
+def variants_table(results, curves, words: dict[str, str], accuracy: float, split: str, against: str):
+    """What each arm needs to an accuracy on the watched slice and reaches at its end, a value a seed, and
+    whether its seeds can be told from those of the arm `against`.
+    """
+    after = results[(results["stage"] == "after") & (results["split"] == split)]
+
+    def figures(arm: str) -> list[list[float]]:
+        ends = after[after["arm"] == arm].sort_values("seed")
+        needs = [reached(curves, arm, accuracy, what) for what in ("completions", "cpu_seconds")]
+        return [*needs, list(ends["strict"]), list(ends["tokens"])]
+
+    shows = (_count, _count, "{:.0%}".format, "{:.0f}".format)
+    compared, rows = figures(against), []
+    for arm, said in words.items():
+        mine, cells = figures(arm), []
+        for place, (values, others, show) in enumerate(zip(mine, compared, shows, strict=True)):
+            cells.append(", ".join(map(show, values)))
+            if place in (0, 2):  # the figures by which arms are chosen
+                cells.append("" if arm == against else verdict(values, others))
+        rows.append([said, *cells])
+    beside = f"beside {words[against]}"
+    needs = [f"{what} to {accuracy:.0%}" for what in ("completions", "CPU seconds")]
+    return table_of(rows, ["", needs[0], beside, needs[1], "strict at the end", beside, "tokens"])
+
+
+def _count(value: float) -> str:
+    return "never" if value == inf else f"{value:,.0f}"

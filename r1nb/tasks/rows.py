@@ -1,0 +1,245 @@
+"""Datasets: a name, file or folder, and a split, to rows {prompt, answer, question, solution}."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from r1nb.errors import UserError
+from r1nb.tasks.files import read_hub, read_local
+from r1nb.paths import DATA
+from r1nb.text.prompts import LAYOUTS, build_messages, format_answer
+from r1nb.tasks.sources import SOURCES, Source, own_source, source_of
+
+GYM = "reasoning-gym:"
+BUNDLED = {"bundled": "problems", "bundled-countdown": "countdown"}  # folders of data/
+WORD = re.compile(r"(?:\.(?=\d))?\w+|[^\w\s.,;:!?'\"]")
+HUB = re.compile(r"(?!.*\.(?:jsonl?|csv|parquet|txt)$)\w[\w.-]*/[\w.-]+")  # owner/name, and no file
+ODD_CELL = (AttributeError, IndexError, KeyError, TypeError, ValueError)  # empty, or of another type
+SPLIT = re.compile(r"(\w+)(\[.*\])?")  # train, or train[-300:]
+
+
+def load_rows(dataset: str, split: str, question=None, answer=None, layout: str = "reasoning"):
+    """Rows of a split as a datasets.Dataset: prompt (chat messages), answer (the gold), question,
+    solution (the steps, or ""), and whatever other columns a reward may need.
+
+    `dataset` is "bundled", "bundled-countdown", a name of SOURCES (or with a subset,
+    "openai/gsm8k:socratic"), "reasoning-gym:<task>+<task>", a file or folder of .jsonl, .csv or
+    .parquet, or any name of the Hub. Of data that is not in SOURCES' shape, `question` and `answer`
+    name the columns. A split may be a slice: "train[-300:]". Rows without a gold are dropped, aloud.
+    Raises UserError for what cannot be read, naming the line or the columns found.
+    """
+    return _load(dataset, split, question, answer, layout)[0]
+
+
+def _load(dataset: str, split: str, question, answer, layout) -> tuple:
+    """(rows, their Source, None for a reasoning-gym task)."""
+    import datasets
+
+    dataset = str(dataset)
+    if layout not in LAYOUTS:
+        raise UserError(f"layout = {layout!r}: known are {', '.join(LAYOUTS)}.")
+    if not (match := SPLIT.fullmatch(str(split))):
+        raise UserError(f"split = {split!r}: write a name, or a slice of one, as in 'train[-300:]'.")
+    if dataset.startswith(GYM):
+        return _slice(_gym_rows(dataset, match[1], layout), split), None
+    name, _, subset = dataset.partition(":")
+    path = DATA / BUNDLED[dataset] if dataset in BUNDLED else Path(dataset).expanduser()
+    if path.exists():
+        raw, where = read_local(path, match[1])
+    elif HUB.fullmatch(name):
+        known = SOURCES.get(dataset) or SOURCES.get(name)
+        raw, where = read_hub(name, subset or (known and known.subset), match[1]), name
+    else:
+        raise UserError(
+            f"Unknown dataset {dataset!r}: use {', '.join([*BUNDLED, *SOURCES])}, {GYM}<task>, another "
+            "name of the Hub, or a file or folder of .jsonl, .csv or .parquet."
+        )
+    columns, raw = raw.column_names, _slice(raw, split)
+    if bool(question) != bool(answer):
+        raise UserError("Name both columns: question_column and answer_column.")
+    known = SOURCES.get(dataset) or source_of(columns)
+    source = own_source(question, answer) if question else known
+    if question and known and known.benchmark:  # whatever its columns are called
+        source = replace(source, name=known.name, benchmark=True)
+    if source is None or not set(source.columns) <= set(columns):
+        wanted = " and ".join(source.columns) if source else "columns of a known dataset"
+        hint = "" if question else "; say which hold them with question_column and answer_column"
+        raise UserError(f"{where} has no {wanted}; it has the columns {', '.join(columns)}{hint}.")
+    if path.exists():  # a file of yours keeps its other columns
+        others = [column for column in columns if column not in source.columns]
+        made = [{c: row[c] for c in others} | _row(source, row, layout) for row in raw]
+        rows = datasets.Dataset.from_list(made)
+    else:  # the Hub's other columns are long texts that nobody asks for here
+        rows = raw.map(lambda row: _row(source, row, layout), remove_columns=columns)
+    pairs = enumerate(zip(rows["question"], rows["answer"], strict=True))
+    kept = rows.select([i for i, (asked, gold) in pairs if gold and asked and asked.strip()])
+    if len(kept) < len(rows):
+        print(
+            f"Dropped {len(rows) - len(kept)} of {len(rows)} rows of {split}: "
+            "no question or gold, or marked invalid."
+        )
+    if not len(kept):
+        shown = str(raw[0])[:150]
+        raise UserError(
+            f"No row of {where} has a question and a gold; for {source.name} the gold is: {source.gold}. For "
+            f"other data name the columns: question_column, answer_column. A row: {shown}"
+        )
+    return kept, source
+
+
+def _row(source: Source, row: dict, layout: str) -> dict:
+    try:
+        read = source.read(row)
+    except ODD_CELL:
+        read = dict.fromkeys(("question", "answer", "solution"), "")
+        read |= {column: None for column in ("nums", "target") if column in source.columns}
+    return read | {"prompt": build_messages(read["question"], layout)}
+
+
+def _slice(rows, split: str):
+    """The rows that a split's slice asks for; all without one."""
+    from datasets import ReadInstruction
+
+    base = SPLIT.fullmatch(split)[1]
+    try:
+        (part,) = ReadInstruction.from_spec(split).to_absolute({base: len(rows)})
+    except (ValueError, AssertionError) as error:
+        raise UserError(f"split = {split!r}: {str(error).splitlines()[0]}") from None
+    chosen = range(part.from_ or 0, len(rows) if part.to is None else part.to)
+    if not len(chosen) or chosen[-1] >= len(rows):
+        raise UserError(f"split = {split!r} takes no row, or more than the {len(rows)} that there are.")
+    return rows.select(chosen)
+
+
+def _gym_rows(dataset: str, split: str, layout: str):
+    """Problems of reasoning-gym's tasks, in turn: 1,000 to train on, 200 of each other split."""
+    from datasets import Dataset
+
+    from r1nb.rewards.gym import PROBLEMS, gym_problem, gym_tasks
+
+    if split not in PROBLEMS:
+        raise UserError(f"reasoning-gym has the splits {', '.join(PROBLEMS)}, not {split!r}.")
+    tasks, known = dataset.removeprefix(GYM).split("+"), gym_tasks()
+    if unknown := [task for task in tasks if task not in known]:
+        raise UserError(f"reasoning-gym has no task {unknown[0]!r}; it has {', '.join(known)}.")
+    rows = []
+    for number in PROBLEMS[split]:
+        problem = f"{tasks[number % len(tasks)]}:{number}"
+        question, answer = gym_problem(problem)
+        row = {"question": question, "answer": answer, "solution": "", "problem": problem}
+        if question:
+            rows.append(row | {"prompt": build_messages(question, layout)})
+    if failed := len(PROBLEMS[split]) - len(rows):
+        print(f"Dropped {failed} of {len(PROBLEMS[split])} problems, which reasoning-gym could not make.")
+    return Dataset.from_list(rows)
+
+
+def solution_as_xml(row: dict, layout: str = "reasoning") -> str:
+    """A row's own solution as the completion that the system prompt asks for."""
+    return format_answer(row["solution"], row["answer"], layout)
+
+
+def load_split(recipe, split: str):
+    """The rows of one split of a recipe's dataset."""
+    return _load_split(recipe, split)[0]
+
+
+def _load_split(recipe, split: str) -> tuple:
+    data = recipe.data
+    return _load(data.dataset, split, data.question_column, data.answer_column, data.layout)
+
+
+def load_splits(recipe) -> tuple:
+    """(training rows, validation rows, {test split: rows}) of a recipe.
+
+    Training rows whose question stands in validation or test, or twice, are dropped, aloud. Raises
+    UserError for a benchmark, and for rewards that cannot judge the dataset's answers.
+    """
+    data, sizes = recipe.data, recipe.evaluation
+    train, source = _load_split(recipe, data.train_split)
+    _check_source(recipe, source)
+    tests = {name: load_split(recipe, name) for name in data.test_splits}
+    sealed = {question for rows in tests.values() for question in _normalized(rows)}
+    questions = _normalized(train)
+
+    def outside(asked: set[str]) -> list[int]:
+        return [i for i, question in enumerate(questions) if question not in asked]
+
+    if data.validation_split:
+        validation = load_split(recipe, data.validation_split)
+    else:  # the last rows of training, but none that stands in a test split
+        apart = train.select(outside(sealed))
+        count = data.validation_rows or sizes.validation_problems
+        if count >= len(apart):
+            raise UserError(f"validation_rows = {count}, but {data.train_split} has only {len(apart)} rows.")
+        validation = apart.select(range(len(apart) - count, len(apart)))
+    kept = outside(sealed.union(_normalized(validation)))
+    if dropped := len(train) - len(kept) - (0 if data.validation_split else len(validation)):
+        print(f"Dropped {dropped} training rows whose question stands in validation or test.")
+    first = {questions[i]: i for i in reversed(kept)}  # of equal questions, the first
+    if dropped := len(kept) - len(first):
+        print(f"Dropped {dropped} training rows whose question stands there twice.")
+    if not first:
+        raise UserError(f"No row of {data.train_split} is left to train on: all stand in validation or test.")
+
+    def some(rows, count):
+        return rows.select(range(min(count, len(rows))))
+
+    tests = {name: some(rows, sizes.test_problems) for name, rows in tests.items()}
+    return train.select(sorted(first.values())), some(validation, sizes.validation_problems), tests
+
+
+def _normalized(rows) -> list[str]:
+    """What is equal in rows that ask the same; of Countdown, whatever the order of its numbers."""
+    if {"nums", "target"} <= set(rows.column_names) and isinstance(rows[0]["nums"], list):
+        return [f"{sorted(n)} {t}" for n, t in zip(rows["nums"], rows["target"], strict=True)]
+    return [normalize(question) for question in rows["question"]]
+
+
+def _check_source(recipe, source: Source | None) -> None:
+    from r1nb.rewards import REWARDS
+
+    if source and source.benchmark:
+        raise UserError(f"{source.name} is a benchmark: evaluate on it, never train. Choose another dataset.")
+    suited = source.rewards if source else ("gym_reward_func",)
+    judging = [n for n in recipe.rewards if REWARDS[n].judges == "answer" and n != "judge_reward_func"]
+    if wrong := [name for name in judging if suited and name not in suited]:
+        raise UserError(
+            f"{wrong[0]} cannot judge the answers of {recipe.data.dataset}; use {' or '.join(suited)}, as "
+            f"in rewards='{{{suited[0]}: 1.0}}'."
+        )
+
+
+def drop_long_prompts(rows, tokenizer, recipe):
+    """The rows whose prompt has at most max_prompt_length tokens; says how many were dropped.
+
+    Refuses fewer rows than one batch needs, of which TRL would make a training of no step.
+    """
+    limit = recipe.data.max_prompt_length
+    tokens = tokenizer.apply_chat_template(
+        list(rows["prompt"]), add_generation_prompt=True, tokenize=True, return_dict=True
+    )
+    lengths = [len(ids) for ids in tokens["input_ids"]]
+    kept = [i for i, length in enumerate(lengths) if length <= limit]
+    if dropped := len(rows) - len(kept):
+        print(f"Dropped {dropped} of {len(rows)} training rows: prompt over {limit} tokens.")
+    if not kept:
+        raise UserError(
+            f"No training row is left: the shortest prompt has {min(lengths)} tokens and "
+            f"max_prompt_length is {limit}; raise it."
+        )
+    needed = recipe.batch_size // recipe.group_size
+    if len(kept) < needed:
+        raise UserError(
+            f"{len(kept)} training rows are too few: a step takes {needed} problems; give more rows or "
+            "lower per_device_train_batch_size."
+        )
+    return rows.select(kept)
+
+
+def normalize(question: str) -> str:
+    """A question without case, spacing and punctuation, to see whether two are the same.
+
+    Signs of arithmetic stay: 3 + 6 is another question than 3 - 6.
+    """
+    return " ".join(WORD.findall(question.casefold()))

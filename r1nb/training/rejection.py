@@ -1,0 +1,88 @@
+"""Rejection sampling (arXiv 2501.12948v1, section 2.3.3): of a policy's own completions those that are
+right, well-formed and readable, each once, as examples for SFT.
+"""
+
+import json
+
+from r1nb.errors import UserError
+from r1nb.evaluation.accuracy import Graded, sample_groups
+from r1nb.paths import write_json
+from r1nb.text.prompts import parse_completion
+from r1nb.rewards.reasoning import find_equations
+
+# Why a completion is not kept, in the order in which it is asked.
+CUT, UNJUDGED, FORMAT, WRONG = "cut off", "no judge scored it", "not well-formed", "wrong answer"
+STEP, LANGUAGE, TWICE = "right, but a step does not hold", "words of another language", "there already"
+REASONS = (CUT, UNJUDGED, FORMAT, WRONG, STEP, LANGUAGE, TWICE)
+
+
+def fault_of(graded: Graded, recipe) -> str:
+    """Why a completion is no example for others, one of REASONS; "" if it is one.
+
+    Readable means: each equation in it holds, and each word is in the script of the recipe's language.
+    """
+    parsed = parse_completion(graded.completion, recipe.data.layout)
+    if graded.cut:
+        return CUT
+    if graded.strict is None:
+        return UNJUDGED
+    if not graded.format or not parsed:
+        return FORMAT
+    if not graded.strict:
+        return WRONG
+    if not all(holds for *_, holds in find_equations(parsed.reasoning)):
+        return STEP
+    language = recipe.scorer("language_reward_func")
+    words = any(map(str.isalpha, parsed.reasoning))  # equations alone are in any language
+    return LANGUAGE if words and language.score(graded.completion) < language.high else ""
+
+
+def sieve(groups: list[list[Graded]], recipe) -> tuple[list[list[Graded]], dict[str, int]]:
+    """(what is kept of each group, how many completions were not, by reason)."""
+    counts, kept = dict.fromkeys(REASONS, 0), []
+    for group in groups:
+        good: dict[str, Graded] = {}
+        for graded in group:
+            fault = fault_of(graded, recipe) or (TWICE if graded.completion in good else "")
+            if fault:
+                counts[fault] += 1
+            else:
+                good[graded.completion] = graded
+        kept.append(list(good.values()))
+    return kept, counts
+
+
+def examples_of(rows, kept: list[list[Graded]]) -> list[dict]:
+    """{prompt, completion}, both chat messages, of the completions that are kept of each row."""
+    return [
+        {"prompt": row["prompt"], "completion": [{"role": "assistant", "content": graded.completion}]}
+        for row, group in zip(rows, kept, strict=True)
+        for graded in group
+    ]
+
+
+def harvest(run, policy, rows, recipe, samples: int, prefill: str = ""):
+    """{prompt, completion} examples from `samples` completions of each row, as a datasets.Dataset.
+
+    They are kept in the run, with the count of what was not kept and why (harvest.json), and a run that is
+    resumed reads them from there. Raises UserError if none is left, or no judge answered.
+    """
+    from datasets import Dataset
+
+    path = run.folder / "examples.json"
+    if not path.is_file():
+        groups = sample_groups(policy, rows, recipe, samples, prefill, f"{run.name}, sampled")
+        kept, counts = sieve(groups, recipe)
+        total, left = len(rows) * samples, sum(map(len, kept))
+        facts = {"problems": len(rows), "samples": total, "kept": left, "solved": sum(map(bool, kept))}
+        write_json(run.folder / "harvest.json", facts | {"dropped": counts})
+        if 0 < counts[UNJUDGED] == total - counts[CUT]:
+            raise UserError("The judge scored none of the completions: is judge_url reachable?")
+        if not left:
+            why = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
+            raise UserError(
+                f"Rejection sampling kept none of {total} completions ({why}): sample more of them, or train "
+                "the policy longer before. The runs so far are as they were."
+            )
+        write_json(path, examples_of(rows, kept))
+    return Dataset.from_list(json.loads(path.read_text()))

@@ -1,0 +1,258 @@
+"""Runs that go on: an unfinished run of the same recipe is continued, and ^C ends one so that it can be."""
+
+import contextlib
+import hashlib
+import json
+import math
+import signal
+import threading
+import zipfile
+from pathlib import Path
+
+import yaml
+from filelock import FileLock, Timeout
+from transformers import TrainerCallback
+
+from r1nb.policy.adapters import NOT_FINITE, is_finite, not_finite
+from r1nb.errors import Interrupted, UserError, first_line
+from r1nb.processes import from_main, processes
+from r1nb.recipes.recipe_check import check_saves, steps_between_saves
+from r1nb.rewards.judge import require_judge
+from r1nb.runs.run import Run
+
+# Held as long as this process lives, and released by its end, however it comes.
+_LOCKS: dict[Path, FileLock] = {}
+PATIENCE = 10  # seconds that a process which was killed with its parent may take to end
+OTHERWISE = ("about", "why", "output")  # sections in which a recipe may change and be the same
+
+
+def begin_run(recipe, rows=None, reuse: bool = False, **facts) -> Run:
+    """The newest run of this recipe on these rows if it did not finish, to go on with; else a new one.
+
+    `facts` are kept in environment.json and must be the same too, above all `parent`, the name of the run
+    that this one builds on; left out, it is the recipe's `start_from`. With `reuse` a finished run is given
+    back as well. With the recipe's `resume: false`, and while another process trains that run, it is always
+    a new one; no old run is ever changed or removed. A run that ended with weights that are not finite would
+    end so again, and does not go on. Raises UserError if a judge that the recipe names does not answer.
+    """
+    if "judge_reward_func" in recipe.rewards:
+        require_judge(recipe.scoring.judge_url, recipe.scoring.judge_model)
+    facts |= {} if rows is None else {"data": fingerprint(rows)}
+    facts |= {"processes": processes()} if processes() > 1 else {}
+    if recipe.lora and recipe.lora.start_from:
+        facts.setdefault("parent", Path(recipe.lora.start_from).name)
+    run = _newest(recipe, facts) if recipe.output.resume else None
+    if run and run.finished:
+        if reuse:
+            print(f"{run.label} is finished and stays as it is; resume=False would train anew.")
+            return run
+        run = None
+    if run and _take(run):
+        print(f"Going on with {run.label}, which did not finish; resume=False would begin anew.")
+        return run
+    if run:
+        print(f"{run.label} is being trained by another process, so this is a run of its own.")
+    run = Run.create(recipe, **facts)
+    _take(run)
+    return run
+
+
+def fingerprint(rows) -> dict:
+    """{"rows", "sha256"}: of the questions and golds, in their order."""
+    digest = hashlib.sha256()
+    for question, answer in zip(rows["question"], rows["answer"], strict=True):
+        digest.update(json.dumps([question, answer]).encode())
+    return {"rows": len(rows), "sha256": digest.hexdigest()}
+
+
+def _newest(recipe, facts: dict) -> Run | None:
+    """The newest run of the same recipe and facts, unless its weights ended as NaN."""
+    wanted = yaml.safe_load(yaml.safe_dump(recipe.to_dict()))
+    for run in Run.all(recipe.output.runs_dir):
+        # A folder that is broken is not ours to judge.
+        with contextlib.suppress(UserError, OSError, ValueError, AttributeError, yaml.YAMLError):
+            same = all(run.settings.get(k) == v for k, v in wanted.items() if k not in OTHERWISE)
+            known = {"data", "parent", "processes", *facts}
+            if same and all(run.environment.get(k) == facts.get(k) for k in known):
+                failed = any(line["advice"] == "not_finite" for line in run.advice())
+                return None if failed else run
+    return None
+
+
+def _take(run: Run) -> bool:
+    """Keep other processes from this run until this one ends; False if another has it."""
+    path = run.folder / ".lock"
+    if run.folder not in _LOCKS or not path.exists():
+        lock = FileLock(path, thread_local=False)
+        try:
+            lock.acquire(timeout=PATIENCE)
+        except (Timeout, OSError):
+            return False
+        _LOCKS[run.folder] = lock
+    return True
+
+
+def last_checkpoint(run: Run, say=lambda line: None) -> tuple[int, Path | None]:
+    """(step, folder) of the last checkpoint that is whole, or (0, None); says which are skipped."""
+    for number in reversed(run.checkpoints()):
+        folder = run.folder / f"checkpoint-{number}"
+        if not (fault := find_fault(folder, number)):
+            return number, folder
+        say(f"{folder.name} is skipped: {fault}.")
+    return 0, None
+
+
+def find_fault(checkpoint: Path, step: int) -> str:
+    """Why training cannot go on from a checkpoint, in words; "" if it can.
+
+    Each file is read: sizes and checksums of what was being written when a process was killed are wrong.
+    Nothing is unpickled.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = json.loads((checkpoint / "trainer_state.json").read_text())
+        if state["global_step"] != step:
+            return f"its trainer_state.json is of step {state['global_step']}"
+        weights = [*checkpoint.rglob("adapter_model.safetensors"), *checkpoint.glob("model*.safetensors")]
+        shares = [*checkpoint.glob("global_step*/*.pt")]  # as DeepSpeed keeps the optimizer
+        archives = [
+            *checkpoint.glob("rng_state*.pth"),
+            *(shares or [checkpoint / "optimizer.pt"]),
+            checkpoint / "scheduler.pt",
+        ]
+        if not weights or len(archives) < 3:
+            return "its weights are missing" if not weights else "rng_state.pth is missing"
+        for file in weights:
+            if not_finite(load_file(file)):
+                return f"{file.name} holds numbers that are not finite"
+        for file in archives:
+            if damaged := zipfile.ZipFile(file).testzip():
+                return f"{file.name} is damaged at {damaged}"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename or checkpoint).name} is missing"
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError,
+            zipfile.BadZipFile) as error:  # fmt: skip
+        return f"it is not whole ({first_line(error)})"
+    return ""
+
+
+class AlreadyTrained(Exception):  # noqa: N818  # no error: it ends trainer.train()
+    """The checkpoint is of the last step: transformers would train one more."""
+
+
+class GoOn(TrainerCallback):
+    """Restore what transformers and TRL leave out of a checkpoint; end the training when ^C asks for it.
+
+    Once asked, the step is finished and saved; asked again, it ends at once.
+    """
+
+    def __init__(self, checkpoint: Path | None):
+        self.checkpoint, self.asked = checkpoint, False
+
+    def on_signal(self, number, frame):
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("Finishing this step, then saving; interrupt once more to stop at once.", flush=True)
+
+    def on_log(self, args, state, control, **kwargs):
+        # The main process alone looks at the figures; what it decides holds for all.
+        control.should_training_stop = from_main(lambda: control.should_training_stop)
+
+    def on_train_begin(self, args, state, control, model=None, train_dataloader=None, **kwargs):
+        if self.checkpoint:
+            _restore_adapter(model, self.checkpoint)
+            _restore_order(train_dataloader, args, state)
+        if state.global_step >= state.max_steps:
+            raise AlreadyTrained
+
+    def on_step_end(self, args, state, control, **kwargs):
+        # Within a batch of completions that serves several steps, a checkpoint could not be resumed.
+        if self.asked and state.global_step % steps_between_saves(args) == 0:
+            control.should_save = control.should_training_stop = True
+
+
+def _restore_adapter(model, checkpoint: Path) -> None:
+    """With a KL term TRL adds an adapter "ref", and transformers then loads that one alone."""
+    if "ref" not in getattr(model, "peft_config", ()):
+        return
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    set_peft_model_state_dict(model, load_file(checkpoint / "adapter_model.safetensors"), "default")
+
+
+def _restore_order(dataloader, args, state) -> None:
+    """Draw the permutations of the epochs that are done, so that the next one is the next."""
+    import torch
+
+    sampler = dataloader.batch_sampler
+    while not hasattr(sampler, "num_samples"):
+        sampler = getattr(sampler, "batch_sampler", None) or sampler.sampler
+    steps_an_epoch = max(1, math.ceil(len(dataloader) / args.gradient_accumulation_steps))
+    for _ in range(state.global_step // steps_an_epoch):
+        torch.randperm(sampler.num_samples, generator=sampler.generator)
+
+
+def _let_gloo_resume() -> None:
+    """Accelerate calls the CPU of a process "cpu:0", from which PyTorch cannot restore a checkpoint."""
+    import torch
+
+    def restore(storage, location):
+        return storage if str(location).startswith("cpu:") else None
+
+    torch.serialization.register_package(5, lambda storage: None, restore)
+
+
+@contextlib.contextmanager
+def resumable(trainer, run: Run):
+    """Around trainer.train(resume_from_checkpoint=...), which is what it yields: a run that goes on.
+
+    It is the last whole checkpoint, or None; steps after it are undone in the history. ^C, or Interrupt
+    in Jupyter, loses nothing and leaves the kernel usable; several processes stop at once, and go on from
+    their last checkpoint. A run that was trained to its end is loaded and
+    not trained further. Raises UserError if the run is finished, or ended in weights that are not finite.
+    """
+    check_saves(trainer.args)
+    if run.finished:
+        raise UserError(f"{run.label} is finished: run the notebook from the top to train another.")
+    steps = trainer.args.max_steps
+    step, checkpoint = last_checkpoint(run, print)
+    if trained := [line["step"] for line in run.history() if "loss" in line]:
+        where = f"after step {step}" if step else "from step 0, since there is no checkpoint"
+        again = f"; {max(trained) - step} steps are done again" if max(trained) > step else ""
+        print(f"Going on {where} of {steps}{again}.")
+    run.undo_after(step)
+    go_on = GoOn(checkpoint)
+    trainer.add_callback(go_on)
+    # Python allows handlers in the main thread only; several processes would not hear of it in the same step.
+    heard = threading.current_thread() is threading.main_thread() and processes() == 1
+    if processes() > 1:
+        _let_gloo_resume()
+    before = signal.signal(signal.SIGINT, go_on.on_signal) if heard else None
+    try:
+        yield str(checkpoint) if checkpoint else None
+    except AlreadyTrained:
+        print(f"All {steps} steps are trained already.")
+        trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+    except KeyboardInterrupt:
+        kept, _ = last_checkpoint(run)  # one may be half written
+        kept = f"its checkpoint of step {kept}" if kept else "no checkpoint"
+        raise Interrupted(f"Stopped at once; {run.label} keeps {kept}: run this again to go on.") from None
+    finally:
+        if heard:
+            signal.signal(signal.SIGINT, before)
+        trainer.remove_callback(go_on)
+    if not is_finite(trainer.model):
+        raise UserError(NOT_FINITE)
+    if (step := trainer.state.global_step) >= steps:
+        return
+    if go_on.asked:
+        raise Interrupted(
+            f"Stopped after step {step} of {steps}, which is saved in {run.label}: run this again to go on "
+            "from there."
+        )
+    said = [line["sentence"] for line in run.advice() if line["step"] == step]
+    raise UserError(" ".join([f"The training ended after step {step} of {steps}.", *said]))

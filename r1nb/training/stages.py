@@ -1,0 +1,72 @@
+"""R1's stages, as TRL's trainers: GRPO as notebook 03 builds it, SFT, and how each ends."""
+
+from r1nb.tasks.rows import solution_as_xml
+from r1nb.errors import UserError
+from r1nb.evaluation.accuracy import evaluate_stage
+from r1nb.processes import is_main, whole_weights
+from r1nb.evaluation.proof import Proof, prove
+
+
+def grpo_trainer(policy, rows, recipe, output_dir, callbacks=()):
+    """The trl.GRPOTrainer of a recipe, silent: what notebook 03 writes out."""
+    from transformers import PrinterCallback
+    from trl import GRPOTrainer
+
+    trainer = GRPOTrainer(
+        model=policy.model,
+        processing_class=policy.tokenizer,
+        reward_funcs=recipe.reward_funcs(policy.end_tokens),
+        args=recipe.grpo_config(output_dir),
+        train_dataset=rows,
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def solution_examples(rows, recipe):
+    """{prompt, completion} of the rows' own solutions, for SFT; raises UserError if no row has one."""
+    rows = rows.filter(lambda solution: solution != "", input_columns="solution")
+    if not len(rows):
+        raise UserError(
+            "The dataset shows no solutions to learn from: take the sft section out of the recipe."
+        )
+
+    def as_example(row: dict) -> dict:
+        return {"completion": [{"role": "assistant", "content": solution_as_xml(row, recipe.data.layout)}]}
+
+    return rows.map(as_example).select_columns(["prompt", "completion"])
+
+
+def sft(policy, examples, recipe, output_dir) -> float:
+    """Train the adapter on examples {prompt, completion}, both chat messages, as the `sft` section says.
+
+    The loss is on the completions alone. Returns its mean over the run.
+    """
+    from transformers import PrinterCallback
+    from trl import SFTTrainer
+
+    trainer = SFTTrainer(
+        model=policy.model,
+        args=recipe.sft_config(output_dir),
+        train_dataset=examples,
+        processing_class=policy.tokenizer,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer.train().training_loss
+
+
+def finish(run, policy, tests: dict, recipe, base: dict) -> Proof | None:
+    """Accuracy on the tests, the adapter saved, and proven in a fresh process: the run is finished.
+
+    `base` is what evaluation.evaluate_stage gave before the adapter, {split: graded}. Of several processes
+    the main one saves and proves; the others return None.
+    """
+    after = evaluate_stage(run, "after", policy, tests, recipe)
+    with whole_weights(policy.model.parameters()):
+        if is_main():
+            policy.save_trained(run, recipe)
+    if not is_main():
+        return None
+    split, rows = next(iter(tests.items()))
+    return prove(run, rows, trained=after[split], base=base[split])

@@ -1,0 +1,55 @@
+"""Completions as HTML: text to be shown, never markup to be run."""
+
+import html
+import re
+
+from r1nb.text.prompts import LAYOUTS, find_fault, parse_completion
+
+NO_MATH = 'class="tex2jax_ignore mathjax_ignore"'  # two dollar signs are no formula
+# Translucent, so that they serve a light and a dark theme; Okabe and Ito's blue, green and vermilion.
+TAG, ANSWER, OUTSIDE = "rgba(0,114,178,.30)", "rgba(0,158,115,.30)", "rgba(213,94,0,.30)"
+BETTER, WORSE = "rgb(0,114,178)", "rgb(213,94,0)"  # advantages above and below 0
+BOX = "border:1px solid rgba(128,128,128,.5);padding:6px;white-space:pre-wrap;line-height:1.4"
+LEGEND = "tags blue, answer green, text outside the blocks red"
+# Control characters become their pictures, direction marks and lone surrogates their names.
+_SHOWN = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"}
+_SHOWN |= {0x7F: "␡"} | {code: f"[U+{code:04X}]" for code in (*range(0x80, 0xA0), *range(0xD800, 0xE000))}
+_SHOWN |= {ord(mark): f"[U+{ord(mark):04X}]" for mark in "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e"}
+_SHOWN |= {code: f"[U+{code:04X}]" for code in range(0x2066, 0x206A)}
+
+
+def visible(text) -> str:
+    """A text in which nothing acts: escape codes and marks of writing direction are shown instead."""
+    return str(text).translate(_SHOWN)
+
+
+def escape(text) -> str:
+    """A text as HTML that shows it."""
+    return html.escape(visible(text))
+
+
+def mark(text: str, color: str) -> str:
+    """A text as HTML on a colour; white space alone stays plain."""
+    return f'<span style="background:{color}">{escape(text)}</span>' if text.strip() else escape(text)
+
+
+def colored(text: str, layout: str) -> str:
+    """A completion as HTML in a box: tags, answer and what stands outside the blocks on colours."""
+    parsed, tags = parse_completion(text, layout), LAYOUTS[layout].tags
+    if parsed is None:
+        pieces = re.split(f"({'|'.join(tags)})", text)
+        body = "".join(mark(piece, TAG) if piece in tags else escape(piece) for piece in pieces)
+    else:
+        blocks = [
+            mark(parsed.before, OUTSIDE), mark(tags[0], TAG), escape(parsed.reasoning),
+            mark(tags[1], TAG), mark(parsed.between, OUTSIDE), mark(tags[2], TAG),
+            mark(parsed.answer, ANSWER), mark(tags[3], TAG), mark(parsed.after, OUTSIDE),
+        ]  # fmt: skip
+        body = "".join(blocks)
+    return f'<div {NO_MATH} dir="ltr" style="{BOX}">{body}</div>'
+
+
+def legend(text: str, layout: str) -> str:
+    """What the colours of `colored` say, or why the answer could not be read."""
+    fault = find_fault(text, layout)
+    return f"not read: {fault}" if fault else LEGEND

@@ -1,0 +1,154 @@
+"""The inspector: runs reopened in a notebook. It reads run folders alone, needs no model, and follows
+a run that another process is training."""
+
+import contextlib
+from bisect import bisect_right
+
+import ipywidgets as widgets
+
+from r1nb.errors import UserError
+from r1nb.views.html import BETTER, LEGEND, WORSE, colored, escape
+from r1nb.paths import runs_folder
+from r1nb.views.plots import PANELS, png, training_curves
+from r1nb.recipes.recipe import default_runs_dir
+from r1nb.rewards import short_name
+from r1nb.runs.run import Run
+from r1nb.views.tables import CUT_OFF, answers_table, differences_table, table_of
+
+PROBLEMS = 10  # held-out problems shown
+
+
+class Inspector(widgets.VBox):
+    """Choose runs, move along their steps, read curves and completions.
+
+    `runs_dir` is the folder of runs; None is where recipes write them. `shown` holds the chosen runs.
+    Raises UserError if there is no run.
+    """
+
+    def __init__(self, runs_dir: str | None = None):
+        self.runs_dir, self.runs, self.shown = runs_dir or default_runs_dir(), {}, []
+        self.chosen = widgets.SelectMultiple(description="runs", rows=5)
+        self.step = widgets.IntSlider(description="step", min=0, max=1, value=1, continuous_update=False)
+        self.smoothing = widgets.FloatSlider(
+            description="smoothing", min=0, max=0.95, step=0.05, continuous_update=False
+        )
+        self.search = widgets.Text(description="search", placeholder="text in a completion")
+        self.clock = widgets.Play(max=10**6, interval=2000, show_repeat=False)
+        self.curves = widgets.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
+        self.values, self.completions, self.answers, self.differences = (widgets.HTML() for _ in range(4))
+        self.step.layout.width = "95%"
+        for name in ("step", "values", "completions", "answers", "differences"):
+            getattr(self, name).add_class(f"r1nb-{name}")  # what a test, or a style, finds them by
+        pages = [widgets.VBox([self.search, self.completions]), self.answers, self.differences]
+        tabs = widgets.Tab(pages)
+        for number, title in enumerate(("Completions", "Held-out answers", "Recipes")):
+            tabs.set_title(number, title)
+        follow = widgets.HBox([widgets.Label("follow a run in progress"), self.clock])
+        controls = widgets.VBox([self.smoothing, follow])
+        super().__init__([widgets.HBox([self.chosen, controls]), self.curves, self.step, self.values, tabs])
+        self.add_class("r1nb-inspector")
+        self.chosen.observe(self._on_runs, names="value")
+        self.step.observe(self._on_step, names="value")
+        self.smoothing.observe(self._draw_curves, names="value")
+        self.search.observe(self._list_completions, names="value")
+        self.clock.observe(self._on_tick, names="value")
+        self._find_runs()
+
+    def _find_runs(self) -> None:
+        found = {run.name: run for run in Run.all(self.runs_dir)}
+        if not found:
+            where = runs_folder(self.runs_dir).name
+            raise UserError(f"There is no run in {where!r} yet: run notebook 03 or `make train` first.")
+        same = {
+            name: run for name, run in self.runs.items() if name in found and run.made == found[name].made
+        }
+        if list(found) != list(same):
+            self.runs = found | same
+            kept = tuple(name for name in self.chosen.value if name in found)
+            self.chosen.options = list(self.runs)  # which unselects all
+            self.chosen.value = kept or self.chosen.options[:1]
+
+    def _on_runs(self, _change=None) -> None:
+        runs = [self.runs[name] for name in self.chosen.value]
+        if not runs:  # what was shown stays
+            return
+        self.shown = runs
+        self.drawn = [len(run.history()) for run in runs]
+        at_end = self.step.value == self.step.max
+        self.step.max = max(1, *(run.progress()[0] for run in runs))
+        self.answers.value = answers_table(runs[0], PROBLEMS).to_html()
+        self.differences.value = (
+            differences_table(runs).to_html()
+            if len(runs) > 1
+            else "Choose several runs (Ctrl or Shift and click) to see how their recipes differ."
+        )
+        if at_end and self.step.value != self.step.max:
+            self.step.value = self.step.max  # and _on_step follows
+        else:
+            self._on_step()
+
+    def _on_step(self, _change=None) -> None:
+        self._draw_curves()
+        self._read_values()
+        self._list_completions()
+
+    def _on_tick(self, _change=None) -> None:
+        """Draw again if a new run has begun, or a chosen one has grown."""
+        with contextlib.suppress(UserError):  # the last run has been deleted
+            self._find_runs()
+        grown = [len(run.history()) for run in self.shown]
+        if grown != self.drawn:
+            self._on_runs()
+
+    def _draw_curves(self, _change=None) -> None:
+        figure = training_curves(*self.shown, smoothing=self.smoothing.value, cursor=self.step.value)
+        self.curves.value = png(figure)
+
+    def _read_values(self) -> None:
+        runs = self.shown
+        keys = {key: title for key, (title, _) in PANELS.items()}
+        keys |= {f"rewards/{name}/mean": short_name(name) for run in runs for name in run.weights()}
+        keys = {key: title for key, title in keys.items() if any(run.series(key)[0] for run in runs)}
+        rows = [
+            [run.name.replace("-", "\u2011"), *(_value(run, key, self.step.value) for key in keys)]
+            for run in runs
+        ]
+        self.values.value = table_of(rows, [f"at step {self.step.value}", *keys.values()]).to_html()
+
+    def _list_completions(self, _change=None) -> None:
+        run, wanted = self.shown[0], self.search.value
+        step = run.logged(self.step.value) or self.step.value  # the last that is logged
+        try:
+            log = run.completions(step)
+        except UserError as error:  # none yet, or the file is being written
+            self.completions.value = escape(error)
+            return
+        found = log[log["completion"].str.contains(wanted, case=False, regex=False)]
+        cards = [_card(line, run) for line in found.sort_values("advantage")[::-1].to_dict("records")]
+        note = (
+            f"{run.name}, step {step}: {len(found)} of {len(log)} completions, best advantage first; {LEGEND}"
+        )
+        self.completions.value = f"<p>{escape(note)}</p>{''.join(cards)}"
+
+
+def _value(run: Run, key: str, step: int) -> str:
+    """A figure at the step, or at the last one before it that has it."""
+    steps, values = run.series(key)
+    at = bisect_right(steps, step)
+    if not at:
+        return ""
+    share = PANELS.get(key, ("", False))[1]
+    return f"{values[at - 1]:.0%}" if share else f"{values[at - 1]:.3g}"
+
+
+def _card(line: dict, run: Run) -> str:
+    scores = ", ".join(f"{short_name(name)} {line[name]:g}" for name in run.weights())
+    head = f"advantage {line['advantage']:+.2f}, reward {line['total']:g} ({scores}), {line['tokens']} tokens"
+    color = BETTER if line["advantage"] > 0 else WORSE
+    return (
+        f'<div style="border-left:4px solid {color};padding-left:8px;margin:10px 0">'
+        f"<b>{escape(head)}{CUT_OFF * line['cut']}</b>"
+        f"<details><summary>gold {escape(line['answer'])}; the prompt</summary>"
+        f'<div style="white-space:pre-wrap">{escape(line["prompt"])}</div></details>'
+        f"{colored(line['completion'], run.settings['data'].get('layout', 'reasoning'))}</div>"
+    )

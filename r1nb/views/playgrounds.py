@@ -1,0 +1,74 @@
+"""Playgrounds for notebooks: edit a completion, or a group of them, and see what it earns and why."""
+
+import ipywidgets as widgets
+
+from r1nb.views.html import BETTER, WORSE, colored, legend
+from r1nb.rewards import best_total, columns_of, short_name
+from r1nb.views.tables import score_cell, table_of
+
+
+def reward_playground(recipe, completion: str, row: dict) -> widgets.VBox:
+    """Edit a completion and its gold: the parsed parts, each reward, and the reason for each score.
+
+    `row` holds the gold `answer` and any other column that the recipe's rewards need.
+    """
+    text = _area(completion, "completion")
+    gold = widgets.Text(value=row["answer"], description="gold")
+    shown = widgets.HTML()
+
+    def update(_change=None) -> None:
+        lines, total = [], 0.0
+        for name, weight in recipe.rewards.items():
+            scorer = recipe.scorer(name)
+            score, reason = scorer.explain(text.value, gold.value, **columns_of(row))
+            total += (score or 0.0) * weight
+            lines.append([short_name(name), score_cell(score), f"{scorer.high:g}", reason])
+        lines.append(["total, weighted", f"{total:.3f}", f"{best_total(recipe.rewards):g}", ""])
+        table = table_of(lines, ["reward", "score", "of", "why"])
+        layout = recipe.data.layout
+        note = f"<p><i>{legend(text.value, layout)}</i></p>"
+        shown.value = colored(text.value, layout) + note + table.to_html()
+
+    for control in (text, gold):
+        control.observe(update, names="value")
+    update()
+    return widgets.VBox([text, gold, shown]).add_class("r1nb-playground")
+
+
+def group_playground(recipe, completions: list[str], row: dict) -> widgets.VBox:
+    """Edit a group of completions to one question: mean, deviation and each one's advantage."""
+    import torch
+
+    from r1nb.training.loss import group_advantages
+
+    areas = [_area(text, f"{i}", width="70%") for i, text in enumerate(completions, 1)]
+    notes = [widgets.HTML() for _ in areas]
+    gold = widgets.Text(value=row["answer"], description="gold")
+    summary = widgets.HTML()
+
+    def update(_change=None) -> None:
+        weighed = [(recipe.scorer(name), weight) for name, weight in recipe.rewards.items()]
+        rewards = torch.tensor(
+            [
+                sum((s.score(a.value, gold.value, **columns_of(row)) or 0.0) * w for s, w in weighed)
+                for a in areas
+            ]
+        )
+        for note, reward, advantage in zip(notes, rewards, group_advantages(rewards).tolist(), strict=True):
+            bar = f'<span style="background:{BETTER if advantage > 0 else WORSE}">'
+            bar += "&nbsp;" * round(abs(advantage) * 10) + "</span>"
+            note.value = f"reward {reward:.3f}<br>advantage {advantage:+.2f} {bar}"
+        summary.value = f"mean {rewards.mean():.3f}, deviation {rewards.std():.3f}" + (
+            ": all earn the same, so there is nothing to learn from this group" if rewards.std() == 0 else ""
+        )
+
+    for control in (*areas, gold):
+        control.observe(update, names="value")
+    update()
+    pairs = [widgets.HBox(pair) for pair in zip(areas, notes, strict=True)]
+    return widgets.VBox([*pairs, gold, summary]).add_class("r1nb-group")
+
+
+def _area(text: str, description: str, width: str = "95%") -> widgets.Textarea:
+    rows = max(2, text.count("\n") + 1)
+    return widgets.Textarea(value=text, description=description, rows=rows, layout={"width": width})

@@ -1,0 +1,86 @@
+"""Pass rates of the base policy: measured once, and only useful problems kept."""
+
+import json
+
+import pytest
+
+from r1nb.tasks.rows import load_splits
+from r1nb.evaluation.difficulty import keep_by_difficulty, pass_rates
+from r1nb.errors import UserError
+from r1nb.policy.loading import attach_lora, load_policy
+from r1nb.paths import DATA
+from r1nb.recipes.recipe import load_recipe
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return load_policy(load_recipe("tiny-cpu"), say=lambda line: None)
+
+
+@pytest.fixture
+def recipe_of(tmp_path):
+    return lambda **settings: load_recipe("tiny-cpu", runs_dir=str(tmp_path), **settings)
+
+
+def test_without_bounds_nothing_is_measured(policy, recipe_of, capsys):
+    recipe = recipe_of()
+    rows = load_splits(recipe)[0]
+    assert keep_by_difficulty(policy, rows, recipe) is rows
+    assert capsys.readouterr().out == ""
+
+
+def test_the_tiny_policys_rates_ship_with_it(policy, recipe_of, capsys):
+    recipe = recipe_of(min_pass_rate=0.125, max_pass_rate=0.875)
+    rows = load_splits(recipe)[0]
+    kept = keep_by_difficulty(policy, rows, recipe)
+    rates = pass_rates(policy, rows, recipe)
+    assert len(kept) == sum(0.125 <= rate <= 0.875 for rate in rates)
+    said = capsys.readouterr().out
+    assert "Measuring" not in said
+    assert f"Kept {len(kept)} of 1500 training problems" in said
+    few = rows.select(range(3))
+    (shipped,) = (DATA / "tiny-policy").glob("pass-rates-*.json")
+    assert set(pass_rates(policy, few, recipe)) <= set(json.loads(shipped.read_text()).values())
+
+
+def test_new_problems_are_measured_once_and_alike(policy, recipe_of, capsys, tmp_path):
+    recipe = recipe_of(temperature=0.9)  # other samples than those that ship
+    rows = load_splits(recipe)[0].select(range(6))
+    rates = pass_rates(policy, rows, recipe)
+    assert "Measuring the base policy's pass rate on 6 problems" in capsys.readouterr().out
+    assert pass_rates(policy, rows.select([5, 0]), recipe) == [rates[5], rates[0]]
+    assert capsys.readouterr().out == ""
+    (kept,) = tmp_path.glob("pass-rates-*.json")
+    assert len(json.loads(kept.read_text())) == 1506 - 1500 + len(json.loads(
+        next((DATA / "tiny-policy").glob("pass-rates-*.json")).read_text()
+    ))  # fmt: skip
+    kept.unlink()
+    assert pass_rates(policy, rows, recipe) == rates  # seeded
+
+
+def test_it_is_the_base_that_is_measured_also_with_an_adapter(recipe_of):
+    recipe = recipe_of()
+    policy = load_policy(recipe, say=lambda line: None)
+    rows = load_splits(recipe)[0].select(range(4))
+    before = pass_rates(policy, rows, recipe)
+    attach_lora(policy, recipe)
+    assert pass_rates(policy, rows, recipe) == before
+
+
+def test_bounds_that_leave_too_few_are_refused(policy, recipe_of):
+    recipe = recipe_of(min_pass_rate=0.99, max_pass_rate=0.995)
+    rows = load_splits(recipe)[0]
+    with pytest.raises(UserError, match="a step takes 8: lower min_pass_rate"):
+        keep_by_difficulty(policy, rows, recipe)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"min_pass_rate": 0.8, "max_pass_rate": 0.2}, "min_pass_rate = 0.8 is above max_pass_rate = 0.2"),
+        ({"max_pass_rate": 50}, "max_pass_rate = 50.0: a pass rate is between 0 and 1"),
+    ],
+)
+def test_bounds_that_cannot_be_are_refused(recipe_of, settings, words):
+    with pytest.raises(UserError, match=words):
+        recipe_of(**settings)

@@ -1,0 +1,129 @@
+"""Models from the Hub: size said before, refusals in words. A local server stands for the Hub."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from r1nb.paths import DATA
+
+FILES = {path.name: path.read_bytes() for path in (DATA / "tiny-policy").iterdir()}
+FILES["original/consolidated.00.pth"] = b"the same weights once more"
+COMMIT = "a" * 40
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the Hub's protocol as huggingface_hub needs for a download."""
+
+    def do_GET(self):
+        path = self.path.partition("?")[0]
+        if "/api/models/org/unknown" in path:
+            return self.answer(401, b"{}", {"X-Error-Code": "RepoNotFound"})
+        if path.endswith(f"/tree/{COMMIT}"):
+            tree = [
+                {"type": "file", "path": name, "size": len(data), "oid": "0"} for name, data in FILES.items()
+            ]
+            return self.answer(200, json.dumps(tree).encode(), {"Content-Type": "application/json"})
+        if "/tree/" in path:  # a folder of more chat templates, which there is not
+            return self.answer(404, b"{}", {"X-Error-Code": "EntryNotFound"})
+        if path.startswith("/api/models/"):
+            siblings = [{"rfilename": name} for name in FILES]
+            info = {"id": "org/open", "sha": COMMIT, "siblings": siblings}
+            return self.answer(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
+        if "/org/gated/" in path:
+            status = 403 if self.headers.get("Authorization") else 401
+            return self.answer(status, b"gated", {"X-Error-Code": "GatedRepo"})
+        name = path.split(f"/resolve/{COMMIT}/")[-1].split("/resolve/main/")[-1]
+        if name not in FILES:
+            return self.answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+        self.server.sent.append((self.command, name))
+        etag = hashlib.sha256(FILES[name]).hexdigest()
+        return self.answer(200, FILES[name], {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"'})
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def answer(self, status, body, headers):
+        self.send_response(status)
+        for key, value in headers.items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """Runs code in a process that takes the server for the Hub; (code, **environment) -> what it says."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.sent = []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    home = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path / "hf")}
+
+    def run(code, **environment):
+        offline = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_TOKEN")
+        inherited = {key: value for key, value in os.environ.items() if key not in offline}
+        code = (
+            "from r1nb.errors import UserError\nfrom r1nb.recipes.recipe import load_recipe\n"
+            "from r1nb.policy.loading import load_policy\nfrom r1nb.machine.model_files import fetch\n"
+            f"try:\n    {code}\nexcept UserError as error: print('REFUSED', error)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=inherited | home | environment,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        run.progress = done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.stdout
+
+    run.sent = server.sent
+    yield run
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_model_is_fetched_once_with_its_size_said_before(hub):
+    size = sum(
+        len(data) for name, data in FILES.items() if name.endswith((".json", ".safetensors", ".jinja"))
+    )
+    said = hub("load_policy(load_recipe(model_name='org/open')); fetch('org/open')")
+    first, second = said.splitlines()
+    assert first == f"Downloading org/open: {size / 1e9:.2f} GB, once."
+    assert second.startswith("AutoModelForCausalLM.from_pretrained('org/open'")
+    assert "%" in hub.progress
+    assert [name for command, name in hub.sent if command == "GET"].count("model.safetensors") == 1
+    assert not any("original" in name for _, name in hub.sent)
+    assert "Downloading" not in hub("load_policy(load_recipe(model_name='org/open'))", HF_HUB_OFFLINE="1")
+
+
+def test_a_gated_model_becomes_one_sentence(hub):
+    code = "load_policy(load_recipe(model_name='org/gated'))"
+    said = hub(code)
+    assert said.count("\n") == 1
+    assert "REFUSED org/gated is gated: accept its licence at https://huggingface.co/org/gated" in said
+    assert "set HF_TOKEN" in said
+    assert "and the token in HF_TOKEN has no access" in hub(code, HF_TOKEN="hf_" + "x" * 34)
+    assert "is gated" in hub("from r1nb.machine.model_files import load_config; load_config('org/gated')")
+
+
+def test_an_unknown_model_is_not_called_gated(hub):
+    said = hub("fetch('org/unknown')")
+    assert "REFUSED org/unknown cannot be loaded" in said
+
+
+def test_a_full_disk_is_noticed_before_the_download(hub):
+    said = hub(
+        "import shutil; from collections import namedtuple; "
+        "shutil.disk_usage = lambda path: namedtuple('Usage', 'free')(1e6); fetch('org/open')"
+    )
+    assert "REFUSED org/open is 0.0 GB and the disk of" in said
+    assert "set HF_HOME to a folder on a larger disk" in said
+    assert not any(command == "GET" for command, _ in hub.sent)

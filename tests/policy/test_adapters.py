@@ -1,0 +1,280 @@
+"""Adapters on disk: what their cards say, and what is refused in one sentence, before it is loaded."""
+
+import json
+import pickle
+import shutil
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
+
+from r1nb.policy.adapters import CARD, CONFIG, WEIGHTS, prompt_format
+from r1nb.tasks.rows import load_splits
+from r1nb.errors import UserError
+from r1nb.policy.loading import attach_lora, load_policy, load_trained
+from r1nb.paths import DATA
+from r1nb.recipes.recipe import load_recipe
+from r1nb.training.resume import begin_run
+from r1nb.machine.model_files import licence
+
+
+def fresh(**settings):
+    return load_policy(load_recipe("tiny-cpu", **settings), say=lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """An adapter in a run that was evaluated, as notebook 03 saves it."""
+    folder = tmp_path_factory.mktemp("saved")
+    recipe = load_recipe("tiny-cpu", runs_dir=str(folder), r=8)
+    policy = fresh()
+    run = begin_run(recipe, load_splits(recipe)[0])
+    rate = {"strict": 0.5, "strict_interval": [0.2, 0.8], "lenient": 0.5, "format": 0.9, "n": 10}
+    (run.folder / "evaluation.json").write_text(json.dumps({"test": {"before": rate, "after": rate}}))
+    attach_lora(policy, recipe)
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in policy.model.named_parameters():
+        if "lora_B" in name:
+            weight.data.copy_(0.1 * torch.randn(weight.shape, generator=generator))
+    policy.save_adapter(run.adapter, recipe, run)
+    return run
+
+
+def test_the_card_says_what_it_belongs_to(saved):
+    card = json.loads((saved.adapter / CARD).read_text())
+    assert card["model"]["model_name"] == "tiny-policy"
+    assert card["base_fingerprint"] == fresh().fingerprint()
+    assert card["base_licence"] == "mit"
+    assert card["recipe"]["grpo"]["learning_rate"] == 2e-3
+    assert card["data"] == saved.environment["data"]
+    assert card["data"]["rows"] == 1500
+    assert card["accuracy"]["test"]["after"]["strict"] == 0.5
+    assert "{question}" in card["prompt"]
+    assert card["date"].startswith("20")
+
+
+def test_the_model_card_is_one_for_the_hub_too(saved):
+    card = ModelCard.load(saved.adapter / "README.md")
+    assert card.data.license == "mit"
+    assert card.data.library_name == "peft"
+    assert "test, 10 problems, after: 50.0% strict [20.0%, 80.0%]" in card.text
+    assert str(saved.folder) not in card.text
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("unsloth/Meta-Llama-3.1-8B-Instruct-unsloth-bnb-4bit", "llama3.1"),
+        ("unsloth/Llama-3.2-1B-Instruct", "llama3.2"),
+        ("smollm2-135m", "apache-2.0"),
+        ("org/unheard-of", "unknown"),
+    ],
+)
+def test_the_licence_of_a_base(name, expected):
+    assert licence(name) == expected
+
+
+def test_the_licence_of_a_local_base_is_in_its_card(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "README.md").write_text("---\nlicense: bsd-3-clause\n---\n")
+    assert licence(str(tmp_path)) == "bsd-3-clause"
+
+
+def configured(**values):
+    def change(folder):
+        config = json.loads((folder / CONFIG).read_text())
+        (folder / CONFIG).write_text(json.dumps(config | values))
+
+    return change
+
+
+def carded(**values):
+    def change(folder):
+        card = json.loads((folder / CARD).read_text())
+        (folder / CARD).write_text(json.dumps(card | values))
+
+    return change
+
+
+def written(name, data):
+    return lambda folder: (folder / name).write_bytes(data)
+
+
+def truncate(folder):
+    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-1000])
+
+
+def pickled(folder):
+    (folder / WEIGHTS).unlink()
+    torch.save({"x": torch.ones(1)}, folder / "adapter_model.bin")
+
+
+def lose_a_tensor(folder):
+    weights = load_file(folder / WEIGHTS)
+    weights.pop(next(iter(weights)))
+    save_file(weights, folder / WEIGHTS)
+
+
+def poison(folder):
+    weights = load_file(folder / WEIGHTS)
+    weights[next(name for name in weights if "lora_A" in name)][0] = float("inf")
+    save_file(weights, folder / WEIGHTS)
+
+
+def flatten(folder):
+    """A lora_B of another shape: PEFT sees it when it has put its layers into the model."""
+    weights = load_file(folder / WEIGHTS)
+    name = next(name for name in weights if "lora_B" in name)
+    save_file(weights | {name: torch.ones(3)}, folder / WEIGHTS)
+
+
+class Payload:
+    """Unpickled, it would leave a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+REFUSED = {
+    "truncated": (truncate, "is truncated, not finite, or no safetensors file: copy the adapter again"),
+    "a pickle under that name": (written(WEIGHTS, pickle.dumps({1: 2})), "or no safetensors file"),
+    "a pickle instead": (pickled, "adapter_model.bin could run code when it is loaded, so r1nb never does"),
+    "empty": (written(WEIGHTS, b""), "or no safetensors file"),
+    "a tensor lost": (lose_a_tensor, "1 of its 56 tensors are missing"),
+    "another rank": (configured(r=16), "is of rank 8, but its adapter_config.json says r = 16"),
+    "not finite": (poison, "lora_A.weight is not finite"),
+    "a tensor without a side": (flatten, "does not fit tiny-policy"),
+    "a rank in words": (configured(r="8"), "is not a LoRA's: r: Input should be a valid integer"),
+    "no rank": (written(CONFIG, b'{"peft_type": "LORA"}'), "is not a LoRA's: r: Field required"),
+    "no method": (written(CONFIG, b'{"r": 8}'), "cannot be read: KeyError"),
+    "a deep list": (written(CONFIG, b"[" * 200_000), "cannot be read: RecursionError"),
+    "a pattern of another kind": (configured(rank_pattern=["q_proj"]), "is not a LoRA's: rank_pattern"),
+    "no expression": (configured(target_modules="(("), "is not a LoRA's: "),
+    "an expression without end": (configured(target_modules="((a+)+)!"), "repeats a group"),
+    "a bias of its own": (configured(bias="all"), "is not a LoRA's: bias"),
+    "another method": (configured(peft_type="IA3"), "of 'IA3'"),
+    "a list": (written(CONFIG, b"[]"), "cannot be read"),
+    "no JSON": (written(CONFIG, b"\xff{"), "cannot be read"),
+    "a path above": (configured(base_model_name_or_path="../../secret"), "names the path '../../secret'"),
+    "an absolute path": (configured(base_model_name_or_path="/etc"), "names the path '/etc' as its base"),
+    "a home": (configured(base_model_name_or_path="~/model"), "names the path '~/model'"),
+    "an address": (configured(base_model_name_or_path="http://x/y"), "names the path 'http://x/y'"),
+    "a hidden folder": (configured(base_model_name_or_path="org/../../x"), "names the path"),
+    "a path as a list": (configured(base_model_name_or_path=["/etc"]), "names the path"),
+    "code of its own": (configured(corda_config={"cache_file": "elsewhere.pt"}), "sets corda_config"),
+    "other modules": (configured(target_modules=["q_proj"]), "48 belong elsewhere"),
+    "unheard-of modules": (configured(target_modules=["nothing"]), "does not fit tiny-policy"),
+    "another base": (carded(base_fingerprint="0" * 16), "was made for tiny-policy, not for tiny-policy"),
+    "another prompt": (carded(prompt="Q: {question}"), "trained on prompts of another form"),
+    "another layout": (carded(layout="think"), "set layout='think'"),
+    "a torn card": (written(CARD, b'{"model"'), "r1nb.json in adapter is damaged"),
+    "an unheard-of layout": (carded(layout="nope"), "is damaged"),
+    "a card of nonsense": (written(CARD, b'{"model": {"model_name": 3}}'), "is damaged"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_belong_is_refused_in_one_sentence(saved, tmp_path, name):
+    change, words = REFUSED[name]
+    folder = tmp_path / "adapter"
+    shutil.copytree(saved.adapter, folder)
+    policy = fresh()
+    policy.load_adapter(folder, "reasoning")
+    assert policy.has_adapter  # as it was
+    change(folder)
+    policy = fresh()
+    with pytest.raises(UserError) as refused:
+        policy.load_adapter(folder, "reasoning")
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert not policy.has_adapter
+    assert policy.model.state_dict().keys() == fresh().model.state_dict().keys()  # the base is what it was
+    policy.load_adapter(saved.adapter)
+
+
+def test_nothing_is_unpickled(saved, tmp_path):
+    folder, mark = tmp_path / "adapter", tmp_path / "unpickled"
+    shutil.copytree(saved.adapter, folder)
+    data = pickle.dumps(Payload(str(mark)))
+    (folder / "adapter_model.bin").write_bytes(data)
+    fresh().load_adapter(folder)  # beside good weights it is not even looked at
+    (folder / WEIGHTS).write_bytes(data)
+    with pytest.raises(UserError, match="no safetensors file"):
+        fresh().load_adapter(folder)
+    assert not mark.exists()
+
+
+def test_a_rank_above_vllms_is_refused(saved):
+    with pytest.raises(UserError, match="has rank 8: set max_lora_rank=8, now 4"):
+        fresh(max_lora_rank=4).load_adapter(saved.adapter)
+
+
+def test_an_adapter_alone_brings_its_layout_and_base(tmp_path):
+    recipe = load_recipe("tiny-cpu", layout="think")
+    policy = fresh()
+    attach_lora(policy, recipe)
+    _, loaded, _ = load_trained(policy.save_adapter(tmp_path / "adapter", recipe))
+    assert loaded.data.layout == "think"
+
+
+def test_a_card_that_names_a_path_which_is_no_model_is_refused(saved, tmp_path):
+    folder = tmp_path / "adapter"
+    shutil.copytree(saved.adapter, folder)
+    card = json.loads((folder / CARD).read_text())
+    carded(model=card["model"] | {"model_name": "../../etc"})(folder)
+    with pytest.raises(UserError, match=r"no model folder: config.json is missing"):
+        load_trained(folder)
+
+
+def test_an_adapter_without_a_card_can_be_loaded(saved, tmp_path, capsys):
+    folder = tmp_path / "adapter"
+    shutil.copytree(saved.adapter, folder)
+    (folder / CARD).unlink()
+    policy = fresh()
+    policy.load_adapter(folder)
+    assert policy.has_adapter
+    assert capsys.readouterr().out == ""
+    configured(base_model_name_or_path="other/model")(folder)
+    fresh().load_adapter(folder)
+    assert "it names other/model as its base, and tiny-policy is loaded" in capsys.readouterr().out
+
+
+def test_a_base_in_a_folder_may_lie_elsewhere_and_is_not_told(tmp_path):
+    for name in ("here", "there"):
+        shutil.copytree(DATA / "tiny-policy", tmp_path / name / "base")
+    recipe = load_recipe("tiny-cpu", model_name=str(tmp_path / "here" / "base"))
+    policy = load_policy(recipe, say=lambda line: None)
+    attach_lora(policy, recipe)
+    folder = policy.save_adapter(tmp_path / "adapter", recipe)
+    assert json.loads((folder / CONFIG).read_text())["base_model_name_or_path"] == "base"
+    fresh(model_name=str(tmp_path / "there" / "base")).load_adapter(folder)
+
+
+def test_a_template_that_writes_the_date_is_the_same_tomorrow():
+    policy = fresh()
+    template = "{{ strftime_now('%Y-%m-%d') }} " + policy.tokenizer.chat_template
+    policy.tokenizer.chat_template = template
+    assert prompt_format(policy.tokenizer, "reasoning").startswith("{date} ")
+
+
+def test_the_reference_of_a_kl_term_is_not_saved(tmp_path):
+    recipe = load_recipe("tiny-cpu")
+    policy = fresh()
+    attach_lora(policy, recipe)
+    policy.model.add_adapter("ref", policy.model.peft_config["default"])
+    folder = policy.save_adapter(tmp_path / "adapter", recipe)
+    assert not [path for path in folder.iterdir() if path.is_dir()]
+    fresh().load_adapter(folder)
+
+
+def test_an_adapter_that_is_there_makes_room_for_a_fresh_one(saved):
+    policy = fresh()
+    policy.load_adapter(saved.adapter)
+    attach_lora(policy, load_recipe("tiny-cpu"))
+    start = {name: w for name, w in policy.model.named_parameters() if "lora_B" in name}
+    assert not any(w.any() for w in start.values())
+    assert not any(".base_layer.base_layer." in name for name in policy.model.state_dict())

@@ -1,0 +1,285 @@
+"""The notebooks: committed with outputs of their own code, and run from any folder."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import ROOT
+from nbclient import NotebookClient
+from refresh_notebooks import code_hash
+
+from r1nb import lineage
+from r1nb.paths import NOTEBOOKS
+from r1nb.rewards import REWARDS, short_name
+from r1nb.runs.run import Run
+
+PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
+SHORT = (
+    "max_steps=3 per_device_train_batch_size=16 test_problems=8 validation_problems=8 "
+    "eval_every=2 torch_threads=1 runs_dir={}"
+)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_outputs_belong_to_the_code(path):
+    text = path.read_text()
+    notebook = nbformat.reads(text, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert notebook.metadata["r1nb"]["code_hash"] == code_hash(notebook), "run `make notebooks`"
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert not any(output.output_type == "error" for cell in code for output in cell.outputs)
+    assert len(text) < 600_000
+    assert "widgets" not in notebook.metadata
+    assert not re.search(r"/(home|root|tmp|work|usr|Users)/\w", text)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_notebooks_are_thin(path):
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    lines = [
+        line
+        for cell in code[1:]  # the first is for Colab
+        for line in cell.source.splitlines()
+        if line.strip()
+    ]
+    assert len(lines) <= 150
+    assert max(map(len, lines)) <= 80
+
+
+def execute(path, folder, settings: str, constants: dict[str, str] | None = None):
+    """Execute a notebook in a clean kernel whose working directory is `folder`.
+
+    `constants` are lines of its cell of settings, and what stands there instead.
+    """
+    environment = os.environ | {"R1NB_SET": settings}
+    notebook = nbformat.read(path, as_version=4)
+    for line, other in (constants or {}).items():
+        (cell,) = (cell for cell in notebook.cells if line in cell.source.splitlines())
+        cell.source = cell.source.replace(line, other)
+    client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(folder)}})
+    client.execute(env=environment)
+    return "".join(
+        output.get("text", "") + str(output.get("data", {}).get("text/html", ""))
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """`make train` in its shortest form: notebook 03 without a browser."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    settings = SHORT.format(folder / "runs")
+    done = subprocess.run(
+        [sys.executable, "-m", "r1nb.execute", "tiny-cpu"],
+        cwd=folder, env=os.environ | {"R1NB_SET": settings}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, settings, done.stdout
+
+
+def test_notebook_01_follows_rows_to_tokens(tmp_path):
+    said = execute(NOTEBOOKS / "01_prompts_and_data.ipynb", tmp_path, f"runs_dir={tmp_path}")
+    assert "Dropped 3 of 6 rows of train: no question or gold, or marked invalid." in said
+    assert "What is 90 x 12? -&gt; 1080" in said or "What is 90 x 12? -> 1080" in said
+
+
+def test_notebook_02_explains_every_reward(tmp_path):
+    said = execute(NOTEBOOKS / "02_rewards.ipynb", tmp_path, f"runs_dir={tmp_path}")
+    for name in REWARDS:
+        assert name in said
+    assert "Nothing is wrong." in said
+    assert "mean 1.375, deviation 1.664" in said
+    assert re.search(r"step 0: grpo [+-]0\.0000, .*; 0% of tokens clipped", said)
+
+
+def test_notebook_03_trains_and_says_where_everything_is(trained):
+    folder, _, said = trained
+    (found,) = (folder / "runs").iterdir()
+    run = Run(found)
+    assert run.series("reward")[0] == [1, 2, 3]
+    evaluation = run.evaluation()
+    assert set(evaluation) == {"test", "test_unseen_kinds"}
+    for stages in evaluation.values():
+        assert set(stages) == {"before", "prefilled", "after"}
+        for summary in stages.values():
+            assert {"strict", "lenient", "format", "n", "strict_interval"} <= set(summary)
+    for path in ("adapter", "report.html", "03_train_grpo.ipynb"):
+        assert (run.folder / path).exists()
+        assert f"runs/tiny-cpu-001/{path}" in said
+    for word in ("strict", "lenient", "format", *map(short_name, run.weights())):
+        assert word in said
+    executed = (run.folder / "03_train_grpo.ipynb").read_text()
+    assert "gave the trained policy's answer to 8 of 8 problems" in executed
+    outputs = [o for c in nbformat.reads(executed, 4).cells for o in c.get("outputs", [])]
+    assert sum("image/png" in json.dumps(o) for o in outputs) == 3  # of the curves the last frame only
+
+
+def test_notebook_04_opens_it_again(trained):
+    folder, settings, _ = trained
+    said = execute(NOTEBOOKS / "04_inspect_run.ipynb", folder, settings)
+    assert "after step 3" in said
+    assert "Nothing." in said
+    assert "Report: runs/tiny-cpu-001/report.html" in said
+
+
+def test_notebook_06_counts_what_reflection_is_worth(tmp_path):
+    said = execute(NOTEBOOKS / "06_countdown_r1_zero.ipynb", tmp_path, SHORT.format(tmp_path / "runs"))
+    (found,) = (tmp_path / "runs").iterdir()
+    run = Run(found)
+    assert run.series("reward")[0] == [1, 2, 3]
+    assert set(run.evaluation()["test"]) == {"before", "prefilled", "after"}
+    assert "enclosed within <think> </think>" in said  # R1's template
+    assert "equals 25, not 24" in said  # why a reply earns nothing
+    for words in ("goes back after a failed attempt", "rescued: first attempt wrong", "attempt 3"):
+        assert words in said
+    assert re.search(r"after: of \d+ sampled answers that went back after a failed", said)
+    assert "gave the trained policy's answer to 8 of 8 problems" in said
+    assert (run.folder / "report.html").is_file()
+
+
+STAGES = ["r1-zero-001", "r1-cold-start-001", "r1-reasoning-001", "r1-sft-001", "r1-final-001"]
+
+
+def test_notebook_07_goes_through_the_stages_and_trains_none_twice(tmp_path):
+    settings = SHORT.format(tmp_path / "runs") + (
+        " samples=2 sampled_problems=4 sft.max_steps=24 sft.per_device_train_batch_size=32"
+    )
+    fewer = {"PROBLEMS = 256": "PROBLEMS = 64"}
+    said = execute(NOTEBOOKS / "07_r1_stages.ipynb", tmp_path, settings, fewer)
+    runs = {run.name: run for run in Run.all(tmp_path / "runs")}
+    assert set(runs) == {*STAGES, "grpo-alone-001"}
+    assert all(run.finished for run in runs.values())
+    assert [runs[name].parent for name in STAGES] == ["", *STAGES[:-1]]
+    assert runs["grpo-alone-001"].parent == ""
+    for name in ("r1-cold-start-001", "r1-sft-001"):
+        assert lineage.harvest_of(runs[name])["kept"] > 0
+    for words in ("wrong answer", "problems with one that was kept", "4 second GRPO", "GRPO alone"):
+        assert words in said
+    assert said.count("Proven.") == 6
+    begun = {name: run.history() for name, run in runs.items()}
+    again = execute(NOTEBOOKS / "07_r1_stages.ipynb", tmp_path, settings, fewer)
+    assert again.count("is finished and stays as it is") == 6
+    assert {run.name: run.history() for run in Run.all(tmp_path / "runs")} == begun
+
+
+def test_notebook_08_tells_what_the_results_hold(tmp_path):
+    said = execute(NOTEBOOKS / "08_experiments.ipynb", tmp_path, f"runs_dir={tmp_path}")
+    for words in (
+        "GRPO, a random reward",
+        "SFT on its own right answers",
+        "completions to 80%",
+        "not distinguishable",
+    ):
+        assert words in said
+
+
+def test_notebook_05_answers_from_the_newest_run(trained):
+    folder, settings, _ = trained
+    said = execute(NOTEBOOKS / "05_sample_lora.ipynb", folder, settings)
+    assert "Loaded adapter on tiny-policy" in said
+    assert "Which is greater 9.10 or 9.9?" in said
+    assert "Likelihood by the adapter, compared with the base" in said
+
+
+def test_all_begin_with_the_same_cell_for_colab():
+    first = {
+        next(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+        for path in PATHS
+    }
+    assert len(first) == 1
+    assert 'if "google.colab" in sys.modules:' in first.pop()
+
+
+# Stands for Colab: its module, and a drive that only notes that it was mounted.
+COLAB = """
+import importlib.machinery, sys, types
+colab = types.ModuleType("google.colab")
+colab.__spec__ = importlib.machinery.ModuleSpec("google.colab", None)
+colab.drive = types.SimpleNamespace(mount=lambda path: print("mounted", path))
+sys.modules["google.colab"] = colab
+"""
+
+
+@pytest.fixture
+def colab(tmp_path):
+    """A Python of its own with all that r1nb needs but not r1nb, in an empty folder with the wheel."""
+    environment, folder = tmp_path / "env", tmp_path / "content"
+    folder.mkdir()
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
+        cwd=ROOT, check=True, capture_output=True,
+    )  # fmt: skip
+    venv.create(environment, with_pip=True, symlinks=True)
+    (site,) = environment.glob("lib/python*/site-packages")
+    (installed,) = Path(sys.prefix).glob("lib/python*/site-packages")
+    for old in site.glob("setuptools*"):  # Python 3.11 brings one that PyTorch refuses
+        shutil.rmtree(old)
+    others = tmp_path / "others"
+    others.mkdir()
+    for path in installed.iterdir():
+        if not path.name.startswith(("r1nb", "_editable", "_r1nb", "__pycache__", "pip")):
+            (others / path.name).symlink_to(path)
+    (site / "stands_for_colab.py").write_text(COLAB)
+    (site / "others.pth").write_text(f"{others}\nimport stands_for_colab\n")
+    return environment / "bin" / "python", folder
+
+
+def test_on_colab_the_first_cell_is_all_that_is_needed(colab):
+    python, folder = colab
+    notebook = nbformat.read(NOTEBOOKS / "03_train_grpo.ipynb", as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    code[0].source = code[0].source.replace("DRIVE = False", "DRIVE = True")
+    said = "import os, r1nb; print(r1nb.__file__, os.environ['R1NB_SET'])\n"
+    settings = SHORT.format(folder / "runs").replace("max_steps=3", "max_steps=2")
+    # The drive is no real one here, so the runs go elsewhere before the notebook goes on.
+    code[1].source = f"{said}os.environ['R1NB_SET'] = {settings!r}\n{code[1].source}"
+    (folder / "notebook.ipynb").write_text(nbformat.writes(notebook))
+    done = subprocess.run(
+        [python, "-c", "from nbclient.cli import main; main()", "--inplace", "notebook.ipynb"],
+        cwd=folder, env=os.environ | {"PIP_NO_INDEX": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
+    text = "".join(o.get("text", "") for c in executed.cells for o in c.get("outputs", []))
+    assert "mounted /content/drive" in text
+    assert f"{python.parent.parent}/lib" in text  # r1nb comes from the wheel
+    assert "runs_dir=/content/drive/MyDrive/r1nb" in text
+    assert "gave the trained policy's answer to 8 of 8 problems" in text
+    (run,) = (folder / "runs").iterdir()
+    assert (run / "adapter" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "words"),
+    [
+        (["tiny-cp"], "", "did you mean 'tiny-cpu'"),
+        (["tiny-cpu"], "learning_rate=fast", "learning_rate = 'fast'"),
+        (["llama31-8b-seed"], "", "needs a CUDA GPU"),
+        (["tiny-cpu"], "dataset=nowhere", "Unknown dataset 'nowhere'"),
+        (["tiny-cpu"], "model_name=./nowhere", "no model folder"),
+    ],
+)
+def test_a_mistake_ends_make_train_with_one_sentence(tmp_path, arguments, settings, words):
+    environment = os.environ | {"R1NB_SET": f"{settings} runs_dir={tmp_path}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "r1nb.execute", *arguments],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1
+    assert last.startswith("r1nb: ")
+    assert words in last
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())  # nothing begun

@@ -1,0 +1,203 @@
+"""The run folder: opened while it is written, after a crash, and never overwritten."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import pandas
+import pytest
+from written_run import IDEAL, append_step, write_run
+
+from r1nb.policy.adapters import CARD
+from r1nb.errors import UserError
+from r1nb.evaluation.accuracy import Graded
+from r1nb.views.plots import pass_curves, png, training_curves
+from r1nb.runs.run import Run
+
+
+def test_a_new_run_gets_a_new_folder(tiny_recipe):
+    first, second = Run.create(tiny_recipe), Run.create(tiny_recipe)
+    assert (first.name, second.name) == ("tiny-cpu-001", "tiny-cpu-002")
+    assert first.recipe() == tiny_recipe
+    environment = json.loads((first.folder / "environment.json").read_text())
+    assert environment["versions"]["trl"]
+
+
+def test_a_torn_last_line_is_left_out(tiny_recipe):
+    run = Run.create(tiny_recipe)
+    run.append({"step": 1, "reward": 0.5})
+    with (run.folder / "history.jsonl").open("a") as file:
+        file.write('{"step": 2, "rew')
+    assert Run(run.folder).history() == [{"step": 1, "reward": 0.5}]
+    assert run.series("reward") == ([1], [0.5])
+
+
+def test_a_run_goes_on_after_a_torn_line(tiny_recipe):
+    run = Run.create(tiny_recipe)
+    with (run.folder / "history.jsonl").open("a") as file:
+        file.write('{"step": 1, "rew')
+    run.append({"step": 2, "reward": 0.5})
+    run.append({"step": 3, "reward": 0.6})
+    assert run.series("reward") == ([2, 3], [0.5, 0.6])
+
+
+def test_torn_completions_are_left_out(tiny_recipe):
+    run = write_run(tiny_recipe, 3)
+    path = run.folder / "completions" / "completions_00003.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    assert sorted(set(run.completions()["step"])) == [1, 2]
+    with pytest.raises(UserError, match="no completions of step 3"):
+        run.completions(3)
+
+
+def write_until_killed(recipe, finished) -> None:
+    """What training does to a run folder, a step after the other."""
+    run = Run.create(recipe)
+    (run.folder / "completions").mkdir()
+    log = pandas.DataFrame({"step": 1, "completion": ["é" * 200] * 64} | dict.fromkeys(recipe.rewards, 0.5))
+    for step in range(1, 10_000):
+        append_step(run, step, [{"completion": "é" * 200}] * 60)
+        log.to_parquet(run.folder / "completions" / f"completions_{step:05d}.parquet")
+        finished.value = step
+
+
+def test_a_writer_may_be_killed_at_any_moment(tiny_recipe):
+    """At most the step under way is lost, and the folder opens, 50 times."""
+    fork = multiprocessing.get_context("fork")
+    moments, steps = random.Random(1), 0
+    for _ in range(50):
+        finished = fork.Value("i", 0, lock=False)
+        writer = fork.Process(target=write_until_killed, args=(tiny_recipe, finished))
+        known = len(Run.all(tiny_recipe.output.runs_dir))
+        writer.start()
+        target = moments.randrange(6)  # steps, however fast the machine is
+        while finished.value < target:
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0.0, 0.02))
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.join()
+        runs = Run.all(tiny_recipe.output.runs_dir)
+        if len(runs) == known:  # killed before there was a run
+            assert finished.value == 0
+            continue
+        run = max(runs, key=lambda run: run.name)
+        trained = run.series("reward")[0]
+        assert trained == list(range(1, len(trained) + 1))
+        assert finished.value <= len(trained) <= finished.value + 1
+        assert run.recipe() == tiny_recipe
+        if finished.value:
+            logs = run.completions()
+            assert len(logs) in (64 * finished.value, 64 * finished.value + 64)
+            run.looks()
+            run.progress()
+        steps += finished.value
+    assert steps > 50
+
+
+def test_progress_is_told_with_the_time_left(tiny_recipe):
+    tiny_recipe.grpo["max_steps"] = 100
+    run = write_run(tiny_recipe, 40)
+    assert run.progress() == (40, "step 40 of 100, reward 2.67, 2 min left")
+    for step in range(41, 101):
+        append_step(run, step, [])
+    assert run.progress() == (100, "step 100 of 100, reward 4.00, in 3 min")
+
+
+def test_a_run_that_has_stopped_claims_no_time_left(tiny_recipe):
+    tiny_recipe.grpo["max_steps"] = 100
+    run = write_run(tiny_recipe, 40)
+    an_hour_ago = time.time() - 3600
+    os.utime(run.folder / "history.jsonl", (an_hour_ago, an_hour_ago))
+    assert run.progress()[1] == "step 40 of 100, reward 2.67, nothing new for 60 min"
+
+
+def test_a_step_that_could_not_be_judged_has_no_reward(tiny_recipe):
+    tiny_recipe.grpo["max_steps"] = 10
+    run = write_run(tiny_recipe, 4)
+    run.append({"step": 5, "time": 10.0, "loss": 0.0, "reward": None, "reward_std": None})
+    assert run.progress()[1] == "step 5 of 10, no reward, 10 s left"
+    assert png(training_curves(run))
+
+
+def test_samples_that_could_not_be_judged_draw_nothing(tiny_recipe):
+    run = write_run(tiny_recipe, 1)
+    unjudged = Graded("1 + 1?", "2", "two", ids=(7,), cut=False, strict=None, lenient=None, format=False,
+                      rewards={})  # fmt: skip
+    run.write_samples("before", "test", [[unjudged] * 8])
+    assert not pass_curves(run).axes[0].lines
+
+
+def test_a_folder_taken_anew_is_read_anew(tiny_recipe):
+    run = write_run(tiny_recipe, 9)
+    assert len(run.series("reward")[0]) == 9
+    (run.folder / "history.jsonl").write_text("")
+    run.append({"step": 1, "reward": 0.5})
+    assert run.series("reward") == ([1], [0.5])
+
+
+def test_rewards_that_only_the_runs_notebook_knew(tiny_recipe, monkeypatch):
+    """Another kernel reads their ranges from the run folder."""
+    run = write_run(tiny_recipe, 5)
+    path = run.folder / "recipe.yaml"
+    path.write_text(path.read_text().replace("int_reward_func", "my_reward_func"))
+    path = run.folder / "environment.json"
+    path.write_text(path.read_text().replace("int_reward_func", "my_reward_func"))
+    assert Run(run.folder).best_total() == 4.0
+    assert png(training_curves(Run(run.folder)))
+
+
+def test_negative_rewards_are_seen(tiny_recipe):
+    tiny_recipe.rewards = {"correctness_reward_func": 1.0, "overlong_reward_func": 1.0}
+    run = write_run(tiny_recipe, 3)
+    run.append({"step": 4, "time": 8.0, "loss": 0.0, "reward": -0.5, "reward_std": 0.1,
+                "rewards/overlong_reward_func/mean": -0.9})  # fmt: skip
+    shown = [a for part in training_curves(run).subfigs for a in part.axes if a.get_title() != "xmlcount"]
+    lows = {axes.get_title(): axes.get_ylim()[0] for axes in shown}
+    assert lows["Total reward"] <= -0.5
+    assert lows["overlong"] <= -0.9
+
+
+def test_a_broken_recipe_is_named(tiny_recipe):
+    run = Run.create(tiny_recipe)
+    (run.folder / "recipe.yaml").write_text("")
+    with pytest.raises(UserError, match=r"runs/tiny-cpu-001/recipe\.yaml is no recipe"):
+        Run(run.folder).weights()
+
+
+def test_the_total_is_weighted_and_what_was_not_judged_counts_nothing(tiny_recipe):
+    tiny_recipe.rewards.update(int_reward_func=2.0)
+    run = write_run(tiny_recipe, 1, texts=(IDEAL,))
+    path = run.folder / "completions" / "completions_00001.parquet"
+    log = pandas.read_parquet(path).drop(columns=["answer", "tokens", "cut"])
+    log.loc[0, "xmlcount_reward_func"] = None
+    log.to_parquet(path)
+    read = run.completions(1)
+    assert list(read["total"][:2]) == [2.5, 3.0]
+    assert (read["answer"][0], read["tokens"][0], read["cut"][0]) == ("", 0, False)
+
+
+def test_the_history_follows_a_run_that_is_being_written(tiny_recipe):
+    writer = Run.create(tiny_recipe)
+    reader = Run(writer.folder)
+    assert reader.history() == []
+    for step in (1, 2, 3):
+        writer.append({"step": step, "reward": step / 10})
+        assert reader.series("reward")[0] == list(range(1, step + 1))
+
+
+def test_latest_is_the_newest_finished_run(tiny_recipe):
+    runs = [Run.create(tiny_recipe) for _ in range(3)]
+    folder = tiny_recipe.output.runs_dir
+    assert Run.latest(folder) is None
+    runs[0].adapter.mkdir()
+    assert Run.latest(folder) is None  # killed while it was saved
+    (runs[0].adapter / CARD).write_text("{}")
+    assert Run.latest(folder).name == runs[0].name
+
+
+def test_another_folder_is_no_run(tmp_path):
+    with pytest.raises(UserError, match="no run folder"):
+        Run(tmp_path)

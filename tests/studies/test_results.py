@@ -1,0 +1,133 @@
+"""The committed results: of the seeds that were announced, held against what was claimed."""
+
+import csv
+
+import make_policy
+import pytest
+import yaml
+from conftest import ROOT
+
+from r1nb.studies.experiments import explains, pooled, reached, read_results, verdict
+from r1nb.recipes.recipe import load_recipe
+
+CLAIMS = make_policy.PLAN["claims"]
+PLAN = yaml.safe_load((ROOT / "data" / "controls.yaml").read_text())
+VARIANTS = yaml.safe_load((ROOT / "data" / "variants.yaml").read_text())
+COUNTDOWN = yaml.safe_load((ROOT / "data" / "countdown.yaml").read_text())
+RESULTS = ROOT / "data" / "results"
+
+
+def rows(name: str) -> list[dict]:
+    with (RESULTS / name).open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> dict:
+    """{(seed, stage): row} of the sealed test with new numbers."""
+    table = rows("tiny-cpu-evaluation.csv")
+    return {(int(r["seed"]), r["stage"]): r for r in table if r["split"] == "test"}
+
+
+def test_every_announced_seed_is_reported(evaluation):
+    assert {seed for seed, _ in evaluation} == set(CLAIMS["seeds"])
+
+
+@pytest.mark.parametrize("seed", CLAIMS["seeds"])
+def test_each_seed_keeps_the_claims(evaluation, seed):
+    before, after = evaluation[seed, "before"], evaluation[seed, "after"]
+    for rate in ("strict", "lenient"):
+        rise = float(after[rate]) - float(before[rate])
+        assert rise >= CLAIMS[f"{rate}_rise"]
+        assert float(after[f"{rate}_low"]) > float(before[f"{rate}_high"])
+    assert float(before["format"]) <= CLAIMS["format_before_at_most"]
+    assert float(after["format"]) >= CLAIMS["format_after_at_least"]
+    assert int(after["n"]) >= 200
+    assert int(after["train_seconds"]) <= CLAIMS["train_seconds_at_most"]
+    rewards = [name for name in after if name.endswith("_reward_func")]
+    assert len(rewards) == 5
+    assert all(float(after[name]) > 0 for name in rewards)
+
+
+def test_the_readme_quotes_the_results(evaluation):
+    readme = (ROOT / "README.md").read_text()
+    for row in evaluation.values():
+        low, high = 100 * float(row["strict_low"]), 100 * float(row["strict_high"])
+        assert f"{float(row['strict']):.1%} [{low:.1f}, {high:.1f}]" in readme
+
+
+@pytest.fixture(scope="module")
+def controls():
+    return read_results("controls")
+
+
+def test_every_arm_and_seed_of_the_controls_is_reported(controls):
+    expected = {(arm, seed) for arm in PLAN["arms"] for seed in PLAN["seeds"]}
+    after = controls[controls["stage"] == "after"]
+    for split in ("test", "test_unseen_kinds"):
+        chosen = after[after["split"] == split]
+        assert sorted(zip(chosen["arm"], chosen["seed"], strict=True)) == sorted(expected)
+
+
+def test_the_readme_says_which_controls_explain_the_gain(controls):
+    readme = (ROOT / "README.md").read_text()
+    for arm in ("correctness_only", "format_only", "random", "sft", "sft_prefilled", "shipped"):
+        rate = pooled(controls, "test")[arm][0]
+        (row,) = (line for line in readme.splitlines() if line.startswith("| ") and f"`{arm}`" in line)
+        assert f"{rate:.1%}" in row
+        assert explains(controls, "test", arm, PLAN["reading"]["explains_within"]) in row.split("|")[-2]
+
+
+@pytest.mark.parametrize("name", ["variants", "variants-again"])
+def test_every_arm_and_seed_of_the_variants_is_reported_and_none_saw_a_test(name):
+    plan = yaml.safe_load((ROOT / "data" / f"{name}.yaml").read_text())
+    expected = {(arm, seed) for arm in plan["arms"] for seed in plan["seeds"]}
+    results, curves = read_results(name), read_results(f"{name}-curves")
+    assert set(results["split"]) == {"validation"}
+    after = results[results["stage"] == "after"]
+    assert sorted(zip(after["arm"], after["seed"], strict=True)) == sorted(expected)
+    looks = {key: list(group["step"]) for key, group in curves.groupby(["arm", "seed"])}
+    assert set(looks) == expected
+    assert all(steps == list(range(0, 65, 4)) for steps in looks.values())
+
+
+def test_the_default_rank_follows_from_the_rule_of_the_variants():
+    curves = read_results("variants-again-curves")
+    needs = [reached(curves, arm, VARIANTS["reading"]["accuracy"]) for arm in ("rank_8", "shipped")]
+    assert load_recipe("tiny-cpu").lora.r == (8 if verdict(*needs) == "less" else 16)
+
+
+def test_the_readme_says_on_how_many_seeds_the_claims_on_countdown_held():
+    results, claims = read_results("countdown"), COUNTDOWN["claims"]
+    assert set(results["seed"]) == set(COUNTDOWN["seeds"])
+    assert set(results["n"]) == {280}
+    strict = results.pivot(index="seed", columns="stage", values="strict")
+    form = results.pivot(index="seed", columns="stage", values="format")
+    held = {
+        "more than before": strict["after"] - strict["before"] >= claims["strict_rise"],
+        "`<think>` put into": strict["after"] - strict["prefilled"] >= claims["rise_beyond_prefilled"],
+        "format in at least": form["after"] >= claims["format_after_at_least"],
+    }
+    readme = (ROOT / "README.md").read_text()
+    for row in results[results["stage"] == "after"].to_dict("records"):
+        low, high = 100 * row["strict_low"], 100 * row["strict_high"]
+        assert f"{100 * row['strict']:.1f} % [{low:.1f}, {high:.1f}]" in readme
+    lines = readme.splitlines()
+    for words, seeds in held.items():
+        (row,) = (line for line in lines if line.startswith("| ") and words in line)
+        assert f"{seeds.sum()} of 3 seeds" in row
+
+
+def test_all_runs_that_were_killed_went_on():
+    log = rows("torture.csv")
+    assert len(log) == 20
+    for row in log:
+        assert (row["each step once"], row["adapter identical"], row["within its interval"]) == ("True",) * 3
+    assert {row["victim"] for row in log} == {"all", "kernel", "parent"}
+    assert sum(row["went on from step"] not in ("", "0") for row in log) >= 5
+
+
+def test_smollm2_learned_something_to_choose_from():
+    history = [row for row in rows("smollm2-135m-curves.csv") if row["reward"]]
+    assert len(history) >= 5
+    assert any(float(row["reward_std"]) > 0 for row in history)

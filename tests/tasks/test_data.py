@@ -1,0 +1,176 @@
+"""Rows from a folder, from the Hub's name, and what becomes of files that are wrong."""
+
+import json
+
+import pytest
+
+from r1nb.tasks.rows import drop_long_prompts, load_rows, load_splits, normalize, solution_as_xml
+from r1nb.errors import UserError
+from r1nb.recipes.recipe import load_recipe
+from r1nb.rewards import REWARDS
+
+FIVE = [REWARDS[name] for name in list(REWARDS)[:5]]
+
+GOOD = {"question": "2 packs of 3?", "answer": "That is 2*3=<<2*3=6>>6.\n#### 6"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def write(*lines, split="train"):
+        text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+        (tmp_path / f"{split}.jsonl").write_text(text)
+        return str(tmp_path)
+
+    return write
+
+
+def test_a_row_becomes_chat_messages_and_a_gold(folder):
+    (row,) = load_rows(folder(GOOD), "train")
+    assert [m["role"] for m in row["prompt"]] == ["system", "user"]
+    assert row["prompt"][1]["content"] == row["question"] == GOOD["question"]
+    assert row["answer"] == "6"
+    assert row["solution"] == "That is 2*3=6."
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test", "test_unseen_kinds"])
+def test_every_bundled_solution_as_xml_earns_everything(split):
+    for row in load_rows("bundled", split):
+        text = solution_as_xml(row)
+        assert sum(func.score(text, row["answer"]) for func in FIVE) == 4.0
+        assert "<<" not in text
+
+
+def test_real_gsm8k_solutions_as_xml_earn_everything(gsm8k_dir):
+    for split, count in (("train", 7473), ("test", 1319)):
+        rows = load_rows(str(gsm8k_dir), split)
+        assert len(rows) == count
+        for row in rows:
+            text = solution_as_xml(row)
+            assert sum(func.score(text, row["answer"]) for func in FIVE) == 4.0
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([], ["train.jsonl is empty"]),
+        (["", "  "], ["train.jsonl is empty"]),
+        ([GOOD, "{oops"], ["train.jsonl, line 2 is not JSON", "{oops"]),
+        ([GOOD, {"prompt": "x", "answer": "#### 1"}], ["line 2 lacks question", "prompt, answer"]),
+        ([{"prompt": "x", "answer": "#### 1"}], ["columns prompt, answer", "question_column"]),
+        ([{"question": "x", "answer": 6}], ["No row of train.jsonl has a question and a gold", "####", "6"]),
+        (["[1, 2]"], ["line 1", "list"]),
+        ([{"question": "x", "answer": "six #### "}], ["No row", "six ####"]),
+    ],
+)
+def test_a_broken_file_becomes_one_sentence(folder, lines, words):
+    with pytest.raises(UserError) as caught:
+        load_rows(folder(*lines), "train")
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_rows_without_a_gold_are_dropped_aloud(folder, capsys):
+    rows = [GOOD, GOOD | {"answer": "just 6"}, GOOD | {"answer": "six ####"}, GOOD | {"answer": None}]
+    assert len(load_rows(folder(*rows), "train")) == 1
+    assert "Dropped 3 of 4 rows of train: no question or gold, or marked invalid." in capsys.readouterr().out
+
+
+def test_odd_but_valid_files_are_read(tmp_path):
+    odd = GOOD | {"question": "2\u2028packs\x85of 3?"}
+    text = json.dumps(odd, ensure_ascii=False)
+    (tmp_path / "train.jsonl").write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\r\n")
+    assert load_rows(str(tmp_path), "train")[0]["question"] == odd["question"]
+    (tmp_path / "train.jsonl").write_bytes(text.encode("utf-16"))
+    with pytest.raises(UserError, match="line 1 is not JSON in UTF-8"):
+        load_rows(str(tmp_path), "train")
+
+
+def test_a_column_of_several_types_is_said(folder):
+    with pytest.raises(UserError, match="cannot be read"):
+        load_rows(folder(GOOD | {"level": 1}, GOOD | {"level": "hard"}), "train")
+
+
+def test_a_missing_split_names_those_there_are(folder):
+    with pytest.raises(UserError, match=r"dev\.jsonl is not in .*; splits there: train\."):
+        load_rows(folder(GOOD), "dev")
+
+
+def test_an_unknown_dataset_is_named():
+    with pytest.raises(UserError, match="Unknown dataset 'gsm9k'"):
+        load_rows("gsm9k", "train")
+
+
+def test_the_hub_without_network_becomes_one_sentence():
+    with pytest.raises(UserError, match="cannot be fetched from the Hub"):
+        load_rows("openai/gsm8k", "train")
+
+
+class WordTokenizer:
+    """Counts words, which is all that drop_long_prompts asks of a tokenizer."""
+
+    def apply_chat_template(self, prompts, **_):
+        return {"input_ids": [p[1]["content"].split() for p in prompts]}
+
+
+@pytest.fixture
+def recipe(folder):
+    def make(**overrides):
+        rows = [GOOD | {"question": f"{n} packs of 3?"} for n in range(10)]
+        folder(*rows, GOOD | {"question": "a b c d e f g h i j k l"})
+        folder(rows[3] | {"question": "3  PACKS of 3"}, split="validation")
+        path = folder(rows[4], split="test")
+        settings = {"dataset": path, "test_splits": ["test"], "max_prompt_length": 8} | overrides
+        return load_recipe(**settings)
+
+    return make
+
+
+def test_overlap_is_dropped_aloud(recipe, capsys):
+    train, validation, tests = load_splits(recipe())
+    said = capsys.readouterr().out
+    assert "Dropped 2 training rows whose question stands in validation or test" in said
+    sealed = {normalize(q) for rows in (validation, *tests.values()) for q in rows["question"]}
+    assert len(train) == 9
+    assert not sealed & {normalize(q) for q in train["question"]}
+
+
+def test_duplicates_are_dropped_aloud(recipe, folder, capsys):
+    chosen = recipe()
+    rows = [GOOD | {"question": f"{n % 20} packs of 3?"} for n in range(30)]
+    folder(*rows, GOOD | {"question": "7  PACKS, of 3"})
+    train, *_ = load_splits(chosen)
+    assert "whose question stands there twice" in capsys.readouterr().out
+    questions = [normalize(question) for question in train["question"]]
+    assert len(set(questions)) == len(questions)
+
+
+def test_long_prompts_are_dropped_aloud(recipe, capsys):
+    train, *_ = load_splits(recipe())
+    kept = drop_long_prompts(train, WordTokenizer(), recipe())
+    assert "Dropped 1 of 9 training rows: prompt over 8 tokens" in capsys.readouterr().out
+    assert len(kept) == 8
+    with pytest.raises(UserError, match="shortest prompt has 4 tokens and max_prompt_length is 2"):
+        drop_long_prompts(train, WordTokenizer(), recipe(max_prompt_length=2))
+    with pytest.raises(UserError, match="8 training rows are too few: a step takes 16 problems"):
+        drop_long_prompts(train, WordTokenizer(), recipe(per_device_train_batch_size=128))
+
+
+def test_signs_of_arithmetic_tell_questions_apart():
+    questions = ["3 + 6?", "3 - 6?", "x < 3", "x > 3", "3.5 apples", "35 apples", "x^2-5x"]
+    assert len({normalize(question) for question in questions}) == len(questions)
+
+
+def test_without_a_validation_split_the_end_of_training_is_held_out(recipe):
+    chosen = recipe(validation_split=None, validation_rows=3)
+    train, validation, _ = load_splits(chosen)
+    assert validation["question"][-1].startswith("a b c")
+    assert len(validation) == 3
+    assert not set(train["question"]) & set(validation["question"])
+    with pytest.raises(UserError, match="validation_rows = 99"):
+        load_splits(recipe(validation_split=None, validation_rows=99))
+
+
+def test_nothing_left_to_train_on_is_said(recipe, folder):
+    chosen = recipe()
+    folder(GOOD | {"question": "4 packs of 3?"})
+    with pytest.raises(UserError, match="No row of train is left"):
+        load_splits(chosen)

@@ -1,0 +1,286 @@
+"""Every dataset of the table, from a small file in its documented columns; and data of one's own."""
+
+import json
+
+import datasets
+import pytest
+
+from r1nb.evaluation.checks import check_rewards
+from r1nb.tasks.rows import load_rows, load_splits
+from r1nb.errors import UserError
+from r1nb.paths import DATA
+from r1nb.text.prompts import format_answer
+from r1nb.recipes.recipe import load_recipe
+from r1nb.rewards import REWARDS
+from r1nb.rewards.gym import PROBLEMS, gym_problem, gym_tasks
+from r1nb.tasks.sources import SOURCES, final_answer, source_of
+
+SAMPLES = DATA / "samples"
+GOLDS = {
+    "openai/gsm8k": ["18", "1,080", "-5"],
+    "AI-MO/NuminaMath-CoT": [r"\{2,3\}", "5", r"\frac{1}{3}"],
+    "AI-MO/NuminaMath-1.5": [r"\{2,3\}", "5", r"\frac{1}{3}"],
+    "open-r1/OpenR1-Math-220k": [r"\{2,3\}", "5", r"\frac{1}{3}"],
+    "open-thoughts/OpenThoughts-114k": [r"\{2,3\}", "5", r"\frac{1}{3}"],
+    "open-thoughts/OpenThoughts-114k:metadata": [r"\{2,3\}", "5", r"\frac{1}{3}"],
+    "SkunkworksAI/reasoning-0.01": ["His son.", "Neither; they weigh the same."],
+    "livebench/reasoning": ["yes, no, yes", "3"],
+    "Jiayi-Pan/Countdown-Tasks-3to4": ["24", "65", "98", "7"],
+}
+
+
+def sample(name):
+    return SAMPLES / f"{name.replace('/', '_').replace(':', '_')}.jsonl"
+
+
+def raw(name):
+    return [json.loads(line) for line in sample(name).read_text().splitlines()]
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """The Hub, for which the samples stand in."""
+    asked = []
+
+    def load_dataset(name, subset=None, split=None):
+        asked.append((name, subset, split))
+        known = f"{name}:{subset}" if f"{name}:{subset}" in SOURCES else name
+        return datasets.Dataset.from_list(raw(known))
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    return asked
+
+
+def test_the_table_is_complete():
+    assert set(SOURCES) == set(GOLDS)
+    for source in SOURCES.values():
+        assert source.card.startswith("https://huggingface.co/datasets/")
+        assert all(REWARDS[name].judges == "answer" for name in source.rewards)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_from_a_file_recognised_by_its_columns(name):
+    assert source_of(list(raw(name)[0])).name == name
+    rows = load_rows(str(sample(name)), "train")
+    assert rows["answer"] == GOLDS[name]
+    for row in rows:
+        assert row["prompt"][1]["content"] == row["question"]
+        assert "<|" not in row["solution"]
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_from_the_hub(name, hub):
+    rows = load_rows(name, "train")
+    assert rows["answer"] == GOLDS[name]
+    assert hub == [(name.partition(":")[0], SOURCES[name].subset, "train")]
+    assert set(rows.column_names) <= {"prompt", "answer", "question", "solution", "nums", "target"}
+
+
+def test_a_subset_of_the_hub(hub):
+    load_rows("openai/gsm8k:socratic", "test")
+    assert hub == [("openai/gsm8k", "socratic", "test")]
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_wrong_columns_are_listed(name, hub, monkeypatch):
+    wrong = [{"colour": "blue", "shape": "round"}]
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.Dataset.from_list(wrong))
+    with pytest.raises(UserError, match="it has the columns colour, shape") as caught:
+        load_rows(name, "train")
+    assert SOURCES[name].columns[0] in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if name != "SkunkworksAI/reasoning-0.01"])
+def test_every_gold_earns_full_marks_from_the_reward_that_suits(name):
+    source = SOURCES[name]
+    rows = load_rows(str(sample(name)), "train")
+    for reward in source.rewards:
+        assert check_rewards(rows, load_recipe(rewards={reward: 1.0, "r1_format_reward_func": 1.0})) == []
+
+
+def splits(name, **overrides):
+    settings = {"dataset": str(sample(name)), "train_split": "train[:-1]", "test_splits": ["train[-1:]"],
+                "validation_split": None, "validation_rows": 1}  # fmt: skip
+    return load_splits(load_recipe(**(settings | overrides)))
+
+
+def test_countdown_from_a_table_of_text(tmp_path, capsys):
+    (tmp_path / "train.csv").write_text('nums,target\n"[4, 6]",24\n"[4, x]",24\n,5\n"[5]",5\n')
+    rows = load_rows(str(tmp_path), "train")
+    assert [(row["nums"], row["target"]) for row in rows] == [([4, 6], 24), ([5], 5)]
+    assert "Dropped 2 of 4 rows" in capsys.readouterr().out
+
+
+def test_a_benchmark_is_not_trained_on():
+    with pytest.raises(UserError, match="livebench/reasoning is a benchmark: evaluate on it, never train"):
+        splits("livebench/reasoning")
+    with pytest.raises(UserError, match="is a benchmark"):
+        splits("livebench/reasoning", question_column="question_id", answer_column="ground_truth")
+    rows = load_rows(sample("livebench/reasoning"), "train")
+    for row, given in zip(rows, ("**Yes, no, yes**", "**3**"), strict=True):
+        assert REWARDS["correctness_reward_func"].score(format_answer("so", given), row["answer"]) == 2.0
+
+
+def test_a_reward_that_does_not_suit_is_named():
+    with pytest.raises(UserError, match=r"correctness_reward_func cannot judge .* use countdown_reward_func"):
+        splits("Jiayi-Pan/Countdown-Tasks-3to4")
+    train, *_ = splits("Jiayi-Pan/Countdown-Tasks-3to4", rewards={"countdown_reward_func": 1.0})
+    assert train[0]["nums"] == [4, 7, 8, 8]
+
+
+def test_slices_do_not_overlap():
+    train, validation, tests = splits("openai/gsm8k")
+    questions = [*train["question"], *validation["question"], *tests["train[-1:]"]["question"]]
+    assert len(set(questions)) == len(questions) == 3
+
+
+@pytest.mark.parametrize("split", ["train[", "train[1:2:3]", "train[200%:]", "train[9:]", "no-such-name", ""])
+def test_a_slice_that_cannot_be_read(split):
+    with pytest.raises(UserError, match="split = "):
+        load_rows(str(sample("openai/gsm8k")), split)
+
+
+OWN = [{"task": "What is 2 + 3?", "result": "5"}, {"task": "90 x 12?", "result": "1,080"},
+       {"task": "007?", "result": "007"}, {"task": "none?", "result": ""}]  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_your_own_data_in_one_call(tmp_path, suffix):
+    import pandas
+
+    path, table = tmp_path / f"sums.{suffix}", pandas.DataFrame(OWN)
+    if suffix == "csv":
+        table.to_csv(path, index=False)
+    elif suffix == "parquet":
+        table.to_parquet(path)
+    else:
+        path.write_text("\n".join(map(json.dumps, OWN)))
+    for place in (path, tmp_path):
+        if place.is_dir():
+            path.rename(tmp_path / f"train.{suffix}")
+        rows = load_rows(str(place), "train", question="task", answer="result")
+        assert rows["answer"] == ["5", "1,080", "007"]
+        assert rows["question"] == [row["task"] for row in OWN[:3]]
+    with pytest.raises(UserError, match="has no problem and gold; it has the columns task, result"):
+        load_rows(str(tmp_path), "train", question="problem", answer="gold")
+    with pytest.raises(UserError, match="Name both columns"):
+        load_rows(str(tmp_path), "train", question="task")
+    with pytest.raises(UserError, match="question_column"):
+        load_rows(str(tmp_path), "train")
+
+
+def test_your_own_data_from_the_hub(hub, monkeypatch):
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.Dataset.from_list(OWN))
+    assert load_rows("me/sums", "train", question="task", answer="result")["answer"] == ["5", "1,080", "007"]
+
+
+def test_your_own_data_in_a_recipe(tmp_path):
+    path = tmp_path / "sums.csv"
+    path.write_text("task,result\n" + "\n".join(f"What is {n} + 1?,{n + 1}" for n in range(40)))
+    recipe = load_recipe(dataset=str(path), question_column="task", answer_column="result",
+                         test_splits="train[-8:]", validation_split=None, validation_rows=8)  # fmt: skip
+    train, validation, tests = load_splits(recipe)
+    assert (len(train), len(validation), len(tests["train[-8:]"])) == (24, 8, 8)
+    answers = [row["answer"] for part in (train, validation, tests["train[-8:]"]) for row in part]
+    assert answers == [str(n + 1) for n in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("train.csv", "cannot be read"),
+        ("train.parquet", "cannot be read"),
+        ("rows.txt", "ends in .jsonl"),
+    ],
+)
+def test_a_file_that_cannot_be_read(tmp_path, path, words):
+    (tmp_path / path).write_bytes(b'a,b\n"1,2\n\x00\xff')
+    with pytest.raises(UserError, match=words):
+        load_rows(str(tmp_path / path), "train", question="a", answer="b")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,b\n1,2,3\n4,5\n", "cannot be read"),
+        ("a,b\n", "holds no rows"),
+        ("a,b\n,1\n1,\n", "No row of train.csv"),
+    ],
+)
+def test_a_table_that_does_not_fit_its_header(tmp_path, text, words):
+    (tmp_path / "train.csv").write_text(text)
+    with pytest.raises(UserError, match=words):
+        load_rows(tmp_path, "train", question="a", answer="b")
+
+
+def test_a_folder_as_the_hub_has_it(tmp_path):
+    import pandas
+
+    for i in range(2):
+        table = pandas.DataFrame([{"question": f"{i} + 1?", "answer": f"#### {i + 1}"}])
+        table.to_parquet(tmp_path / f"train-{i:05d}-of-00002.parquet")
+    assert load_rows(tmp_path, "train")["answer"] == ["1", "2"]
+
+
+def test_a_judge_may_judge_any_dataset():
+    settings = {
+        "judge_url": "http://127.0.0.1:9",
+        "judge_model": "any",
+        "rewards": {"judge_reward_func": 1.0},
+    }
+    train, *_ = splits("openai/gsm8k", **settings)
+    assert len(train) == 1
+
+
+def test_a_file_has_one_split():
+    with pytest.raises(UserError, match=r"only split is 'train': .*'train\[-100:\]', instead of 'test'"):
+        load_rows(str(sample("openai/gsm8k")), "test")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("so 6\n#### 1,080", "1,080"),
+        (r"first \boxed{1}, then \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+        (r"\boxed{{}", ""),
+        ("nothing", ""),
+        ("", ""),
+    ],
+)
+def test_the_final_answer_of_a_solution(text, answer):
+    assert final_answer(text) == answer
+
+
+def test_all_of_reasoning_gyms_tasks(gym):
+    score, without_gold = REWARDS["gym_reward_func"].score, []
+    assert len(gym_tasks()) == 105
+    for name in gym_tasks():
+        problem = f"{name}:{PROBLEMS['test'][0]}"
+        question, answer = gym_problem(problem)
+        assert question, name
+        if answer:
+            assert score(format_answer("so", answer), problem=problem) == 1.0, name
+        else:
+            without_gold.append(name)
+        for junk in ("", "no", "9" * 5_000, "(" * 500):
+            assert 0.0 <= score(format_answer("so", junk), problem=problem) <= 1.0, name
+    assert without_gold == ["boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour"]
+
+
+def test_reasoning_gyms_splits_are_different_problems(gym):
+    rows = {split: load_rows("reasoning-gym:chain_sum+leg_counting", split) for split in PROBLEMS}
+    assert [len(part) for part in rows.values()] == [1_000, 200, 200]
+    assert len({problem for part in rows.values() for problem in part["problem"]}) == 1_400
+    recipe = load_recipe(dataset="reasoning-gym:chain_sum", test_splits=["test"],
+                         rewards={"gym_reward_func": 1.0, "r1_format_reward_func": 0.5})  # fmt: skip
+    train, *_ = load_splits(recipe)
+    assert check_rewards(train, recipe) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("chain_sums", "has no task 'chain_sums'; it has "), ("chain_sum+x", "has no task 'x'")],
+)
+def test_an_unknown_task_is_named(gym, name, words):
+    with pytest.raises(UserError, match=words):
+        load_rows(f"reasoning-gym:{name}", "train")

@@ -1,0 +1,146 @@
+"""Text to number, and when two answers are the same."""
+
+from decimal import Decimal
+
+import pytest
+
+from r1nb.text.numbers import is_integer, last_number, same_answer, to_number
+
+NUMBERS = {
+    "72": "72",
+    " 72\n": "72",
+    "072": "72",
+    "-5": "-5",
+    "\N{MINUS SIGN}5": "-5",
+    "\N{EN DASH}5": "-5",
+    "\N{EM DASH}5": "-5",
+    "\N{NON-BREAKING HYPHEN}5": "-5",
+    "-$5": "-5",
+    "$-5": "-5",
+    "$72": "72",
+    "\N{EURO SIGN}72": "72",
+    "72.": "72",
+    "72.0": "72",
+    "72.5.": "72.5",
+    ".5": "0.5",
+    "1,080": "1080",
+    "$1,080.00": "1080",
+    "12,345,678.9": "12345678.9",
+    "50%": "50",
+    "50 %": "50",
+    "18 eggs": "18",
+    "72 dollars.": "72",
+    "5 km/h": "5",
+    "3 m\N{SUPERSCRIPT TWO}": "3",
+}
+NO_NUMBERS = [
+    "",
+    " \n",
+    "-",
+    "--5",
+    "-$-5",
+    "five",
+    "eggs 18",
+    "1,00",
+    "1000,000",
+    "1 000",
+    "1.2.3",
+    "5:30",
+    "1/2",
+    "2+3",
+    "41 or 42",
+    "41 eggs or 42",
+    "41-42",
+    "41 to 42",
+    "41 or more",
+    "72\n73",
+    "NaN",
+    "Infinity",
+    "1e9",
+    "1e999999999",
+    "0x10",
+    "1_000",
+    "\N{SUPERSCRIPT TWO}",
+    "7\N{SUPERSCRIPT TWO}",
+    "5\N{VULGAR FRACTION ONE HALF}",
+    "\N{ARABIC-INDIC DIGIT THREE}",
+    "7\N{ARABIC-INDIC DIGIT THREE}",
+    "\N{FULLWIDTH DIGIT SEVEN}",
+    "9" * 200_000,
+    "1" + ",000" * 50_000,
+    "5 " + "very " * 40_000 + "big eggs",
+]
+NO_INTEGERS = ["", "-", "72.0", "72.", "$72", "18 eggs", "50%", "1,00", "7 2", "+-5", "1e3"]
+NO_INTEGERS += ["7\N{SUPERSCRIPT TWO}", "\N{ARABIC-INDIC DIGIT THREE}", "9" * 200_000]
+
+
+@pytest.mark.parametrize(("text", "number"), NUMBERS.items(), ids=ascii)
+def test_to_number_reads_a_number(text, number):
+    assert to_number(text) == Decimal(number)
+
+
+@pytest.mark.parametrize("text", NO_NUMBERS, ids=lambda text: ascii(text[:20]))
+def test_to_number_refuses_what_is_no_number(text):
+    assert to_number(text) is None
+
+
+@pytest.mark.parametrize("text", ["72", " 72\n", "-5", "\N{MINUS SIGN}5", "0", "1,080"], ids=ascii)
+def test_is_integer_accepts(text):
+    assert is_integer(text)
+
+
+@pytest.mark.parametrize("text", NO_INTEGERS, ids=lambda text: ascii(text[:20]))
+def test_is_integer_refuses(text):
+    assert not is_integer(text)
+
+
+@pytest.mark.parametrize(
+    ("given", "gold", "same"),
+    [
+        ("1080", "1,080", True),
+        ("$1,080.00", "1080", True),
+        ("18 eggs", "18", True),
+        ("0", "-0", True),
+        ("5", "-5", False),
+        ("73", "72", False),
+        ("71.9999", "72", False),
+        ("41 or 42", "42", False),
+        ("", "0", False),
+        ("", "", False),
+        (" ", " ", False),
+        ("New  York\n", "new york", True),
+        ("York", "New York", False),
+        ("NaN", "NaN", True),  # text, not a number
+        ("NaN", "72", False),
+    ],
+)
+def test_same_answer(given, gold, same):
+    assert same_answer(given, gold) is same
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("first 3, then 72 eggs.", "72"),
+        ("it costs $1,080.50.", "1080.50"),
+        ("x = -5", "-5"),
+        ("x = \N{MINUS SIGN}5", "-5"),
+        ("the debt is -$5 now", "-5"),
+        ("5-3", "3"),
+        ("from 10\N{EN DASH}15", "15"),
+        ("one, 2,3", "3"),
+        ("50%", "50"),
+        ("<answer>72</answer>", "72"),
+        ("the answer\N{EM DASH}72", "72"),  # a dash after a word is no sign
+        ("COVID-19", "19"),
+        ("the answer is ...72", "72"),
+        ("it is .5", "0.5"),
+    ],
+)
+def test_last_number(text, number):
+    assert to_number(last_number(text) or "") == Decimal(number)
+
+
+@pytest.mark.parametrize("text", ["", "none", "\N{SUPERSCRIPT TWO}", "\N{ARABIC-INDIC DIGIT TWO}"])
+def test_last_number_of_a_text_without_one(text):
+    assert last_number(text) is None

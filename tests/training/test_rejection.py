@@ -1,0 +1,203 @@
+"""Rejection sampling, and runs that build on one another."""
+
+import json
+
+import pytest
+import torch
+
+from r1nb.tasks.rows import load_splits
+from r1nb.errors import UserError
+from r1nb.evaluation.accuracy import evaluate_stage, grade
+from r1nb.views.stage_results import equal_steps, examples_table, harvest_table, stages_table, work
+from r1nb.policy.loading import attach_lora, load_policy
+from r1nb.policy.policy import Completion
+from r1nb.text.prompts import format_answer
+from r1nb.recipes.recipe import load_recipe
+from r1nb.training.rejection import FORMAT, LANGUAGE, REASONS, STEP, TWICE, WRONG, fault_of, harvest, sieve
+from r1nb.training.resume import begin_run
+from r1nb.runs.run import Run
+from r1nb.training.stages import finish, grpo_trainer
+
+GOOD = format_answer("There are 2*3=6 eggs.\nThen 6+1=7 eggs.", "7")
+SIEVED = {
+    GOOD: "",
+    format_answer("That is seven.", "7"): "",  # nothing to check
+    format_answer("2*3=6, 6+1=7", "7"): "",  # no words to check
+    GOOD + " and more": FORMAT,
+    "#### 7": FORMAT,
+    format_answer("There are 2*3=6 eggs.", "6"): WRONG,
+    format_answer("There are 2*3=5 eggs.\nThen 6+1=7 eggs.", "7"): STEP,
+    format_answer("There are 2*3=6 яиц.\nThen 6+1=7 eggs.", "7"): LANGUAGE,
+    format_answer("", "7"): FORMAT,
+}
+
+
+def graded(recipe, texts, cut=False):
+    """The texts as graded completions of one problem whose answer is 7."""
+    rows = {"question": ["How many?"] * len(texts), "answer": ["7"] * len(texts)}
+    return grade(rows, [Completion(text, (1, 2), cut) for text in texts], recipe)
+
+
+@pytest.mark.parametrize(("text", "fault"), SIEVED.items(), ids=range(len(SIEVED)))
+def test_a_completion_is_dropped_for_its_first_fault(tiny_recipe, text, fault):
+    (one,) = graded(tiny_recipe, [text])
+    assert fault_of(one, tiny_recipe) == fault
+    (cut,) = graded(tiny_recipe, [text], cut=True)
+    assert fault_of(cut, tiny_recipe) == "cut off"
+
+
+def test_every_completion_is_kept_once_or_counted_once(tiny_recipe):
+    groups = [graded(tiny_recipe, [*SIEVED, GOOD, GOOD]), graded(tiny_recipe, [GOOD])]
+    kept, counts = sieve(groups, tiny_recipe)
+    assert [g.completion for g in kept[0]] == [text for text, fault in SIEVED.items() if not fault]
+    assert [g.completion for g in kept[1]] == [GOOD]  # the same words for another problem
+    assert tuple(counts) == REASONS
+    assert counts[TWICE] == 2
+    assert sum(map(len, kept)) + sum(counts.values()) == sum(map(len, groups))
+
+
+class Scripted:
+    """A policy that answers each problem from a list of texts, {answer} being its gold."""
+
+    def __init__(self, rows, *texts):
+        self.golds = {row["question"]: row["answer"] for row in rows}
+        self.texts, self.asked = texts, 0
+
+    def generate(self, prompts, *args, **kwargs):
+        self.asked += len(prompts)
+        made = [self.texts[i % len(self.texts)] for i in range(len(prompts))]
+        golds = [self.golds[prompt[-1]["content"]] for prompt in prompts]
+        return [Completion(t.replace("{answer}", g), (1,), False) for t, g in zip(made, golds, strict=True)]
+
+    def rest(self):
+        pass
+
+
+@pytest.fixture
+def rows(tiny_recipe):
+    return load_splits(tiny_recipe)[0].select(range(4))
+
+
+def test_what_is_kept_becomes_examples_and_is_read_again(tiny_recipe, rows):
+    run = Run.create(tiny_recipe)
+    policy = Scripted(rows, format_answer("So it is.", "{answer}"), "no tags")
+    examples = harvest(run, policy, rows, tiny_recipe, samples=4)
+    assert len(examples) == len(rows)  # two of four of each are right, and the same
+    for row, example in zip(rows, examples, strict=True):
+        assert example["prompt"] == row["prompt"]
+        assert example["completion"][0]["content"] == format_answer("So it is.", row["answer"])
+    found = json.loads((run.folder / "harvest.json").read_text())
+    assert (found["samples"], found["kept"], found["solved"], found["problems"]) == (16, 4, 4, 4)
+    assert found["dropped"][FORMAT] == 8
+    assert found["dropped"][TWICE] == 4
+    assert work(run) == (16, 0)
+    shown = harvest_table(run).to_html()
+    assert "50.0%" in shown
+    assert "4 of 4" in shown
+    assert "So it is." in examples_table(run, 2).to_html()
+    again = harvest(run, None, rows, tiny_recipe, samples=4)  # nobody is asked again
+    assert again[:] == examples[:]
+
+
+def test_an_empty_harvest_says_why_and_leaves_the_parent_as_it_was(tiny_recipe, rows):
+    parent = Run.create(tiny_recipe)
+    before = sorted(path.read_bytes() for path in parent.folder.iterdir())
+    run = begin_run(tiny_recipe, rows, parent=parent.name)
+    with pytest.raises(UserError, match=r"kept none of 8 completions \(8 not well-formed\): sample more"):
+        harvest(run, Scripted(rows, "no tags"), rows, tiny_recipe, samples=2)
+    assert not (run.folder / "examples.json").exists()
+    assert sorted(path.read_bytes() for path in parent.folder.iterdir()) == before
+
+
+def test_a_judge_that_does_not_answer_is_named_before_a_run_is_made(tiny_recipe, rows, tmp_path):
+    recipe = load_recipe(
+        "tiny-cpu", runs_dir=str(tmp_path / "judged"), rewards={"judge_reward_func": 1.0},
+        judge_url="http://127.0.0.1:9/v1", judge_model="any",
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"judge_url = 'http://127.0.0.1:9/v1'.*could not be asked"):
+        begin_run(recipe, rows)
+    assert not list((tmp_path / "judged").iterdir())
+    policy = Scripted(rows, format_answer("So it is.", "{answer}"))
+    with pytest.raises(UserError, match=r"The judge scored none of the completions"):
+        harvest(Run.create(recipe), policy, rows.select(range(1)), recipe, samples=1)
+
+
+def test_a_parent_that_is_missing_or_did_not_finish_is_named_before_anything_is_loaded(tiny_recipe):
+    runs_dir = tiny_recipe.output.runs_dir
+    with pytest.raises(UserError, match=r"Run 'nowhere' cannot be built on: it does not exist.*is none"):
+        load_recipe("tiny-cpu", runs_dir=runs_dir, start_from="nowhere")
+    run = Run.create(tiny_recipe)
+    with pytest.raises(UserError, match=rf"Run '{run.name}' cannot be built on: it did not finish"):
+        load_recipe("tiny-cpu", runs_dir=runs_dir, start_from=run.name)
+
+
+@pytest.fixture
+def stage(tiny_recipe):
+    """A finished run, with the policy and the data that it was made with."""
+    policy = load_policy(tiny_recipe, say=lambda line: None)
+    rows, _, tests = load_splits(tiny_recipe)
+    run = begin_run(tiny_recipe, rows)
+    base = evaluate_stage(run, "before", policy, tests, tiny_recipe)
+    evaluate_stage(run, "prefilled", policy, tests, tiny_recipe)
+    attach_lora(policy, tiny_recipe)
+    with torch.no_grad():
+        for name, weight in policy.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.01)
+    finish(run, policy, tests, tiny_recipe, base)
+    return run, policy, rows, tests, base
+
+
+def lora(policy) -> dict:
+    return {n: w.detach().clone() for n, w in policy.model.named_parameters() if "lora_" in n}
+
+
+def test_a_stage_trains_on_from_its_parent_and_names_it(tiny_recipe, stage, capsys):
+    parent, policy, rows, tests, base = stage
+    left = lora(policy)
+    settings = {"runs_dir": tiny_recipe.output.runs_dir, "max_steps": 1, "per_device_train_batch_size": 16,
+                "test_problems": 6, "torch_threads": 1, "start_from": parent.name,
+                "warmup_steps": 0, "rewards": {"language_reward_func": 1.0}}  # fmt: skip
+    recipe = load_recipe("tiny-cpu", **settings)
+    run = begin_run(recipe, rows, reuse=True, parent=parent.name)
+    assert run.parent == parent.name
+    assert parent.parent == ""
+    attach_lora(policy, recipe)
+    begun = lora(policy)
+    assert all(torch.equal(left[name], begun[name]) for name in left)
+    assert all(w.requires_grad for n, w in policy.model.named_parameters() if "lora_" in n)
+    grpo_trainer(policy, rows, recipe, run.folder).train()
+    assert any(not torch.equal(left[name], weight) for name, weight in lora(policy).items())
+    assert not run.finished
+    finish(run, policy, tests, recipe, base)
+    # Run again, the stage is not trained twice; for another parent, or anew, it would be.
+    again = begin_run(recipe, rows, reuse=True, parent=parent.name)
+    assert again.folder == run.folder
+    assert "is finished and stays as it is" in capsys.readouterr().out
+    assert begin_run(recipe, rows, reuse=True).folder == run.folder  # start_from is its parent
+    assert begin_run(recipe, rows, reuse=True, parent="another").folder != run.folder
+    assert begin_run(recipe, rows, parent=parent.name).folder != run.folder
+
+    shown = stages_table({"first": parent, "second": run}, "test").to_html()
+    for words in ("the base, prefilled", "first", "second", parent.name):
+        assert words in shown
+    with pytest.raises(UserError, match=r"has rank 16, not 8: set r=16"):
+        attach_lora(policy, load_recipe("tiny-cpu", **settings, r=8))
+
+
+def test_work_counts_completions_sampled_and_trained_on(tiny_recipe, tmp_path):
+    recipe = load_recipe("tiny-r1", runs_dir=str(tmp_path / "r1"))
+    grpo, sft, both = Run.create(recipe), Run.create(recipe), Run.create(recipe, processes=2)
+    for step in (1, 2, 3):
+        grpo.append({"step": step, "loss": 0.0, "reward": 1.0})
+        both.append({"step": step, "loss": 0.0, "reward": 1.0})
+        sft.append({"step": step, "loss": 0.5})
+    (sft.folder / "harvest.json").write_text('{"samples": 100}')
+    assert work(grpo) == (192, 192)
+    assert work(both) == (384, 384)
+    twice = Run.create(load_recipe("tiny-r1", runs_dir=str(tmp_path / "r1"), num_iterations=2, save_steps=2))
+    for step in range(1, 5):  # TRL logs rewards in steps that sample
+        twice.append({"step": step, "loss": 0.0} | ({"reward": 1.0} if step % 2 else {}))
+    assert work(twice) == (128, 256)
+    assert work(sft) == (100, 192)
+    assert equal_steps([grpo, sft], batch=64) == round((384 + 292) / 128)

@@ -1,0 +1,342 @@
+"""Runs that were interrupted: which one goes on, from where, and that it ends as if nothing had happened."""
+
+import contextlib
+import json
+import shutil
+import signal
+
+import pytest
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback
+
+from r1nb import resume
+from r1nb.training.callbacks import HeldOut, Recorder
+from r1nb.tasks.rows import load_splits
+from r1nb.errors import UserError
+from r1nb.policy.loading import attach_lora, load_policy
+from r1nb.recipes.recipe import load_recipe
+from r1nb.training.resume import begin_run, find_fault, resumable
+from r1nb.runs.run import Run
+from r1nb.training.stages import grpo_trainer
+
+STEPS = 4
+
+
+def recipe_for(folder, **settings):
+    return load_recipe(
+        "tiny-cpu", runs_dir=str(folder), per_device_train_batch_size=16, save_steps=2, eval_every=2,
+        validation_problems=4, test_problems=4, torch_threads=1, **{"max_steps": STEPS} | settings,
+    )  # fmt: skip
+
+
+class At(TrainerCallback):
+    """Do something before a step."""
+
+    def __init__(self, step, act):
+        self.step, self.act = step, act
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            self.act()
+
+
+def train(recipe, *callbacks, rows=None) -> tuple[Run, dict]:
+    """As notebook 03 does, on the first `rows`; the run, and the adapter's weights."""
+    policy = load_policy(recipe, say=lambda line: None)
+    train_rows, validation, _ = load_splits(recipe)
+    rows = train_rows.select(range(rows or len(train_rows)))
+    run = begin_run(recipe, rows)
+    attach_lora(policy, recipe)
+    looking = [Recorder(run), HeldOut(run, policy, validation, recipe)]
+    trainer = grpo_trainer(policy, rows, recipe, run.folder, [*looking, *callbacks])
+    with resumable(trainer, run) as checkpoint:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    return run, {name: w.detach() for name, w in policy.model.named_parameters() if "lora_" in name}
+
+
+def figures(run: Run) -> list[dict]:
+    """The history without what a clock decides, and without the lines of resuming."""
+    clocks = ("time", "step_time", "train_runtime", "resumed")
+    lines = [line for line in run.history() if "resumed" not in line]
+    return [{k: v for k, v in line.items() if k not in clocks and "per_second" not in k} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return train(recipe_for(tmp_path_factory.mktemp("whole")))
+
+
+def resumed(run: Run) -> list[int]:
+    """The steps after which it went on."""
+    return [line["step"] for line in run.history() if "resumed" in line]
+
+
+def same(weights: dict, others: dict) -> bool:
+    return all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_the_same_recipe_and_seed_give_the_same_history(whole, tmp_path):
+    run, weights = train(recipe_for(tmp_path))
+    assert figures(run) == figures(whole[0])
+    assert same(weights, whole[1])
+    other, others = train(recipe_for(tmp_path, seed=2))
+    assert figures(other) != figures(run)
+    assert not same(others, weights)
+
+
+def test_interrupted_once_it_ends_as_if_it_had_not_been(whole, tmp_path, capsys):
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(
+        UserError, match=r"Stopped after step 1 of 4, which is saved in .*-001: run this again"
+    ):
+        train(recipe_for(tmp_path), At(0, lambda: signal.raise_signal(signal.SIGINT)))
+    assert signal.getsignal(signal.SIGINT) is before
+    assert "Finishing this step, then saving" in capsys.readouterr().out
+    run, weights = train(recipe_for(tmp_path))
+    assert "Going on with" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.glob("tiny-*")] == ["tiny-cpu-001"]
+    assert figures(run) == figures(whole[0])
+    assert same(weights, whole[1])
+    times = run.series("time")[1]
+    assert times == sorted(times)
+
+
+def crash():
+    raise RuntimeError("the machine is gone")
+
+
+def test_steps_after_the_checkpoint_are_undone_and_done_again(whole, tmp_path):
+    with pytest.raises(RuntimeError, match="the machine is gone"):
+        train(recipe_for(tmp_path), At(3, crash))
+    torn = Run(tmp_path / "tiny-cpu-001")
+    assert torn.series("reward")[0] == [1, 2, 3]
+    run, weights = train(recipe_for(tmp_path))
+    assert run.series("reward")[0] == [1, 2, 3, 4]
+    assert run.series("held_out/n")[0] == [0, 2, 4]
+    assert resumed(run) == [2]
+    assert figures(run) == figures(whole[0])
+    assert same(weights, whole[1])
+    lines = (run.folder / "history.jsonl").read_text().splitlines()
+    assert sum('"step": 3' in line for line in lines) == 2  # what was undone stays in the file
+
+
+def test_interrupted_twice_it_stops_at_once(tmp_path):
+    def twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(UserError, match=r"Stopped at once; .* keeps its checkpoint of step 2"):
+        train(recipe_for(tmp_path), At(3, twice))
+
+
+def test_a_run_that_a_callback_ends_early_is_not_taken_for_a_whole_one(tmp_path):
+    class Warned(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 2:
+                (run,) = Run.all(str(tmp_path))
+                run.append({"step": 2, "advice": "not_finite", "sentence": "The loss is NaN."})
+                control.should_training_stop = True
+
+    with pytest.raises(UserError, match=r"The training ended after step 2 of 4\. The loss is NaN\."):
+        train(recipe_for(tmp_path), Warned())
+
+
+def test_a_run_that_was_trained_to_its_end_is_not_trained_further(tmp_path, capsys):
+    run, weights = train(recipe_for(tmp_path))
+    again, loaded = train(recipe_for(tmp_path))
+    assert again.folder == run.folder
+    assert "All 4 steps are trained already." in capsys.readouterr().out
+    assert again.series("reward")[0] == [1, 2, 3, 4]
+    assert same(weights, loaded)
+
+
+def begun(recipe, rows):
+    """A run that was begun and left."""
+    run = Run.create(recipe, data=resume.fingerprint(rows))
+    run.append({"step": 1, "loss": 0.0, "time": 1.0})
+    return run
+
+
+@pytest.fixture
+def rows(tiny_recipe):
+    return load_splits(tiny_recipe)[0]
+
+
+def test_only_an_unfinished_run_of_the_same_recipe_and_data_goes_on(tmp_path, rows):
+    recipe = recipe_for(tmp_path)
+    first = begun(recipe, rows)
+    assert begin_run(recipe, rows).folder == first.folder
+    assert begin_run(recipe_for(tmp_path, learning_rate=1e-3), rows).name == "tiny-cpu-002"
+    assert begin_run(recipe, rows.select(range(9))).name == "tiny-cpu-003"
+    assert begin_run(recipe_for(tmp_path, resume=False), rows).name == "tiny-cpu-004"
+    (first.folder / "proof.json").write_text("{}")  # finished: the newest of this recipe is 004
+    assert begin_run(recipe, rows).name == "tiny-cpu-004"
+    (tmp_path / "tiny-cpu-004" / "proof.json").write_text("{}")
+    assert begin_run(recipe, rows).name == "tiny-cpu-005"
+    assert first.history() == [{"step": 1, "loss": 0.0, "time": 1.0}]
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(tmp_path, rows, monkeypatch, capsys):
+    monkeypatch.setattr(resume, "PATIENCE", 0.2)
+    recipe = recipe_for(tmp_path)
+    run = begun(recipe, rows)
+    with FileLock(run.folder / ".lock"):
+        assert begin_run(recipe, rows).name == "tiny-cpu-002"
+    assert "is being trained by another process" in capsys.readouterr().out
+    assert run.series("loss")[0] == [1]
+
+
+@pytest.mark.parametrize("text", ["- no recipe", "a: [", "\x00", "grpo: 1\nrewards: 1\ndata: 1"])
+def test_a_broken_folder_of_another_run_is_no_hindrance(tmp_path, rows, text):
+    recipe = recipe_for(tmp_path)
+    (tmp_path / "tiny-cpu-001").mkdir()
+    (tmp_path / "tiny-cpu-001" / "recipe.yaml").write_text(text)
+    assert begin_run(recipe, rows).name == "tiny-cpu-002"
+
+
+def test_a_run_that_failed_does_not_go_on(tmp_path, rows):
+    recipe = recipe_for(tmp_path)
+    begun(recipe, rows).append({"step": 1, "advice": "not_finite", "sentence": "NaN."})
+    assert begin_run(recipe, rows).name == "tiny-cpu-002"
+
+
+def test_a_finished_run_is_not_trained_by_a_cell_that_is_run_again(whole, tmp_path):
+    run = Run.create(recipe_for(tmp_path))
+    (run.folder / "proof.json").write_text("{}")
+
+    class Trainer:
+        args = recipe_for(tmp_path).grpo_config(run.folder)
+
+    with (
+        pytest.raises(UserError, match="is finished: run the notebook from the top"),
+        resumable(Trainer, run),
+    ):
+        pass
+
+
+def cut(name, keep=0.5):
+    def spoil(folder):
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data[: int(len(data) * keep)])
+
+    return spoil
+
+
+def flip(name):
+    def spoil(folder):
+        data = bytearray((folder / name).read_bytes())
+        data[len(data) // 2] ^= 255
+        (folder / name).write_bytes(data)
+
+    return spoil
+
+
+def poison(folder):
+    weights = load_file(folder / "adapter_model.safetensors")
+    weights[next(iter(weights))][0] = float("nan")
+    save_file(weights, folder / "adapter_model.safetensors")
+
+
+def misplace(folder):
+    state = json.loads((folder / "trainer_state.json").read_text())
+    (folder / "trainer_state.json").write_text(json.dumps(state | {"global_step": 9}))
+
+
+FAULTS = {
+    "no state": (lambda folder: (folder / "trainer_state.json").unlink(), "trainer_state.json is missing"),
+    "torn state": (cut("trainer_state.json"), "it is not whole"),
+    "another step's": (misplace, "of step 9"),
+    "no weights": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "its weights are missing"),
+    "torn weights": (cut("adapter_model.safetensors", 0.9), "it is not whole"),
+    "weights that are not finite": (poison, "not finite"),
+    "no optimizer": (lambda folder: (folder / "optimizer.pt").unlink(), "optimizer.pt is missing"),
+    "torn optimizer": (cut("optimizer.pt"), "it is not whole"),
+    "a flipped byte": (flip("optimizer.pt"), "optimizer.pt is damaged"),
+    "no random state": (lambda folder: (folder / "rng_state.pth").unlink(), "rng_state.pth is missing"),
+    "an empty file": (cut("scheduler.pt", 0), "it is not whole"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_checkpoint_that_is_not_whole_is_seen(whole, tmp_path, name):
+    spoil, words = FAULTS[name]
+    folder = tmp_path / "checkpoint-2"
+    shutil.copytree(whole[0].folder / "checkpoint-2", folder)
+    assert find_fault(folder, 2) == ""
+    spoil(folder)
+    assert words in find_fault(folder, 2)
+
+
+def test_a_half_written_checkpoint_is_skipped_for_the_one_before(whole, tmp_path, capsys):
+    shutil.copytree(whole[0].folder, tmp_path / "tiny-cpu-001", ignore=shutil.ignore_patterns(".lock"))
+    cut("optimizer.pt")(tmp_path / "tiny-cpu-001" / "checkpoint-4")
+    run, weights = train(recipe_for(tmp_path))
+    assert "checkpoint-4 is skipped: it is not whole" in capsys.readouterr().out
+    assert resumed(run) == [2]
+    assert figures(run) == figures(whole[0])
+    assert same(weights, whole[1])
+    assert find_fault(run.folder / "checkpoint-4", 4) == ""
+
+
+def test_without_a_good_checkpoint_it_begins_anew_in_the_same_folder(whole, tmp_path, capsys):
+    shutil.copytree(whole[0].folder, tmp_path / "tiny-cpu-001", ignore=shutil.ignore_patterns(".lock"))
+    for number in (2, 4):
+        (tmp_path / "tiny-cpu-001" / f"checkpoint-{number}" / "trainer_state.json").unlink()
+    run, weights = train(recipe_for(tmp_path))
+    assert "from step 0, since there is no checkpoint" in capsys.readouterr().out
+    assert figures(run) == figures(whole[0])
+    assert same(weights, whole[1])
+
+
+def cut_and_go_on(recipe, step: int, rows=None) -> tuple[Run, dict]:
+    with pytest.raises(RuntimeError, match="the machine is gone"):
+        train(recipe, At(step, crash), rows=rows)
+    return train(recipe, rows=rows)
+
+
+def test_with_a_kl_term_the_adapter_comes_back_too(tmp_path):
+    """TRL's reference adapter in the checkpoint keeps transformers from loading the trained one."""
+    undisturbed, weights = train(recipe_for(tmp_path / "whole", beta=0.04))
+    run, again = cut_and_go_on(recipe_for(tmp_path / "cut", beta=0.04), 3)
+    assert figures(run) == figures(undisturbed)
+    assert same(weights, again)
+    assert run.series("kl")[1][-1] > 0
+    _, loaded = train(recipe_for(tmp_path / "cut", beta=0.04))  # all steps are trained already
+    assert same(weights, loaded)
+
+
+def test_after_an_epoch_the_next_order_is_the_next(tmp_path):
+    """Four rows are two steps: step 4 ends the second epoch."""
+    undisturbed, weights = train(recipe_for(tmp_path / "whole", max_steps=6), rows=4)
+    run, again = cut_and_go_on(recipe_for(tmp_path / "cut", max_steps=6), 5, rows=4)
+    assert resumed(run) == [4]
+    assert figures(run) == figures(undisturbed)
+    assert same(weights, again)
+
+
+def test_the_cell_alone_can_be_run_again(tmp_path, whole):
+    """Not the whole notebook: the same trainer goes on from the checkpoint, not from its own weights."""
+    recipe = recipe_for(tmp_path)
+    policy = load_policy(recipe, say=lambda line: None)
+    rows, validation, _ = load_splits(recipe)
+    run = begin_run(recipe, rows)
+    attach_lora(policy, recipe)
+    stop = At(1, lambda: signal.raise_signal(signal.SIGINT))
+    looking = [Recorder(run), HeldOut(run, policy, validation, recipe)]
+    trainer = grpo_trainer(policy, rows, recipe, run.folder, [*looking, stop])
+    for _ in range(2):
+        with contextlib.suppress(UserError), resumable(trainer, run) as checkpoint:
+            trainer.train(resume_from_checkpoint=checkpoint)
+    assert resumed(run) == [2]
+    assert figures(run) == figures(whole[0])
+    weights = {name: w.detach() for name, w in policy.model.named_parameters() if "lora_" in name}
+    assert same(weights, whole[1])
+
+
+def test_completions_that_serve_several_steps_are_saved_between_batches():
+    for wrong in ({"num_iterations": 2}, {"logging_steps": 2}, {"generation_batch_size": 128}):
+        with pytest.raises(UserError, match="save_steps = 3: a run can be resumed after every 2 steps only"):
+            load_recipe("tiny-cpu", save_steps=3, **wrong)
+        load_recipe("tiny-cpu", save_steps=4, **wrong)

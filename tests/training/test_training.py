@@ -1,0 +1,174 @@
+"""GRPO itself, on TRL's own trainer: a run from the first step to the proof in a fresh process."""
+
+import pytest
+from trl import GRPOTrainer
+
+from r1nb.training.callbacks import HeldOut, LiveView, Recorder, Watchdog, cost_of_looking
+from r1nb.evaluation.checks import check_groups
+from r1nb.tasks.rows import load_splits
+from r1nb.errors import UserError
+from r1nb.evaluation.accuracy import evaluate, evaluate_stage
+from r1nb.policy.loading import attach_lora, load_policy, load_trained
+from r1nb.policy.policy import Completion
+from r1nb.evaluation.proof import prove
+from r1nb.recipes.recipe import load_recipe
+from r1nb.training.resume import begin_run, resumable
+from r1nb.runs.run import Run
+from r1nb.training.stages import finish, grpo_trainer, sft, solution_examples
+
+
+@pytest.fixture
+def parts(tiny_recipe):
+    policy = load_policy(tiny_recipe, say=lambda line: None)
+    return tiny_recipe, policy, *load_splits(tiny_recipe)
+
+
+def test_a_run_leaves_its_whole_story(parts):
+    recipe, policy, train, validation, tests = parts
+    run = Run.create(recipe)
+    before = evaluate_stage(run, "before", policy, tests, recipe)
+    attach_lora(policy, recipe)
+    watchdog = Watchdog(run, recipe)
+    callbacks = [Recorder(run), HeldOut(run, policy, validation, recipe), LiveView(run), watchdog]
+    trainer = grpo_trainer(policy, train, recipe, run.folder, callbacks)
+    trainer.train()
+    assert "Recorder" in cost_of_looking(callbacks)
+
+    assert run.series("reward")[0] == [1, 2]
+    assert run.advice() == []
+    assert run.series("held_out/strict")[0] == [0, 1, 2]
+    for name in recipe.rewards:
+        assert run.series(f"rewards/{name}/mean")[0] == [1, 2]
+    log = run.completions(2)
+    assert len(log) == recipe.grpo["per_device_train_batch_size"]
+    assert set(log["answer"]) <= set(train["answer"])
+    assert (log["tokens"] > 0).all()
+    assert {"prompt", "completion", "advantage", *recipe.rewards} <= set(log.columns)
+    assert (log["total"] == log[list(recipe.rewards)].sum(axis=1)).all()
+    assert log["cut"].mean() == run.series("completions/clipped_ratio")[1][1]
+    assert (run.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert run.looks() == [0, 1, 2]
+    assert len(run.held_out(2)) == len(validation)
+
+    after = evaluate_stage(run, "after", policy, tests, recipe)
+    policy.save_adapter(run.adapter, recipe, run)
+    assert not run.finished  # before the proof
+    assert set(run.evaluation()) == set(recipe.data.test_splits)
+    proof = prove(
+        run,
+        tests["test"],
+        trained=after["test"],
+        base=before["test"],
+    )
+    assert proof.same_as_trained == proof.n == len(tests["test"])
+    assert proof.norm == pytest.approx(run.series("adapter/norm")[1][-1])
+    assert proof.strict == proof.trained[0]
+    assert proof.holds == (proof.differs_from_base > 0)
+    held = evaluate_stage(run, "before", None, tests, recipe)  # what the run holds is not asked again
+    assert held == before
+    fewer = {split: rows.select(range(2)) for split, rows in tests.items()}
+    again = evaluate_stage(run, "before", policy, fewer, recipe)  # other problems are
+    assert [g.ids for g in again["test"]] == [g.ids for g in before["test"][:2]]  # and it is the base that is
+    assert run.finished
+
+
+def test_a_run_whose_loss_is_not_finite_is_stopped_and_says_why(parts, capsys):
+    recipe, policy, train, *_ = parts
+    recipe.grpo.update(max_steps=4)
+    attach_lora(policy, recipe)
+
+    class Poisoned(GRPOTrainer):
+        def compute_loss(self, *args, **kwargs):
+            return super().compute_loss(*args, **kwargs) * (
+                float("nan") if self.state.global_step == 1 else 1
+            )
+
+    run = Run.create(recipe)
+    trainer = Poisoned(
+        model=policy.model, processing_class=policy.tokenizer, reward_funcs=recipe.reward_funcs(),
+        args=recipe.grpo_config(run.folder), train_dataset=train,
+        callbacks=[Recorder(run), Watchdog(run, recipe)],
+    )  # fmt: skip
+    trainer.train()
+    assert run.series("reward")[0] == [1, 2]
+    (said,) = run.advice()
+    assert (said["step"], said["advice"]) == (2, "not_finite")
+    assert said["sentence"] in capsys.readouterr().out
+    for act in (
+        lambda: policy.save_adapter(run.adapter),
+        lambda: evaluate_stage(run, "after", policy, {"test": train.select(range(2))}, recipe),
+    ):
+        with pytest.raises(UserError, match="not finite, so the policy is neither asked nor saved"):
+            act()
+    assert not run.adapter.exists()
+
+
+def test_an_sft_start_teaches_the_format(parts):
+    recipe, policy, train, *_ = parts
+    recipe.sft.update(
+        max_steps=24, learning_rate=5e-3, per_device_train_batch_size=8, use_cpu=True,
+        gradient_checkpointing=False, save_strategy="no", seed=1, bf16=False,
+    )  # fmt: skip
+    rows = train.select(range(24))
+    attach_lora(policy, recipe)
+    run = Run.create(recipe)
+    shares = [sum(g.format for g in evaluate(policy, rows, recipe)) / len(rows)]
+    assert sft(policy, solution_examples(train, recipe), recipe, run.folder / "sft") > 0
+    shares.append(sum(g.format for g in evaluate(policy, rows, recipe)) / len(rows))
+    assert shares[1] > shares[0] + 0.5
+
+
+class Scripted:
+    """A policy that always answers from a list, to plant what the check must find."""
+
+    def __init__(self, texts, cut=False):
+        self.texts, self.cut = texts, cut
+
+    def generate(self, prompts, *args, **kwargs):
+        return [Completion(self.texts[i % len(self.texts)], (7,) * 3, self.cut) for i in range(len(prompts))]
+
+    def rest(self):
+        pass
+
+
+def test_the_check_before_training_names_what_is_wrong(parts):
+    recipe, _, train, *_ = parts
+    ideal = "<reasoning>\nx\n</reasoning>\n<answer>\n-1\n</answer>"
+    assert "nothing to choose from" in check_groups(Scripted(["no tags"]), train, recipe)[0]
+    (silent,) = check_groups(Scripted([ideal, "no tags"]), train, recipe)
+    assert silent.endswith("never fired: correctness_reward_func.")
+    assert "cut off at 112 tokens" in check_groups(Scripted(["no"], cut=True), train, recipe)[-1]
+    half = [ideal, *(ideal.replace("-1", str(n)) for n in range(400))]
+    assert not check_groups(Scripted(half), train, recipe, groups=60)
+
+
+def test_a_run_without_an_adapter_trains_and_saves_the_whole_model(tmp_path):
+    recipe = load_recipe(
+        "tiny-cpu", lora=None, learning_rate=1e-3, warmup_steps=0, max_steps=2,
+        per_device_train_batch_size=16, test_problems=6, validation_problems=6, samples=2,
+        sampled_problems=2, torch_threads=1,
+        runs_dir=str(tmp_path / "runs"),
+    )  # fmt: skip
+    rows, _, tests = load_splits(recipe)
+    policy = load_policy(recipe, say=lambda line: None)
+    run = begin_run(recipe, rows)
+    before = evaluate_stage(run, "before", policy, tests, recipe)
+    attach_lora(policy, recipe)
+    with pytest.raises(UserError, match=r"no adapter: policy\.save_trained"):
+        policy.save_adapter(run.adapter)
+    trainer = grpo_trainer(policy, rows, recipe, run.folder, [Recorder(run)])
+    with resumable(trainer, run) as checkpoint:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    proof = finish(run, policy, tests, recipe, before)
+    assert proof.norm is None
+    assert proof.same_as_trained == proof.n == 6
+    assert "the saved model gave the trained policy's answer to 6 of 6" in str(proof)
+    assert run.finished
+    assert run.series("adapter/norm") == ([], [])
+    assert not run.adapter.exists()
+    assert Run.latest(recipe.output.runs_dir).folder == run.folder
+    again, loaded, folder = load_trained(run.folder)
+    assert (folder, again.has_adapter, loaded.lora) == (run.model, False, None)
+    weights = dict(policy.model.named_parameters())
+    assert all(weight.equal(weights[name]) for name, weight in again.model.named_parameters())
+    assert (run.model / "README.md").read_text().count("# All weights trained of tiny-policy") == 1

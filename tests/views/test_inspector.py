@@ -1,0 +1,143 @@
+"""The inspector without a browser: what its controls change, and that it needs no model."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from written_run import HOSTILE, IDEAL, append_step, write_run
+
+from r1nb.errors import UserError
+from r1nb.views.inspector import Inspector
+from r1nb.recipes.recipe import load_recipe
+from r1nb.runs.run import Run
+
+
+@pytest.fixture
+def runs_dir(tmp_path):
+    return str(tmp_path / "runs")
+
+
+def recipe(runs_dir, **settings):
+    return load_recipe(runs_dir=runs_dir, **settings)
+
+
+def test_the_newest_run_is_opened_at_its_end(runs_dir):
+    write_run(recipe(runs_dir), 20)
+    write_run(recipe(runs_dir), 40)
+    inspector = Inspector(runs_dir)
+    assert [run.name for run in inspector.shown] == ["tiny-cpu-002"]
+    assert (inspector.step.value, inspector.step.max) == (40, 40)
+    assert bytes(inspector.curves.value).startswith(b"\x89PNG")
+    assert "tiny-cpu-002, step 40: 8 of 8 completions" in inspector.completions.value
+    assert "after step 32" in inspector.answers.value
+
+
+def test_completions_are_sorted_by_advantage_and_searched(runs_dir):
+    write_run(recipe(runs_dir), 3, texts=(IDEAL, "nothing [a-z]", "24"))
+    inspector = Inspector(runs_dir)
+    advantages = [
+        float(number) for number in re.findall(r"advantage ([-+][\d.]+)", inspector.completions.value)
+    ]
+    assert len(advantages) == 8
+    assert advantages == sorted(advantages, reverse=True)
+    inspector.search.value = "NOTHING [A-Z]"
+    assert "3 of 8 completions" in inspector.completions.value
+    inspector.search.value = "not there"
+    assert "0 of 8 completions" in inspector.completions.value
+
+
+def test_slider_and_smoothing_redraw(runs_dir):
+    write_run(recipe(runs_dir), 40)
+    inspector = Inspector(runs_dir)
+    pictures = [bytes(inspector.curves.value)]
+    inspector.step.value = 12
+    pictures.append(bytes(inspector.curves.value))
+    assert "step 12: " in inspector.completions.value
+    assert ">at step 12<" in inspector.values.value
+    assert ">0.8<" in inspector.values.value  # the total reward there
+    inspector.smoothing.value = 0.9
+    pictures.append(bytes(inspector.curves.value))
+    assert len(set(pictures)) == 3
+
+
+def test_two_runs_and_how_their_recipes_differ(runs_dir):
+    write_run(recipe(runs_dir, seed=5), 20)
+    write_run(recipe(runs_dir, rewards={"correctness_reward_func": 1.0}), 30)
+    inspector = Inspector(runs_dir)
+    inspector.chosen.value = ("tiny-cpu-001", "tiny-cpu-002")
+    for word in ("grpo.seed", "rewards.int_reward_func", "–"):  # noqa: RUF001
+        assert word in inspector.differences.value
+    assert "learning_rate" not in inspector.differences.value
+    assert inspector.step.max == 30
+    inspector.chosen.value = ()  # what was shown stays, and nothing breaks
+    inspector.step.value = 3
+    inspector.search.value = "24"
+    assert len(inspector.shown) == 2
+
+
+def test_a_run_in_progress_is_followed(runs_dir):
+    writer = write_run(recipe(runs_dir), 3)
+    inspector = Inspector(runs_dir)
+    picture = bytes(inspector.curves.value)
+    inspector.clock.value += 1
+    assert bytes(inspector.curves.value) == picture  # nothing new
+    append_step(writer, 4, [])
+    inspector.clock.value += 1
+    assert inspector.step.value == 4
+    assert "step 3: 8 of 8 completions" in inspector.completions.value  # the last that are written
+    inspector.step.value = 2
+    append_step(writer, 5, [])
+    inspector.clock.value += 1
+    assert (inspector.step.value, inspector.step.max) == (2, 5)  # a chosen step is kept
+    write_run(recipe(runs_dir), 2)
+    inspector.clock.value += 1
+    assert inspector.chosen.options == ("tiny-cpu-002", "tiny-cpu-001")
+    assert [run.name for run in inspector.shown] == ["tiny-cpu-001"]
+
+
+def test_completions_that_are_being_written(runs_dir):
+    run = write_run(recipe(runs_dir), 3)
+    path = run.folder / "completions" / "completions_00003.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    assert "no completions of step 3" in Inspector(runs_dir).completions.value
+
+
+def test_a_name_that_is_taken_anew(runs_dir):
+    shutil.rmtree(write_run(recipe(runs_dir), 20).folder)
+    write_run(recipe(runs_dir), 12)
+    inspector = Inspector(runs_dir)
+    shutil.rmtree(inspector.shown[0].folder)
+    inspector.clock.value += 1  # no run is left: what was shown stays
+    write_run(recipe(runs_dir), 4)
+    inspector.clock.value += 1
+    assert inspector.step.max == 4
+
+
+def test_a_run_that_has_just_begun_opens(runs_dir):
+    Run.create(recipe(runs_dir))
+    inspector = Inspector(runs_dir)
+    assert "no completions" in inspector.completions.value
+
+
+def test_without_a_run_one_sentence_says_what_to_do(runs_dir):
+    with pytest.raises(UserError, match="There is no run in 'runs' yet"):
+        Inspector(runs_dir)
+
+
+def test_it_needs_no_model(runs_dir):
+    write_run(recipe(runs_dir), 3)
+    code = (
+        f"import sys; from r1nb.views.inspector import Inspector; Inspector({runs_dir!r});"
+        "print([m for m in ('torch', 'trl', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_completions_are_text(runs_dir, text):
+    write_run(recipe(runs_dir), 1, texts=(text,))
+    shown = Inspector(runs_dir).completions.value
+    assert not any(tag in shown for tag in ("<script", "<img", "<style", "<b on", "\x1b", "\u202e", "\u200f"))

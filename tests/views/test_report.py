@@ -1,0 +1,58 @@
+"""The report: one file, of a run at any stage, in which nothing acts."""
+
+from html.parser import HTMLParser
+
+import pytest
+from written_run import HOSTILE, IDEAL, write_run
+
+from r1nb.views.report import write_report
+from r1nb.runs.run import Run
+
+
+class Tags(HTMLParser):
+    """Every start tag with its attributes."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+def test_a_report_tells_the_whole_story(tiny_recipe):
+    run = write_run(tiny_recipe, 40)
+    run.append({"step": 40, "advice": "cut_off", "sentence": "Too <short>."})
+    text = write_report(run).read_text()
+    for word in ("tiny-cpu-001", "Step 40 of 2", "Step 40: Too &lt;short&gt;.", "data:image/png;base64,",
+                 "max_completion_length: 112", "&#34;trl&#34;", "after step 32", "advantage"):  # fmt: skip
+        assert word in text, word
+
+
+def test_a_report_loads_nothing(tiny_recipe):
+    text = write_report(write_run(tiny_recipe, 3)).read_text()
+    for tag, attributes in Tags(text).found:
+        assert tag not in ("script", "link", "iframe", "object", "embed")
+        assert attributes.get("src", "data:").startswith("data:")
+        assert not any(name.startswith("on") or name == "href" for name in attributes)
+    assert "default-src 'none'" in text
+
+
+def test_a_run_that_has_just_begun_has_a_report(tiny_recipe):
+    text = write_report(Run.create(tiny_recipe)).read_text()
+    assert "The watchdog has said nothing." in text
+    assert "Accuracy" not in text
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_completions_are_text(tiny_recipe, text):
+    page = write_report(write_run(tiny_recipe, 2, texts=(text, IDEAL))).read_text()
+    found = [tag for tag, _ in Tags(page).found]
+    assert (found.count("img"), found.count("b"), found.count("script"), found.count("style")) == (
+        1,
+        0,
+        0,
+        found.count("table") + 1,
+    )
+    assert not any(mark in page for mark in "\x1b\u202e\u200f")
