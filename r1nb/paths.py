@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+__version__ = "0.2.0"
 PACKAGE = Path(__file__).parent
 CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else None
 RECIPES = PACKAGE / "recipes"

@@ -1,4 +1,4 @@
-"""Train without a notebook, by the code of notebook 03: python -m r1nb.train RECIPE [key=value ...]"""
+"""One run from its rows to its report, by the code of notebook 03: python -m r1nb.train RECIPE [key=value ...]"""
 
 import argparse
 import io
@@ -35,40 +35,41 @@ def train(recipe):
     What notebook 03 shows step by step; a run that did not finish goes on. Of several processes the main one
     writes the run and proves it; the others return (Run, None). Raises UserError.
     """
-    from r1nb.training.callbacks import HeldOut, LiveView, Recorder, Watchdog
+    from r1nb.evaluation.accuracy import evaluate_tests
     from r1nb.evaluation.checks import check_groups, check_rewards
-    from r1nb.tasks.rows import drop_long_prompts, load_splits
     from r1nb.evaluation.difficulty import keep_by_difficulty
-    from r1nb.evaluation.accuracy import evaluate_stage
     from r1nb.policy.loading import attach_lora, load_policy
-    from r1nb.machine.out_of_memory import out_of_memory_in_words
     from r1nb.processes import from_main
-    from r1nb.views.report import write_report
-    from r1nb.training.resume import begin_run, last_checkpoint, resumable
+    from r1nb.runs.checkpoints import last_checkpoint
+    from r1nb.tasks.rows import drop_long_prompts, load_splits
+    from r1nb.training.callbacks import Recorder, Validation, Watchdog
+    from r1nb.training.resume import begin_run, resumable
     from r1nb.training.stages import finish, grpo_trainer, sft, solution_examples
+    from r1nb.views.live import LiveView
+    from r1nb.views.report import write_report
 
-    rows, validation, tests = load_splits(recipe)
+    rows, validation, tests = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     policy = load_policy(recipe)
-    rows = drop_long_prompts(rows, policy.tokenizer, recipe)
+    limit = recipe.data.max_prompt_length
+    rows = drop_long_prompts(rows, policy.tokenizer, limit, recipe.problems_per_step)
     kept = keep_by_difficulty(policy, rows, recipe)
     rows = from_main(lambda: kept)  # measured by sampling, which may differ
-    for fault in check_rewards(rows, recipe):
-        print(fault)
+    for problem in check_rewards(rows, recipe.judge(rows.column_names)):
+        print(problem)
     run = from_main(lambda: begin_run(recipe, rows))
     print("Run folder:", run.label)
-    before = evaluate_stage(run, "before", policy, tests, recipe)
-    evaluate_stage(run, "prefilled", policy, tests, recipe)
-    for fault in check_groups(policy, rows, recipe):
-        print(fault)
+    before = evaluate_tests(run, "before", policy, tests, recipe)
+    evaluate_tests(run, "prefilled", policy, tests, recipe)
+    for problem in check_groups(policy, rows, recipe):
+        print(problem)
     attach_lora(policy, recipe)
     if recipe.sft and not any(last_checkpoint(run)):
-        with out_of_memory_in_words(recipe, run):
-            loss = sft(policy, solution_examples(rows, recipe), recipe, run.folder / "sft")
+        loss = sft(policy, solution_examples(rows, recipe.layout), recipe, run.folder / "sft")
         print(f"SFT: {recipe.sft['max_steps']} steps, mean loss {loss:.2f}")
-    held_out = HeldOut(run, policy, validation, recipe)
-    callbacks = [Recorder(run), held_out, LiveView(run), Watchdog(run, recipe)]
+    callbacks = [Recorder(run), Validation(run, policy, validation, recipe), LiveView(run)]
+    callbacks.append(Watchdog(run, recipe.judge()))
     trainer = grpo_trainer(policy, rows, recipe, run.folder, callbacks)
-    with resumable(trainer, run) as checkpoint, out_of_memory_in_words(recipe, run):
+    with resumable(trainer, run) as checkpoint:
         trainer.train(resume_from_checkpoint=checkpoint)
     proof = finish(run, policy, tests, recipe, before)
     if proof is None:
@@ -97,7 +98,7 @@ def main(*arguments: str) -> None:
     from r1nb.views.console import show_result
 
     if not is_main():
-        sys.stdout = io.StringIO()  # what is said is said once
+        sys.stdout = io.StringIO()  # only the main process prints
     recipe = choose_recipe(given.recipe, **overrides)
     print(plan_run(recipe))
     run, proof = train(recipe)

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from statistics import pstdev
 
-from r1nb.text.arithmetic import solve_countdown
 from r1nb.evaluation.accuracy import sample_groups
-from r1nb.text.prompts import LAYOUTS, format_answer
-from r1nb.rewards import best_total, columns_of, short_name
+from r1nb.rewards.grading import Judge
 from r1nb.rewards.mathematics import readable
+from r1nb.rewards.registry import columns_of, short_name
+from r1nb.text.arithmetic import solve_countdown
+from r1nb.text.prompts import Layout
 
 STRICT = ("strict_format_reward_func", "r1_format_reward_func")
 FORMATS = (*STRICT, "soft_format_reward_func")
@@ -18,81 +19,77 @@ MOST = 10_000  # golds that are looked at
 
 
 @dataclass(frozen=True)
-class Fault:
-    """A common fault of a completion, and the rewards that it must cost something."""
+class Flaw:
+    """A common flaw of a completion, and the rewards that it must cost something."""
 
-    spoil: object  # (ideal completion, tags) -> the same with the fault
+    spoil: object  # (ideal completion, tags) -> the same with the flaw
     costs: tuple[str, ...]
 
 
-FAULTS = {
-    "no tags": Fault(lambda text, tags: text.partition(tags[2])[2].partition(tags[3])[0].strip(), ALL),
-    "answer not closed": Fault(lambda text, tags: text.removesuffix(tags[3]).rstrip(), ALL),
-    "two answers": Fault(
-        lambda text, tags: text.replace(tags[2], f"{tags[2]}\n1\n{tags[3]}\n{tags[2]}"), ALL
-    ),
-    "wrong answer": Fault(
+FLAWS = {
+    "no tags": Flaw(lambda text, tags: text.partition(tags[2])[2].partition(tags[3])[0].strip(), ALL),
+    "answer not closed": Flaw(lambda text, tags: text.removesuffix(tags[3]).rstrip(), ALL),
+    "two answers": Flaw(lambda text, tags: text.replace(tags[2], f"{tags[2]}\n1\n{tags[3]}\n{tags[2]}"), ALL),
+    "wrong answer": Flaw(
         lambda text, tags: text.partition(tags[2])[0] + f"{tags[2]}\n-98765\n{tags[3]}",
         tuple(name for name in READERS if name != "int_reward_func"),
     ),
-    "text before": Fault(lambda text, tags: f"Sure! Here it is.\n{text}", STRICT),
-    "text after": Fault(lambda text, tags: f"{text}\nI hope this helps.", (*STRICT, "xmlcount_reward_func")),
-    "blank reasoning": Fault(
+    "text before": Flaw(lambda text, tags: f"Sure! Here it is.\n{text}", STRICT),
+    "text after": Flaw(lambda text, tags: f"{text}\nI hope this helps.", (*STRICT, "xmlcount_reward_func")),
+    "blank reasoning": Flaw(
         lambda text, tags: f"{tags[0]}\n\n{tags[1]}{text.partition(tags[1])[2]}", FORMATS
     ),
 }
 
 
-def ideal_completion(row: dict, layout: str) -> str:
+def ideal_completion(row: dict, layout: Layout) -> str:
     """The completion that should earn everything: the row's own steps and gold, in the layout."""
     answer = row["answer"]
     if row.get("nums"):  # Countdown has no gold, but a solution can be searched for
         answer = solve_countdown(row["nums"], row["target"]) or answer
-    return format_answer(row.get("solution") or f"So the answer is {answer}.", answer, layout)
+    return layout.format_reply(row.get("solution") or f"So the answer is {answer}.", answer)
 
 
-def fault_table(row: dict, recipe):
-    """What an ideal completion of a row earns, and the same with each common fault, as a DataFrame."""
+def flaw_table(row: dict, judge: Judge):
+    """What an ideal completion of a row earns, and the same with each common flaw, as a DataFrame."""
     import pandas
 
-    ideal, tags = ideal_completion(row, recipe.data.layout), LAYOUTS[recipe.data.layout].tags
-    texts = {"ideal": ideal} | {name: fault.spoil(ideal, tags) for name, fault in FAULTS.items()}
-    scorers = [recipe.scorer(name) for name in recipe.rewards]
-    scores = [[s.score(text, row["answer"], **columns_of(row)) for s in scorers] for text in texts.values()]
-    heads = [short_name(name) for name in recipe.rewards]
-    table = pandas.DataFrame(scores, list(texts), heads, dtype=float)
-    weights = list(recipe.rewards.values())
-    table["total"] = (table * weights).sum(axis=1)
+    ideal = ideal_completion(row, judge.layout)
+    texts = {"ideal": ideal} | {name: flaw.spoil(ideal, judge.layout.tags) for name, flaw in FLAWS.items()}
+    scores = [
+        [reward.score(text, row["answer"], **columns_of(row)) for reward in judge.rewards.values()]
+        for text in texts.values()
+    ]
+    table = pandas.DataFrame(scores, list(texts), [short_name(name) for name in judge.rewards], dtype=float)
+    table["total"] = (table * list(judge.weights.values())).sum(axis=1)
     return table
 
 
-def check_rewards(rows, recipe) -> list[str]:
+def check_rewards(rows, judge: Judge) -> list[str]:
     """Score ideal and spoilt completions and say what is wrong, a sentence each; [] if nothing is.
 
-    Does each reward fire on an ideal completion, does each common fault cost what it should, does
+    Does each reward fire on an ideal completion, does each common flaw cost what it should, does
     every gold (of the first 10,000 rows) earn full marks when wrapped ideally?
     """
-    found, layout = [], recipe.data.layout
-    answers = recipe.judge_of("answer", rows.column_names)
+    found, layout, answers = [], judge.layout, judge.answer
     row = next((row for row in rows if row["answer"]), None)
     if row is None:  # a task that only its own scorer can judge: there is no ideal to try
         return []
     ideal, scores = ideal_completion(row, layout), {}
-    for name in recipe.rewards:
-        scorer = recipe.scorer(name)
-        score, reason = scorer.explain(ideal, row["answer"], **columns_of(row))
+    for name, reward in judge.rewards.items():
+        score, reason = reward.explain(ideal, row["answer"], **columns_of(row))
         scores[name], why = score, reason or "it gives no reason"
         if score is None:
             found.append(f"{name} gave no score for an ideal completion: {why}.")
-        elif scorer.judges and score < scorer.high:
-            found.append(f"{name} pays {score:g} of {scorer.high:g} for an ideal completion: {why}.")
-        elif score <= 0 < scorer.high:
+        elif reward.judges and score < reward.high:
+            found.append(f"{name} pays {score:g} of {reward.high:g} for an ideal completion: {why}.")
+        elif score <= 0 < reward.high:
             found.append(f"{name} never fires, not even on an ideal completion: {why}.")
-    for fault, about in FAULTS.items():
-        text = about.spoil(ideal, LAYOUTS[layout].tags)
-        for name in (name for name in recipe.rewards if name in about.costs and scores[name]):
-            if not recipe.scorer(name).score(text, row["answer"], **columns_of(row)) < scores[name]:
-                found.append(f"{name} pays a completion with the fault {fault!r} as much as an ideal one.")
+    for flaw, about in FLAWS.items():
+        text = about.spoil(ideal, layout.tags)
+        for name in (name for name in judge.rewards if name in about.costs and scores[name]):
+            if not judge.rewards[name].score(text, row["answer"], **columns_of(row)) < scores[name]:
+                found.append(f"{name} pays a completion with the flaw {flaw!r} as much as an ideal one.")
     if answers.threads > 1 or found:  # a judge is not asked about every gold
         return found
     poor = []
@@ -116,12 +113,12 @@ def check_groups(policy, rows, recipe, groups: int = 4) -> list[str]:
 
     Looks for rewards that never fire, groups without variance, and completions cut off.
     """
-    size, limit = recipe.group_size, recipe.grpo["max_completion_length"]
-    sampled = sample_groups(policy, rows.select(range(min(groups, len(rows)))), recipe, size)
+    judge, sampling, size = recipe.judge(rows.column_names), recipe.sampling, recipe.group_size
+    some, batch_size = rows.select(range(min(groups, len(rows)))), recipe.evaluation.eval_batch_size
+    sampled = sample_groups(policy, some, judge, sampling, batch_size, size)
     graded = [g for group in sampled for g in group]
-    scores = {name: [g.rewards[name] for g in graded] for name in recipe.rewards}
-    weights = recipe.rewards.items()
-    totals = [sum((g.rewards[name] or 0.0) * weight for name, weight in weights) for g in graded]
+    scores = {name: [g.rewards[name] for g in graded] for name in judge.rewards}
+    totals = [judge.total(g.rewards) for g in graded]
     spread = [pstdev(totals[i : i + size]) for i in range(0, len(totals), size)]
     cut = sum(g.cut for g in graded)
     n, found = len(graded), []
@@ -130,7 +127,7 @@ def check_groups(policy, rows, recipe, groups: int = 4) -> list[str]:
             found.append(f"{name} gave no score for {unjudged} of {n} completions: is its judge reachable?")
         if unjudged == n:
             return found
-    best = best_total(recipe.rewards)
+    best = judge.best_total
     if not any(spread):
         remedy = "a short SFT start (the recipe's sft section) helps, or problems that it solves now and then"
         if min(totals) >= best:
@@ -139,8 +136,10 @@ def check_groups(policy, rows, recipe, groups: int = 4) -> list[str]:
             f"In each of {len(spread)} groups all {size} completions earn the same ({totals[0]:g} of "
             f"{best:g} in the first): GRPO has nothing to choose from; {remedy}."
         )
-    elif silent := [name for name in scores if not any(scores[name]) and recipe.scorer(name).high > 0]:
+    elif silent := [name for name in scores if not any(scores[name]) and judge.rewards[name].high > 0]:
         found.append(f"On {n} completions these rewards never fired: {', '.join(silent)}.")
     if cut > n / 2:
-        found.append(f"{cut} of {n} completions were cut off at {limit} tokens: raise max_completion_length.")
+        found.append(
+            f"{cut} of {n} completions were cut off at {sampling.max_tokens} tokens: raise max_completion_length."
+        )
     return found

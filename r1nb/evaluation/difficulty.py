@@ -7,11 +7,12 @@ import contextlib
 import hashlib
 import json
 
-from r1nb.tasks.rows import normalize
 from r1nb.errors import UserError
 from r1nb.evaluation.accuracy import sample_groups
 from r1nb.paths import DATA, runs_folder, write_json
-from r1nb.text.prompts import LAYOUTS
+from r1nb.recipes.settings import Sampling
+from r1nb.rewards.grading import Judge
+from r1nb.tasks.rows import normalize
 
 SAMPLES = 8
 CHUNK = 500  # problems
@@ -30,15 +31,18 @@ def pass_rates(policy, rows, recipe) -> list[float]:
     for path in (DATA / "tiny-policy" / name, ours):
         with contextlib.suppress(OSError, ValueError):  # not there, or torn: it is measured again
             known |= json.loads(path.read_text())
-    keys = [_key(row, recipe) for row in rows]
+    judge, sampling = recipe.judge(rows.column_names), recipe.sampling
+    keys = [_key(row, judge, sampling) for row in rows]
     new = [i for i, key in enumerate(keys) if key not in known]
     if new:
         print(f"Measuring the base policy's pass rate on {len(new)} problems, once: {SAMPLES} samples each.")
     for start in range(0, len(new), CHUNK):  # kept as it goes: on a large model this takes hours
         some = new[start : start + CHUNK]
         title = f"pass rates, from problem {start + 1}"
-        prefill = LAYOUTS[recipe.data.layout].prefill
-        groups = sample_groups(policy, rows.select(some), recipe, SAMPLES, prefill, title, adapter=False)
+        groups = sample_groups(
+            policy, rows.select(some), judge, sampling, recipe.evaluation.eval_batch_size, SAMPLES,
+            prefill=recipe.layout.prefill, title=title, adapter=False,
+        )  # fmt: skip
         if any(g.right is None for group in groups for g in group):
             raise UserError("No pass rate without a judge: it did not answer. Is judge_url reachable?")
         known |= {
@@ -65,7 +69,7 @@ def keep_by_difficulty(policy, rows, recipe):
         f"Kept {len(kept)} of {len(rows)} training problems, which the base policy solves in {low:.0%} to "
         f"{high:.0%} of {SAMPLES} samples; {easy} are easier, {hard} harder."
     )
-    if len(kept) < (needed := recipe.batch_size // recipe.group_size):
+    if len(kept) < (needed := recipe.problems_per_step):
         raise UserError(
             f"{len(kept)} training problems have a pass rate of {low} to {high}, and a step takes {needed}: "
             "lower min_pass_rate or raise max_pass_rate."
@@ -73,9 +77,8 @@ def keep_by_difficulty(policy, rows, recipe):
     return rows.select(kept)
 
 
-def _key(row: dict, recipe) -> str:
+def _key(row: dict, judge: Judge, sampling: Sampling) -> str:
     """A problem and what decides its rate, beside the policy."""
     decides = (normalize(row["question"]), row["answer"], row.get("nums"), row.get("target"),
-               recipe.judge_of("answer", row).__name__, recipe.grpo["max_completion_length"],
-               recipe.grpo.get("temperature", 1.0), recipe.grpo.get("top_p", 1.0))  # fmt: skip
+               judge.answer.__name__, sampling.max_tokens, sampling.temperature, sampling.top_p)  # fmt: skip
     return hashlib.sha256(repr(decides).encode()).hexdigest()[:12]

@@ -7,13 +7,17 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from r1nb.errors import UserError, run_main
-from r1nb.text.statistics import wilson
+from r1nb.evaluation.accuracy import evaluate
 from r1nb.paths import write_json
+from r1nb.policy.loading import load_policy
 from r1nb.processes import alone
+from r1nb.recipes.recipe import load_recipe
+from r1nb.runs.run import Run
+from r1nb.text.statistics import wilson
 
 
 @dataclass(frozen=True)
@@ -99,25 +103,23 @@ def main(folder: str, task: str, result: str) -> None:
     from datasets import Dataset
     from torch.nn.utils import get_total_norm
 
-    from r1nb.evaluation.accuracy import evaluate
-    from r1nb.policy.loading import load_policy
-    from r1nb.runs.run import Run
-
     run = Run(folder)
-    recipe = run.recipe()
-    recipe.model = replace(recipe.model, engine="transformers", fast_inference=False)
+    recipe = load_recipe(run)
+    changes = {"engine": "transformers", "fast_inference": False}
     if recipe.lora is None:
-        recipe.model.model_name = str(run.model)
+        changes["model_name"] = str(run.model)
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=changes)})
+    batch_size = recipe.evaluation.eval_batch_size
     if torch.cuda.is_available():  # beside the process that trained
-        recipe.evaluation.eval_batch_size = min(8, recipe.evaluation.eval_batch_size)
+        batch_size = min(8, batch_size)
     policy = load_policy(recipe, say=lambda line: None)
     norm = None
     if recipe.lora:
-        policy.load_adapter(run.adapter, recipe.data.layout)
+        policy.load_adapter(run.adapter, recipe.layout)
         weights = [w.detach() for name, w in policy.model.named_parameters() if "lora_B" in name]
         norm = float(get_total_norm(weights))
     rows = Dataset.from_list(json.loads(Path(task).read_text()))
-    graded = evaluate(policy, rows, recipe)
+    graded = evaluate(policy, rows, recipe.judge(rows.column_names), recipe.greedy, batch_size)
     answers = {"ids": [g.ids for g in graded], "strict": [g.strict for g in graded], "norm": norm}
     Path(result).write_text(json.dumps(answers))
 

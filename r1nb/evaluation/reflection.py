@@ -10,11 +10,11 @@ from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 
-from r1nb.text.arithmetic import SIGNS, evaluate_expression
 from r1nb.errors import UserError
-from r1nb.text.statistics import pass_at_k, wilson
-from r1nb.text.prompts import LAYOUTS
-from r1nb.views.tables import CUT_OFF, MARKS, percent, score_cell, table_of
+from r1nb.rewards.r1 import countdown_reward_func
+from r1nb.text.arithmetic import SIGNS, evaluate_expression
+from r1nb.text.prompts import THINK, Layout
+from r1nb.text.statistics import pass_at_k
 
 STEP_CHECK = re.compile(
     r"=(?P<first>\d+)[^\n=]*Check: (?P<a>\d+)(?P<op>[-+*/])(?P<b>\d+)=(?P<again>\d+), (?P<word>right|not)"
@@ -82,19 +82,17 @@ class Reflection:
         return "rescued" if self.backtracks else ""  # without another attempt only the answer was
 
 
-def read_reflection(text: str, question: str, layout: str = "think") -> Reflection:
+def read_reflection(text: str, question: str, layout: Layout = THINK) -> Reflection:
     """Read a completion. An attempt is the equations of one sentence or line of the reasoning, as
     ``8*3=24, 24+1=25``; what follows a word of checking or reflection in it is none. A next sentence that
     takes up the last result belongs to it. Expressions of three numbers or more are not read.
 
     `question` holds the problem as r1nb.tasks.sources words it; UserError for any other.
     """
-    from r1nb.rewards import REWARDS
-
     if not (asked := QUESTION.search(question)):
         raise UserError(f"No Countdown problem: {question[-80:]!r} does not say which numbers make what.")
     target, nums = int(asked[1]), [int(number) for number in asked[2].split(", ")]
-    reasoning = text.partition(LAYOUTS[layout].tags[1])[0].translate(SIGNS)
+    reasoning = text.partition(layout.tags[1])[0].translate(SIGNS)
     attempts, goes_on = [], False
     for sentence in re.split(r"\n|\.(?=\s)", reasoning):
         starts = [found.start() for pattern in (CHECKS, WORDS) if (found := pattern.search(sentence))]
@@ -105,13 +103,14 @@ def read_reflection(text: str, question: str, layout: str = "think") -> Reflecti
                 attempts.append(equations)
             goes_on = not starts and int(equations[-1][-1]) not in nums
     hits = [_hits(equations, nums, target) for equations in attempts]
-    right = REWARDS["countdown_reward_func"].score(text, str(target), nums=nums, target=target, layout=layout)
+    judge = countdown_reward_func.bind(layout=layout)
+    right = judge.score(text, str(target), nums=nums, target=target)
     return Reflection(
         tuple(hits), bool(CHECKS.search(reasoning)), bool(WORDS.search(reasoning)), right == 1.0
     )
 
 
-def rescue_rates(groups: list[list], layout: str = "think") -> tuple[int, float, float]:
+def rescue_rates(groups: list[list], layout: Layout = THINK) -> tuple[int, float, float]:
     """Is going back better than guessing again? Of sampled groups of graded answers to a problem each.
 
     (n, rescued, guessed) over the n answers that went back after a first attempt that failed: the share
@@ -146,59 +145,3 @@ def _value(a: str, op: str, b: str) -> Fraction | None:
     """The value of one step, exactly; None for a division by zero."""
     value = evaluate_expression(f"{a}{op}{b}")
     return value and value[0]
-
-
-def reflection_table(stages: dict[str, list], layout: str):
-    """What graded Countdown answers do, and how right they are: a column for each {name: graded}."""
-    columns = []
-    for graded in stages.values():
-        read = [read_reflection(g.completion, g.question, layout) for g in graded]
-        tried = [r for r in read if r.hits]
-        failed = [r for r in tried if not r.hits[0]]
-        back = [r for r in failed if r.backtracks]
-        columns.append({
-            "completions": str(len(read)),
-            "attempts, mean": f"{sum(len(r.hits) for r in read) / max(1, len(read)):.2f}",
-            "goes back after a failed attempt": _share(r.backtracks for r in read),
-            "says check": _share(r.checks for r in read),
-            "word of reflection": _share(r.words for r in read),
-            "rescued: first attempt wrong, goes back, right": _share(r.change == "rescued" for r in read),
-            "spoiled: first attempt right, answer wrong": _share(r.change == "spoiled" for r in read),
-            "first attempt right": _share(r.hits[0] for r in tried),
-            "first attempt failed, goes back: right in the end": _share(r.right for r in back),
-            "first attempt failed, stops there: right": _share(
-                r.right for r in failed if not r.backtracks
-            ),
-        })  # fmt: skip
-    return table_of([[name, *(c[name] for c in columns)] for name in columns[0]], ["", *stages])
-
-
-def attempts_table(stages: dict[str, list], layout: str, most: int = 6):
-    """Of the graded Countdown answers that get to an n-th attempt: the share in which it hits."""
-    rows = []
-    for name, graded in stages.items():
-        hits = [read_reflection(g.completion, g.question, layout).hits for g in graded]
-        rows.append([name, *(_share(h[n] for h in hits if len(h) > n) for n in range(most))])
-    return table_of(rows, ["the attempt hits", *(f"attempt {n + 1}" for n in range(most))])
-
-
-def reflections_table(graded: list, layout: str, each: int = 2):
-    """Graded Countdown answers that were rescued, or spoiled, or went back in vain: some of each."""
-    rows, left = [], dict.fromkeys(("rescued", "spoiled", "in vain"), each)
-    for g in graded:
-        read = read_reflection(g.completion, g.question, layout)
-        what = read.change or ("in vain" if read.backtracks and not read.right else "")
-        if left.get(what):
-            left[what] -= 1
-            tried = " ".join(MARKS[hit] for hit in read.hits)
-            rows.append([what, g.question, g.completion + CUT_OFF * g.cut, tried, MARKS[read.right]])
-    rows.sort(key=lambda row: list(left).index(row[0]))
-    return table_of(rows, ["", "question", "completion", "attempts", "answer"])
-
-
-def _share(flags) -> str:
-    """The share of true ones with its 95 % interval, and of how many; a dash of none."""
-    flags = list(flags)
-    if not flags:
-        return score_cell(None)
-    return f"{percent(sum(flags) / len(flags), *wilson(sum(flags), len(flags)))} of {len(flags)}"

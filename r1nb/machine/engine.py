@@ -8,21 +8,20 @@ import importlib
 import importlib.util
 import os
 import sys
-from dataclasses import replace
 
 from r1nb.errors import UserError, first_line
 
 PATCHED = ("trl", "transformers", "peft")
-_FAULTS: dict[str, str] = {}  # why a package could not be imported when it was tried
+_FAILED: dict[str, str] = {}  # why a package could not be imported when it was tried
 
 
-def compute_dtype(settings) -> str:
+def compute_dtype(model) -> str:
     """The model's dtype where the recipe leaves it open: bfloat16 from compute capability 8.0 (Ampere) on.
 
     Older cards (T4) only have float16; a CPU computes in float32.
     """
-    if settings.dtype:
-        return settings.dtype
+    if model.dtype:
+        return model.dtype
     import torch
 
     if not torch.cuda.is_available():
@@ -30,28 +29,33 @@ def compute_dtype(settings) -> str:
     return "bfloat16" if torch.cuda.get_device_capability() >= (8, 0) else "float16"
 
 
-def prepare_unsloth(standby: bool) -> None:
-    """Import Unsloth if there is a CUDA GPU and it is not too late; require_unsloth says why it is not."""
+def prepare_unsloth(model) -> None:
+    """Import Unsloth for a recipe's section `model`, if there is a CUDA GPU and it is not too late.
+
+    require_unsloth says why it is not.
+    """
+    if model.engine != "unsloth":
+        return
     import torch
 
     if torch.cuda.is_available() and "unsloth" not in sys.modules and not _too_early():
         os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")  # no telemetry, by either
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        if standby:
+        if model.unsloth_vllm_standby:
             os.environ["UNSLOTH_VLLM_STANDBY"] = "1"  # read when it is imported
-        _fault("unsloth")
+        _why_missing("unsloth")
 
 
-def require_unsloth(settings) -> None:
+def require_unsloth(model) -> None:
     """Raise UserError where Unsloth was imported too late, or for another way of sharing memory."""
-    missing = "unsloth" not in sys.modules and "unsloth" not in _FAULTS
+    missing = "unsloth" not in sys.modules and "unsloth" not in _FAILED
     if missing and importlib.util.find_spec("unsloth") and (early := _too_early()):
         raise UserError(
             f"{early[0]} was imported before Unsloth, which has to come first to patch it: restart the "
             "kernel and run the notebook from the top, or put `import unsloth` into the very first cell."
         )
-    ours = settings.unsloth_vllm_standby
-    if "unsloth" in sys.modules and settings.fast_inference and ours != (_standby() == "1"):
+    ours = model.unsloth_vllm_standby
+    if "unsloth" in sys.modules and model.fast_inference and ours != (_standby() == "1"):
         raise UserError(
             f"unsloth_vllm_standby = {ours}, but Unsloth was imported with "
             f"UNSLOTH_VLLM_STANDBY = {_standby()!r}: restart the kernel and read this recipe first."
@@ -60,30 +64,31 @@ def require_unsloth(settings) -> None:
 
 def fall_back(recipe, say=print):
     """The recipe as it can run with what is installed here; says what is replaced and what that costs."""
-    if recipe.model.engine == "unsloth" and (fault := _fault("unsloth")):
+    if recipe.model.engine == "unsloth" and (reason := _why_missing("unsloth")):
         bitsandbytes = importlib.util.find_spec("bitsandbytes") is not None
         if recipe.model.load_in_4bit and compute_dtype(recipe.model) == "float16":
             raise UserError(
-                f"Unsloth cannot be imported ({fault}), and on a card without bfloat16 only Unsloth trains "
+                f"Unsloth cannot be imported ({reason}), and on a card without bfloat16 only Unsloth trains "
                 "on 4-bit weights: run `make gpu`, or take recipe llama32-1b-16gb."
             )
         if recipe.model.load_in_4bit and not bitsandbytes:
             raise UserError(
-                f"Neither Unsloth ({fault}) nor bitsandbytes is to be had, and {recipe.name} needs one of "
+                f"Neither Unsloth ({reason}) nor bitsandbytes is to be had, and {recipe.name} needs one of "
                 "them for 4-bit weights: run `make gpu`, or pip install 'r1nb[gpu]'."
             )
         say(
-            f"Unsloth cannot be imported ({fault}): plain TRL, PEFT and transformers train the same adapter "
+            f"Unsloth cannot be imported ({reason}): plain TRL, PEFT and transformers train the same adapter "
             "instead. That costs memory (logits are not split, activations stay on the card) and time "
             "(no vLLM, no fused kernels); the plan counts it. `make gpu` installs Unsloth."
         )
         plain = _without_vllm(recipe, engine="transformers", max_lora_rank=None)
         if not bitsandbytes:  # whose optimizer the recipes take
-            plain.grpo["optim"] = "adamw_torch"
+            for section in filter(None, (plain.grpo, plain.sft)):
+                section["optim"] = "adamw_torch"
         return plain
-    if recipe.model.fast_inference and (fault := _fault("vllm") or _fault_of_4bit(recipe)):
+    if recipe.model.fast_inference and (reason := _why_missing("vllm") or _why_no_4bit(recipe.model)):
         say(
-            f"vLLM cannot be used ({fault}): Unsloth samples by itself, one token for all completions at a "
+            f"vLLM cannot be used ({reason}): Unsloth samples by itself, one token for all completions at a "
             "time. That costs time, several times as long a step; `make gpu` installs vLLM."
         )
         return _without_vllm(recipe)
@@ -93,22 +98,23 @@ def fall_back(recipe, say=print):
 def _without_vllm(recipe, **changes):
     changes |= {"fast_inference": False, "gpu_memory_utilization": None, "unsloth_vllm_standby": False}
     grpo = {key: value for key, value in recipe.grpo.items() if not key.startswith("vllm_")}
-    return replace(recipe, model=replace(recipe.model, **changes), grpo=grpo | {"use_vllm": False})
+    changed = {"model": recipe.model.model_copy(update=changes), "grpo": grpo | {"use_vllm": False}}
+    return recipe.model_copy(update=changed | {"sft": dict(recipe.sft)})
 
 
-def _fault_of_4bit(recipe) -> str | None:
-    if recipe.model.load_in_4bit and importlib.util.find_spec("vllm_bnb_plugin") is None:
+def _why_no_4bit(model) -> str | None:
+    if model.load_in_4bit and importlib.util.find_spec("vllm_bnb_plugin") is None:
         return "4-bit weights need its plugin: pip install vllm-bnb-plugin"
     return None
 
 
-def _fault(name: str) -> str | None:
+def _why_missing(name: str) -> str | None:
     """Why a package cannot be imported, in a few words; None if it can."""
     try:
         importlib.import_module(name)
     except Exception as error:  # a broken build may raise anything
-        _FAULTS[name] = first_line(error)
-    return _FAULTS.get(name)
+        _FAILED[name] = first_line(error)
+    return _FAILED.get(name)
 
 
 def _too_early() -> list[str]:

@@ -6,10 +6,12 @@ import os
 import platform
 from dataclasses import dataclass
 
-from r1nb.machine.engine import require_unsloth
 from r1nb.errors import UserError
-from r1nb.paths import LAUNCH
+from r1nb.machine.configs import check_configs
+from r1nb.machine.engine import fall_back, prepare_unsloth, require_unsloth
+from r1nb.paths import CHECKOUT, LAUNCH
 from r1nb.processes import processes
+from r1nb.recipes.recipe import environment_overrides, load_recipe
 
 GB = 1e9
 
@@ -76,15 +78,13 @@ def suggest_recipe(machine: Machine) -> tuple[str, str]:
 
 def next_larger(machine: Machine) -> str | None:
     """What the next larger card would allow, in a sentence; None if there is none, or no GPU at all."""
-    from r1nb.recipes.recipe import load_recipe
-
     larger = next((name for name, size in LADDER.items() if size > machine.gpu_memory_gb), None)
     if not machine.gpu or larger is None:
         return None
     here, there = (load_recipe(name) for name in (suggest_recipe(machine)[0], larger))
     changes = []
     for key in GROWS:
-        old, new = ({**vars(recipe.model), **recipe.grpo}.get(key) for recipe in (here, there))
+        old, new = ({**dict(recipe.model), **recipe.grpo}.get(key) for recipe in (here, there))
         if old != new:
             changes.append(f"{key} {new} instead of {old}")
     if not changes:  # R1NB_SET names a recipe, or all that differs
@@ -98,24 +98,30 @@ def smaller_recipe(name: str) -> str | None:
     return names[names.index(name) - 1] if name in names[1:] else None
 
 
+def recipe_for(name: str, machine: Machine, **overrides):
+    """The recipe called `name`, or as R1NB_SET has it; for "auto" the one that suits the machine."""
+    wanted = str(environment_overrides().get("recipe", overrides.pop("recipe", name)))
+    return load_recipe(suggest_recipe(machine)[0] if wanted == "auto" else wanted, **overrides)
+
+
 def choose_recipe(name: str = "auto", /, **overrides):
-    """The recipe called `name`, or for "auto" the one for this machine; says which and why.
+    """The recipe called `name`, or for "auto" the one for this machine; prints which and why.
 
-    What is not installed is replaced, aloud (engine.fall_back). Raises UserError for what cannot run here.
+    What is not installed is replaced, and it says so (engine.fall_back). Raises UserError for what cannot
+    run here, or what TRL refuses.
     """
-    from r1nb.machine.engine import fall_back
-    from r1nb.recipes.recipe import load_recipe
-
     machine = this_machine()
     suggested, reason = suggest_recipe(machine)
-    recipe = load_recipe(suggested if name == "auto" else name, **overrides)
+    recipe = recipe_for(name, machine, **overrides)
     require(recipe, machine)
     print(f"This machine: {machine}.")
     why = f" ({reason})" if recipe.name == suggested else ""
     print(f"Recipe {recipe.name}: {recipe.about}{why}")
     if recipe.name == suggested and (larger := next_larger(machine)):
         print(larger)
-    return fall_back(recipe)
+    recipe = fall_back(recipe)
+    check_configs(recipe)
+    return recipe
 
 
 def require(recipe, machine: Machine) -> None:
@@ -151,6 +157,7 @@ def require(recipe, machine: Machine) -> None:
             f"Recipe {recipe.name} needs a CUDA GPU and this machine has none; "
             "use recipe=tiny-cpu here, or open the notebook on a GPU machine."
         )
+    prepare_unsloth(recipe.model)
     require_unsloth(recipe.model)
 
 
@@ -160,8 +167,6 @@ def environment() -> dict:
     from importlib.metadata import PackageNotFoundError, version
 
     import torch
-
-    from r1nb.paths import CHECKOUT
 
     names = [
         "r1nb",

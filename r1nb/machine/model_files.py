@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from r1nb.errors import UserError
+from r1nb.errors import UserError, first_line
 from r1nb.paths import DATA
 
 FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]  # not the same weights once more as .pth
@@ -98,6 +98,25 @@ def fetch(name: str, say=print) -> None:
         snapshot_download(path, allow_patterns=FILES)
     except HfHubHTTPError as error:
         raise UserError(cannot_load(name, error)) from None
+
+
+def read_tensors(file: Path) -> dict:
+    """{name: tensor} of a safetensors file; raises ValueError unless it is whole and all is finite."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(file)
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(first_line(error)) from None
+    if spoilt := not_finite(tensors):
+        raise ValueError(f"{spoilt} holds numbers that are not finite")
+    return tensors
+
+
+def not_finite(weights: dict) -> str:
+    """The name of the first of {name: tensor} that holds NaN or infinity; "" if none does."""
+    return next((name for name, weight in weights.items() if not weight.isfinite().all()), "")
 
 
 def cannot_load(name: str, error: Exception) -> str:

@@ -4,6 +4,7 @@ import traceback
 from contextlib import contextmanager
 
 from r1nb.errors import UserError, first_line
+from r1nb.machine.hardware import smaller_recipe
 
 # What the libraries say: PyTorch (CUDA, CPU), cuBLAS, bitsandbytes, and vLLM's start and cache.
 WORDS = (
@@ -18,10 +19,10 @@ WORDS = (
 
 
 @contextmanager
-def out_of_memory_in_words(recipe, run=None):
+def out_of_memory_in_words(remedy: str, run=None):
     """Turn a lack of memory inside the block into one UserError, and free what the block held.
 
-    The run folder with its checkpoints stays as it was; the kernel can go on.
+    `remedy` says what to lower. The kernel can go on, and the `run`'s folder stays as it was.
     """
     try:
         yield
@@ -30,14 +31,28 @@ def out_of_memory_in_words(recipe, run=None):
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        sentence = _sentence(error, recipe, run)
+        said = first_line(error)
+        said = said if len(said) <= 160 else said[:157] + "..."
         _let_go(error)
     else:
         return
     from accelerate.utils import release_memory
 
     release_memory()
-    raise UserError(sentence)
+    kept = ""
+    if run is not None:
+        last = run.checkpoints()
+        kept = f" The run folder {run.label} is intact" + (f", with checkpoint-{last[-1]}." if last else ".")
+    raise UserError(f"Out of memory ({said}): {remedy}, after a restart of the kernel.{kept}")
+
+
+def remedy_for(name: str, grpo: dict) -> str:
+    """What to lower where a recipe, by its name and its section `grpo`, is too large for the machine."""
+    smaller = smaller_recipe(name)
+    remedy = f"take recipe {smaller!r}" if smaller else "lower max_completion_length"
+    if grpo["per_device_train_batch_size"] > grpo.get("num_generations", 8):
+        return f"{remedy}, or lower per_device_train_batch_size and raise gradient_accumulation_steps as much"
+    return remedy + (f", or lower max_completion_length = {grpo['max_completion_length']}" if smaller else "")
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
@@ -62,21 +77,3 @@ def _causes(error: BaseException | None) -> list[BaseException]:
         seen.append(error)
         error = error.__cause__ or error.__context__
     return seen
-
-
-def _sentence(error: Exception, recipe, run) -> str:
-    from r1nb.machine.hardware import smaller_recipe
-
-    smaller = smaller_recipe(recipe.name)
-    remedy = f"take recipe {smaller!r}" if smaller else "lower max_completion_length"
-    if recipe.grpo["per_device_train_batch_size"] > recipe.group_size:
-        remedy += ", or lower per_device_train_batch_size and raise gradient_accumulation_steps as much"
-    elif smaller:
-        remedy += f", or lower max_completion_length = {recipe.grpo['max_completion_length']}"
-    kept = ""
-    if run is not None:
-        last = run.checkpoints()
-        kept = f" The run folder {run.label} is intact" + (f", with checkpoint-{last[-1]}." if last else ".")
-    said = first_line(error)
-    said = said if len(said) <= 160 else said[:157] + "..."
-    return f"Out of memory ({said}): {remedy}, after a restart of the kernel.{kept}"

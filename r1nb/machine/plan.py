@@ -2,20 +2,29 @@
 
 python -m r1nb.machine.plan RECIPE      # or why it cannot run here
 
-Each part has one formula. L layers, h hidden size, f size of the MLP, k key-value heads of d, V entries of
-the vocabulary; S tokens of prompt and completion, T = per_device_train_batch_size x S; sizes in bytes.
+The formula of each part stands in machine/memory.py.
 """
 
+import contextlib
 import dataclasses
-import os
 import re
 
 from r1nb.errors import UserError, run_main
-from r1nb.machine.hardware import GB, Machine, require, suggest_recipe, this_machine
-from r1nb.processes import processes
+from r1nb.machine.hardware import GB, Machine, recipe_for, require, suggest_recipe, this_machine
+from r1nb.machine.memory import (
+    activation_bytes,
+    adapter_parameters,
+    full_bytes,
+    graph_bytes,
+    kv_bytes,
+    logit_bytes,
+    unsloth_logit_bytes,
+    weight_bytes,
+)
 from r1nb.machine.model_files import load_config
+from r1nb.processes import processes
+from r1nb.recipes.recipe import build_recipe
 
-NF4_BITS = 4.127  # a weight in 4 bits, its share of the scales doubly quantised (2305.14314, section 3)
 CONTEXT = 1e9  # CUDA context or libraries, and what the allocator wastes: an allowance, not a formula
 # Of NVIDIA's data sheets: TFLOP/s of dense 16-bit matrices, and GB/s of the memory.
 CARDS = {"T4": (65, 320), "L4": (121, 300), "A10G": (70, 600), "3090": (71, 936),
@@ -25,7 +34,7 @@ CARDS = {"T4": (65, 320), "L4": (121, 300), "A10G": (70, 600), "3090": (71, 936)
 # 4090) was 9 to 16 % of what those two figures allow.
 EFFICIENCY = (0.09, 0.16)
 # What to lower first where a recipe does not fit, and how far.
-REMEDIES = {
+LOWERED = {
     "eval_batch_size": 1,
     "per_device_train_batch_size": 1,
     "max_completion_length": 64,
@@ -114,7 +123,8 @@ def estimate(recipe, machine: Machine, config) -> Plan:
     optimizer = 2 if "8bit" in grpo.get("optim", "") else 8
     tokens = grpo["per_device_train_batch_size"] * length
     inputs, layer, gradients = activation_bytes(config, tokens, lora.r if lora else 0, width)
-    logits = logit_bytes(config, recipe, length)
+    logits = (unsloth_logit_bytes(config, length) if unsloth else
+              logit_bytes(config, grpo["per_device_train_batch_size"] * grpo["max_completion_length"]))  # fmt: skip
     activations = config.num_hidden_layers * layer
     if checkpointing:  # the logits are gone when the layers are computed again, one by one
         kept = 2 if unsloth else config.num_hidden_layers  # Unsloth's others wait in the CPU's memory
@@ -126,7 +136,7 @@ def estimate(recipe, machine: Machine, config) -> Plan:
             2 * number + optimizer
         )
     else:
-        held |= full_bytes(recipe, weights / width, width)
+        held |= full_bytes(weights / width, width, grpo.get("optim", ""), bool(grpo.get("beta")))
     held["CUDA context" if machine.gpu else "Python and PyTorch"] = CONTEXT
     key_values = kv_bytes(config, width)
     pool = max(0 if server else recipe.batch_size, recipe.evaluation.eval_batch_size) * length * key_values
@@ -141,101 +151,6 @@ def estimate(recipe, machine: Machine, config) -> Plan:
     in_gb = [{name: part / GB for name, part in parts.items()} for parts in (sampling, training)]
     seconds = step_seconds(recipe, config, machine, weights, length, completions)
     return Plan(card, card_gb, *in_gb, completions, seconds, grpo["max_steps"], recipe.batch_size)
-
-
-def weight_bytes(config, load_in_4bit: bool, width: int) -> float:
-    """L x (attention + MLP) matrices in 4.127 bits or 16; embeddings, head and norms always in 16."""
-    embeddings = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
-    norms = (2 * config.num_hidden_layers + 1) * config.hidden_size
-    linear = config.num_hidden_layers * sum(i * o for i, o in linear_shapes(config).values())
-    return linear * (NF4_BITS / 8 if load_in_4bit else width) + (embeddings + norms) * width
-
-
-def linear_shapes(config) -> dict[str, tuple[int, int]]:
-    """(inputs, outputs) of the seven matrices of a Llama layer."""
-    hidden, mlp = config.hidden_size, config.intermediate_size
-    attention, key_values = config.num_attention_heads * head_dim(config), kv_heads(config) * head_dim(config)
-    return {
-        "q_proj": (hidden, attention), "k_proj": (hidden, key_values), "v_proj": (hidden, key_values),
-        "o_proj": (attention, hidden), "gate_proj": (hidden, mlp), "up_proj": (hidden, mlp),
-        "down_proj": (mlp, hidden),
-    }  # fmt: skip
-
-
-def head_dim(config) -> int:
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-
-
-def kv_heads(config) -> int:
-    return getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-
-
-def adapter_parameters(config, lora) -> int:
-    """L x r x (inputs + outputs) of each matrix that has an adapter (arXiv 2106.09685, section 4.1).
-
-    Each is kept in 32 bits (16 by plain TRL on 4-bit weights), its gradient as well, and two moments in 8 or
-    32 (arXiv 2110.02861).
-    """
-    chosen = lora.target_modules
-    shapes = linear_shapes(config)
-    names = shapes if chosen == "all-linear" else [name for name in shapes if name in chosen]
-    return config.num_hidden_layers * lora.r * sum(sum(shapes[name]) for name in names)
-
-
-def full_bytes(recipe, parameters: float, width: int) -> dict[str, float]:
-    """What full fine-tuning keeps in one process: {part: bytes}, the weights anew.
-
-    Without DeepSpeed a gradient and AdamW's two moments in the weights' own precision. Under ZeRO
-    (arXiv 1910.02054, section 3.1) a 16-bit weight and gradient, and a copy of the weight and the moments in
-    32 bits; ZeRO-3 divides all of it by the processes. With a KL term (beta) the reference's weights too.
-    """
-    zero3 = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3"
-    moments = 2 if "8bit" in recipe.grpo.get("optim", "") else (8 if zero3 else 2 * width)
-    parts = {
-        "weights": width,
-        "their gradient": width,
-        "optimizer": moments + (4 if zero3 and width == 2 else 0),
-    }
-    if recipe.grpo.get("beta"):
-        parts["reference model"] = width
-    return {name: parameters * size / (processes() if zero3 else 1) for name, size in parts.items()}
-
-
-def kv_bytes(config, width: int) -> int:
-    """2 L k d numbers a token: a key and a value in each layer (arXiv 2305.13245, section 2)."""
-    return 2 * config.num_hidden_layers * kv_heads(config) * head_dim(config) * width
-
-
-def activation_bytes(config, tokens: int, rank: int, width: int) -> tuple[float, float, float]:
-    """(a layer's input, what a layer keeps for its backward pass, gradients that flow through it).
-
-    T h numbers; T x 24 h bytes and T (4 f + 2 k d + 7 r) numbers; T 2 f numbers, and in 16 bits T x 16 h
-    bytes, since the norms compute in 32. Counted tensor by tensor, as
-    arXiv 2205.05198, section 4.1, does, for RMSNorm in 32 bits, SwiGLU, grouped queries, adapters and
-    attention that keeps no scores; a test counts again.
-    """
-    hidden, mlp = config.hidden_size, config.intermediate_size
-    numbers = 4 * mlp + 2 * kv_heads(config) * head_dim(config) + 7 * rank
-    gradients = 2 * mlp * width + (16 * hidden if width == 2 else 0)
-    return tokens * hidden * width, tokens * (24 * hidden + numbers * width), tokens * gradients
-
-
-def logit_bytes(config, recipe, length: int) -> float:
-    """TRL: logits, log-probabilities and their gradient, each (completions x completion length, V).
-
-    In 32 bits: Accelerate hands the model's output on so, whatever it computes in. Unsloth: the
-    least that it can do with, 16 bytes for each logit of a chunk of S / 4 tokens, or of 4,096; where memory
-    is free it takes more at a time (unsloth_zoo, autotune_batch_and_chunks).
-    """
-    if recipe.model.engine == "unsloth":
-        return length / max(4, length // 4096) * config.vocab_size * 16
-    completions = recipe.grpo["per_device_train_batch_size"] * recipe.grpo["max_completion_length"]
-    return 3 * completions * config.vocab_size * 4
-
-
-def graph_bytes(config) -> float:
-    """172 graphs of 4 h L bytes, at least 0.15 and at most 1 GiB (unsloth_zoo's own estimate)."""
-    return min(max(172 * 4 * config.hidden_size * config.num_hidden_layers, 0.15 * 2**30), 2**30)
 
 
 def step_seconds(recipe, config, machine, weights, length, completions) -> tuple[float, float] | None:
@@ -258,33 +173,36 @@ def step_seconds(recipe, config, machine, weights, length, completions) -> tuple
     return (reading + computing) / high, (reading + computing) / low
 
 
-def _remedy(recipe, machine, config) -> str:
-    """The first setting that makes it fit if it is lowered, and to what."""
-    for key, least in REMEDIES.items():
-        value = {**vars(recipe.model), **vars(recipe.evaluation), **recipe.grpo}[key]
+def _remedy(recipe, machine: Machine, config) -> str:
+    """Settings with which it fits: of the first of LOWERED that suffices, the largest value."""
+    for key, least in LOWERED.items():
+        value = {**dict(recipe.model), **dict(recipe.evaluation), **recipe.grpo}[key]
         whole = isinstance(value, int)
         while value and value * (0.5 if whole else 0.9) >= least:
             value = value // 2 if whole else round(value * 0.9, 2)
-            if estimate(_with(recipe, key, value), machine, config).fits:
-                return f"lower {key} to {value}."
-    return "choose a smaller model, or load_in_4bit=True."
+            changes = {key: value}
+            if key == "per_device_train_batch_size":  # the same completions a step, fewer at a time
+                changes["gradient_accumulation_steps"] = recipe.batch_size // value
+            with contextlib.suppress(UserError):  # a value that the recipe does not allow
+                changed = _with(recipe, changes)
+                if changed.batch_size == recipe.batch_size and estimate(changed, machine, config).fits:
+                    return f"set {' '.join(f'{k}={v}' for k, v in changes.items())}."
+    four_bit = recipe.lora is not None and not recipe.model.load_in_4bit and machine.gpu
+    return "choose a smaller model" + (", or load_in_4bit=true." if four_bit else ".")
 
 
-def _with(recipe, key: str, value):
-    for section in ("model", "evaluation"):
-        if key in vars(getattr(recipe, section)):
-            changed = dataclasses.replace(getattr(recipe, section), **{key: value})
-            return dataclasses.replace(recipe, **{section: changed})
-    grpo = recipe.grpo | {key: value}
-    if key == "per_device_train_batch_size":  # the same completions a step, fewer at a time
-        grpo["gradient_accumulation_steps"] = max(1, recipe.batch_size // value)
-    return dataclasses.replace(recipe, grpo=grpo)
+def _with(recipe, changes: dict):
+    """The recipe with other values, checked; raises UserError where they cannot be."""
+    raw = recipe.to_dict()
+    for key, value in changes.items():
+        section = next((name for name in ("model", "evaluation") if key in raw[name]), "grpo")
+        raw[section][key] = value
+    return build_recipe(raw)
 
 
 def main(name: str = "tiny-cpu") -> None:
-    from r1nb.recipes.recipe import load_recipe
-
-    machine, recipe = this_machine(), load_recipe(name)
+    machine = this_machine()
+    recipe = recipe_for(name, machine)
     require(recipe, machine)
     print(f"This machine: {machine}. Recipe {recipe.name}: {recipe.about}")
     suggested, reason = suggest_recipe(machine)

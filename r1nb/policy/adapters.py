@@ -6,7 +6,6 @@ only what a LoRA needs is taken over.
 
 import json
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Required
 
@@ -14,13 +13,11 @@ from pydantic import PositiveInt, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from r1nb.errors import UserError, first_line
-from r1nb.paths import write_json
-from r1nb.text.prompts import LAYOUTS, build_messages
-from r1nb.machine.model_files import licence
+from r1nb.machine.model_files import not_finite, read_tensors
+from r1nb.policy.cards import NAME, prompt_format, read_card, short_name
+from r1nb.text.prompts import LAYOUTS, Layout
 
-CARD = "r1nb.json"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-NAME = re.compile(r"(?!.*\.\.)[\w-][\w.-]*(/[\w-][\w.-]*)?")  # of a model on the Hub, or one that ships
 OF_NO_EFFECT = ("task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path",
                 "revision", "inference_mode", "init_lora_weights", "megatron_core",
                 "qalora_group_size")  # fmt: skip
@@ -54,100 +51,7 @@ def is_finite(model) -> bool:
     return not not_finite(trained)
 
 
-def not_finite(weights: dict) -> str:
-    """The name of the first of {name: tensor} that holds NaN or infinity; "" if none does."""
-    return next((name for name, weight in weights.items() if not weight.isfinite().all()), "")
-
-
-def prompt_format(tokenizer, layout: str) -> str:
-    """How this policy is asked: the prompt of a question called {question}, on a day called {date}."""
-    messages = build_messages("{question}", layout)
-    return tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, tokenize=False, strftime_now=lambda form: "{date}"
-    )
-
-
-def write_cards(folder: Path, policy, recipe=None, run=None) -> None:
-    """r1nb.json, by which load_adapter judges, and README.md, the Hub's model card, of what was trained."""
-    from r1nb import __version__
-
-    name = policy.settings.model_name
-    layout = recipe.data.layout if recipe else "reasoning"
-    card = {
-        "model": vars(policy.settings),
-        "base_fingerprint": policy.fingerprint(),
-        "base_licence": licence(name),
-        "layout": layout,
-        "prompt": prompt_format(policy.tokenizer, layout),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "r1nb": __version__,
-    }
-    if recipe:
-        card |= {"recipe": {k: v for k, v in recipe.to_dict().items() if k != "output"}}
-    if run:
-        card |= {"data": run.environment.get("data"), "accuracy": _accuracy(run)}
-    _write_readme(folder / "README.md", card)
-    write_json(folder / CARD, card)  # last: with it the adapter is whole
-
-
-def _accuracy(run) -> dict:
-    keys = ("n", "strict", "strict_interval", "lenient", "format")
-    return {
-        split: {stage: {key: summary[key] for key in keys} for stage, summary in stages.items()}
-        for split, stages in run.evaluation().items()
-    }
-
-
-def _write_readme(path: Path, card: dict) -> None:
-    from huggingface_hub import ModelCard, ModelCardData
-
-    name, recipe = card["model"]["model_name"], card.get("recipe")
-    known = card["base_licence"] if card["base_licence"] != "unknown" else None
-    what, library, lora = "A LoRA adapter for", "peft", ["lora"]
-    if recipe and recipe["lora"] is None:
-        what, library, lora = "All weights trained of", "transformers", []
-    data = ModelCardData(
-        base_model=name if NAME.fullmatch(name) else None, library_name=library, license=known,
-        datasets=[recipe["data"]["dataset"]] if recipe and "/" in recipe["data"]["dataset"][1:] else None,
-        tags=[*lora, "grpo", "trl", "r1nb"],
-    )  # fmt: skip
-    text = f"# {what} {Path(name).name}\n\n"
-    text += f"Trained with GRPO by r1nb {card['r1nb']}, {card['date']}.\n"
-    if recipe:
-        text += f"\nRecipe `{recipe['name']}`, dataset `{Path(recipe['data']['dataset']).name}`, seed "
-        text += f"{recipe['grpo']['seed']}; all settings stand in r1nb.json.\n"
-    for split, stages in (card.get("accuracy") or {}).items():
-        for stage, s in stages.items():
-            if s["strict"] is not None:
-                low, high = s["strict_interval"]
-                text += f"\n- {split}, {s['n']} problems, {stage}: {s['strict']:.1%} strict "
-                text += f"[{low:.1%}, {high:.1%}], format {s['format']:.1%}"
-    text += f"\n\nThe base's licence ({card['base_licence']}) holds for this too. It answers prompts of "
-    text += f"this form:\n\n```\n{card['prompt']}\n```\n"
-    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}").save(path)
-
-
-def read_card(folder: Path) -> dict:
-    """r1nb.json of an adapter's folder, {} without one; its model settings are checked."""
-    from r1nb.recipes.settings import ModelSettings
-
-    path = folder / CARD
-    if not path.is_file():
-        return {}
-    try:
-        card = json.loads(path.read_text())
-        settings = TypeAdapter(ModelSettings).validate_python(card["model"])
-        if not isinstance(card["base_fingerprint"], str) or card.get("layout", "reasoning") not in LAYOUTS:
-            raise ValueError("fingerprint or layout")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{CARD} in {folder.name} is damaged ({type(error).__name__}): take it away to load the adapter "
-            "unchecked."
-        ) from None
-    return {"layout": "reasoning"} | card | {"model": vars(settings)}
-
-
-def load_onto(policy, folder: Path, layout: str | None = None):
+def load_onto(policy, folder: Path, layout: Layout | None = None):
     """The policy's model with the adapter of a folder on it, as a PeftModel.
 
     Raises UserError, with the base model as it was, if the adapter was made for another base, for
@@ -155,42 +59,37 @@ def load_onto(policy, folder: Path, layout: str | None = None):
     it says, is not whole, or wants anything that a LoRA does not need. A base that differs in its inner
     matrices alone, as a merged one does, is not told from the original (Policy.fingerprint).
     """
-    config, named = _read_config(folder, policy.settings)
+    config, named = _read_config(folder, policy.model_settings)
     shapes = _read_shapes(folder, config)
     card = read_card(folder)
-    name = policy.settings.model_name
+    name = policy.model_settings.model_name
     if card and card["base_fingerprint"] != policy.fingerprint():
         raise UserError(
             f"The adapter in {folder.name} was made for {card['model']['model_name']}, not for {name} as "
             "loaded here; load it on its own base model."
         )
     if card.get("prompt"):
-        if layout and layout != card["layout"]:
+        if layout and layout.name != card["layout"]:
             raise UserError(
-                f"The adapter in {folder.name} was trained with another layout than {layout!r}: set "
+                f"The adapter in {folder.name} was trained with another layout than {layout.name!r}: set "
                 f"layout={card['layout']!r}."
             )
-        if card["prompt"] != prompt_format(policy.tokenizer, card["layout"]):
+        if card["prompt"] != prompt_format(policy.tokenizer, LAYOUTS[card["layout"]]):
             raise UserError(
                 f"The adapter in {folder.name} was trained on prompts of another form than {name} gets here "
                 "(system prompt or chat template): use the tokenizer and the r1nb that it was trained "
                 "with; its README.md shows the form."
             )
-    rank, limit = max([config.r, *config.rank_pattern.values()]), policy.settings.max_lora_rank
+    rank, limit = max([config.r, *config.rank_pattern.values()]), policy.model_settings.max_lora_rank
     if limit and rank > limit:
         raise UserError(
             f"The adapter in {folder.name} has rank {rank}: set max_lora_rank={rank}, now {limit}."
         )
-    if not card and named and named != short_base(name):
+    if not card and named and named != short_name(name):
         print(
             f"The adapter in {folder.name} has no card; it names {named} as its base, and {name} is loaded."
         )
     return _attach(policy, folder, config, shapes)
-
-
-def short_base(name: str) -> str:
-    """The base as an adapter names it: of a folder the last part, for paths differ between machines."""
-    return Path(name).name if Path(name).is_dir() else name
 
 
 def _read_config(folder: Path, settings):
@@ -211,7 +110,7 @@ def _read_config(folder: Path, settings):
         raise UserError(f"{CONFIG} in {folder.name} cannot be read: {type(error).__name__}.") from None
     if kind != "LORA":
         raise UserError(f"{CONFIG} in {folder.name} is of {kind!r}: r1nb loads LoRA adapters.")
-    if base not in (settings.model_name, short_base(settings.model_name)) and not NAME.fullmatch(
+    if base not in (settings.model_name, short_name(settings.model_name)) and not NAME.fullmatch(
         str(base) or "x"
     ):
         raise UserError(
@@ -243,14 +142,9 @@ def _read_config(folder: Path, settings):
 
 def _read_shapes(folder: Path, config) -> dict[str, tuple]:
     """{tensor: shape} of the adapter's weights: whole, finite, and of the rank that the config says."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
-        weights = load_file(folder / WEIGHTS)
-        if spoilt := not_finite(weights):
-            raise ValueError(f"{spoilt} is not finite")
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        weights = read_tensors(folder / WEIGHTS)
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{WEIGHTS} in {folder.name} is truncated, not finite, or no safetensors file: copy the adapter "
             f"again ({first_line(error)})."
@@ -271,17 +165,19 @@ def _attach(policy, folder: Path, config, shapes: dict[str, tuple]):
 
     base = policy.model
     try:
-        trainable = policy.settings.engine == "unsloth"
+        trainable = policy.model_settings.engine == "unsloth"
         model = PeftModel.from_pretrained(base, str(folder), config=config, is_trainable=trainable)
         expected = {name: tuple(w.shape) for name, w in get_peft_model_state_dict(model).items()}
         if expected == shapes:
             return model
         missing, foreign = set(expected) - set(shapes), set(shapes) - set(expected)
-        fault = f"{len(missing)} of its {len(expected)} tensors are missing, {len(foreign)} belong elsewhere"
+        reason = f"{len(missing)} of its {len(expected)} tensors are missing, {len(foreign)} belong elsewhere"
     except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
-        fault = first_line(error)
+        reason = first_line(error)
     _strip(base)
-    raise UserError(f"The adapter in {folder.name} does not fit {policy.settings.model_name}: {fault}.")
+    raise UserError(
+        f"The adapter in {folder.name} does not fit {policy.model_settings.model_name}: {reason}."
+    )
 
 
 def _strip(model) -> None:

@@ -6,27 +6,31 @@ Two engines: transformers + PEFT anywhere, Unsloth (with vLLM for generation) on
 import importlib.util
 import os
 import re
-from dataclasses import replace
 from pathlib import Path
 
-from r1nb.policy.adapters import read_card
-from r1nb.machine.engine import compute_dtype, fall_back, prepare_unsloth, require_unsloth
 from r1nb.errors import UserError, did_you_mean
-from r1nb.machine.out_of_memory import is_out_of_memory, out_of_memory_in_words
+from r1nb.machine.engine import compute_dtype, fall_back, prepare_unsloth, require_unsloth
+from r1nb.machine.model_files import cannot_load, fetch, load_config, locate
+from r1nb.machine.out_of_memory import is_out_of_memory, out_of_memory_in_words, remedy_for
+from r1nb.policy.cards import read_card
 from r1nb.policy.policy import Policy
 from r1nb.processes import processes
+from r1nb.recipes.recipe import build_recipe, default_runs_dir, load_recipe
+from r1nb.runs.run import Run
 from r1nb.text.prompts import ensure_chat_template
-from r1nb.machine.model_files import cannot_load, fetch, load_config, locate
 
 LONGEST = 4096  # tokens of prompt and completion for a model that comes without a recipe
 
 
 def load_policy(recipe, say=print) -> Policy:
     """The base model of a recipe; says the very call that loads it."""
-    settings = recipe.model
-    fetch(settings.model_name, say)
-    with out_of_memory_in_words(recipe):
-        policy = _load_unsloth(recipe, say) if settings.engine == "unsloth" else _load_plain(recipe, say)
+    base = recipe.model
+    if recipe.lora and recipe.lora.start_from:  # missing? Better said now than after the base is loaded
+        Run.named(recipe.lora.start_from, recipe.output.runs_dir)
+    prepare_unsloth(base)
+    fetch(base.model_name, say)
+    with out_of_memory_in_words(remedy_for(recipe.name, recipe.grpo)):
+        policy = _load_unsloth(recipe, say) if base.engine == "unsloth" else _load_plain(recipe, say)
     if recipe.lora:
         _check_targets(policy.model, recipe.lora.target_modules)
     return policy
@@ -50,22 +54,22 @@ def _check_targets(model, wanted: str | list[str]) -> None:
 
 
 def _load_plain(recipe, say) -> Policy:
-    settings = recipe.model
+    base = recipe.model
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
     logging.disable_progress_bar()  # of reading weights; downloads still show theirs
-    if settings.torch_threads:
+    if base.torch_threads:
         cores = (os.cpu_count() or 1) // processes()
-        torch.set_num_threads(max(1, min(settings.torch_threads, cores)))
+        torch.set_num_threads(max(1, min(base.torch_threads, cores)))
     torch.manual_seed(recipe.grpo["seed"])
-    path, options = locate(settings.model_name)
-    dtype = compute_dtype(settings)
-    shown = Path(settings.model_name).name if Path(path).is_dir() else settings.model_name
+    path, options = locate(base.model_name)
+    dtype = compute_dtype(base)
+    shown = Path(base.model_name).name if Path(path).is_dir() else base.model_name
     say(f"AutoModelForCausalLM.from_pretrained({shown!r}, dtype={dtype!r})")
     if torch.cuda.is_available() and not recipe.grpo.get("use_cpu"):
         options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", 0))}
-    if settings.load_in_4bit:
+    if base.load_in_4bit:
         if importlib.util.find_spec("bitsandbytes") is None:
             raise UserError("load_in_4bit=True needs bitsandbytes: pip install bitsandbytes==0.50.2.")
         from transformers import BitsAndBytesConfig
@@ -80,7 +84,7 @@ def _load_plain(recipe, say) -> Policy:
         tokenizer = AutoTokenizer.from_pretrained(path, gguf_file=options.get("gguf_file"))
         model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), **options)
     except OSError as error:
-        raise UserError(cannot_load(settings.model_name, error)) from None
+        raise UserError(cannot_load(base.model_name, error)) from None
     keep_gradients(model)
     if "gguf_file" in options:  # the weights are plain now; say so, or they cannot be saved
         model.hf_quantizer, model.is_quantized = None, False
@@ -88,7 +92,7 @@ def _load_plain(recipe, say) -> Policy:
     ensure_chat_template(tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return Policy(model.eval(), tokenizer, settings)
+    return Policy(model.eval(), tokenizer, base)
 
 
 def attach_lora(policy: Policy, recipe) -> None:
@@ -112,26 +116,24 @@ def attach_lora(policy: Policy, recipe) -> None:
     if recipe.lora.start_from:
         _continue_adapter(policy, recipe)
         return
-    settings = {k: v for k, v in vars(recipe.lora).items() if k != "start_from"}
+    arguments = {k: v for k, v in dict(recipe.lora).items() if k != "start_from"}
     if recipe.model.engine == "unsloth":
         from unsloth import FastLanguageModel
 
         policy.model = FastLanguageModel.get_peft_model(
-            policy.model, random_state=recipe.grpo["seed"], **settings
+            policy.model, random_state=recipe.grpo["seed"], **arguments
         )
         return
     from peft import LoraConfig, get_peft_model
 
-    del settings["use_gradient_checkpointing"]  # Unsloth's own
-    policy.model = get_peft_model(policy.model, LoraConfig(task_type="CAUSAL_LM", **settings))
+    del arguments["use_gradient_checkpointing"]  # Unsloth's own
+    policy.model = get_peft_model(policy.model, LoraConfig(task_type="CAUSAL_LM", **arguments))
 
 
 def _continue_adapter(policy: Policy, recipe) -> None:
     """Put a finished run's adapter on the base model, to be trained on."""
-    from r1nb.runs.run import Run
-
     parent = Run.named(recipe.lora.start_from, recipe.output.runs_dir)
-    policy.load_adapter(parent.adapter, recipe.data.layout)
+    policy.load_adapter(parent.adapter, recipe.layout)
     rank = policy.model.peft_config["default"].r
     if rank != recipe.lora.r:
         raise UserError(f"The adapter of {parent.name} has rank {rank}, not {recipe.lora.r}: set r={rank}.")
@@ -141,14 +143,9 @@ def _continue_adapter(policy: Policy, recipe) -> None:
 def load_trained(folder: Path | str | None = None):
     """(policy, recipe, folder) from a run folder, an adapter folder or a whole model's folder.
 
-    None takes the newest finished run. The recipe is the run's, and for a folder that belongs to no
-    run `tiny-cpu` with the folder's model.
+    None takes the newest finished run. The recipe is the run's; outside a run it is the one on the adapter's
+    card, and without a card `tiny-cpu` with the folder's model.
     """
-    import torch
-
-    from r1nb.recipes.recipe import default_runs_dir, load_recipe
-    from r1nb.runs.run import Run
-
     if folder is None:
         run = Run.latest(default_runs_dir())
         if run is None:
@@ -157,33 +154,45 @@ def load_trained(folder: Path | str | None = None):
     folder = Path(folder).expanduser().resolve()
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist; give an adapter, a run or a merged model's folder.")
-    weights = Run(folder).trained if (folder / "recipe.yaml").is_file() else folder
-    is_adapter = (weights / "adapter_config.json").is_file()
-    if not is_adapter and not (weights / "config.json").is_file():
+    trained = Run(folder).trained if (folder / "recipe.yaml").is_file() else folder
+    is_adapter = (trained / "adapter_config.json").is_file()
+    if not is_adapter and not (trained / "config.json").is_file():
         raise UserError(
             f"{folder} holds neither an adapter nor a model (no adapter_config.json, no config.json)."
         )
-    in_run = (weights.parent / "recipe.yaml").is_file()
-    card = read_card(weights) if is_adapter and not in_run else {}
-    changes = card.get("model", {})
-    if changes.get("engine") == "unsloth":
-        prepare_unsloth(changes["unsloth_vllm_standby"])  # before a recipe imports TRL
-    if not is_adapter:  # plain weights, in their own precision
-        changes = {"model_name": str(weights), "load_in_4bit": False, "dtype": None}
-        if not in_run:
-            longest = load_config(str(weights)).max_position_embeddings
-            changes["max_seq_length"] = min(longest, LONGEST)
-    recipe = Run(weights.parent).recipe() if in_run else load_recipe()
-    recipe = replace(recipe, model=replace(recipe.model, **changes))
-    if card:
-        recipe = replace(recipe, data=replace(recipe.data, layout=card["layout"]))
+    recipe = _recipe_of(trained, is_adapter)
+    prepare_unsloth(recipe.model)
+    import torch
+
     if torch.cuda.is_available():
         recipe.grpo.pop("use_cpu", None)
         recipe = fall_back(recipe)
     policy = load_policy(recipe)
     if is_adapter:
-        policy.load_adapter(weights, recipe.data.layout)
-    return policy, recipe, weights
+        policy.load_adapter(trained, recipe.layout)
+    return policy, recipe, trained
+
+
+def _recipe_of(trained: Path, is_adapter: bool):
+    """The recipe of an adapter's or a model's folder: its run's, its card's, or the default."""
+    in_run = (trained.parent / "recipe.yaml").is_file()
+    card = read_card(trained) if is_adapter and not in_run else {}
+    changes = card.get("model", {})
+    if not is_adapter:  # plain weights, in their own precision
+        changes = {"model_name": str(trained), "load_in_4bit": False, "dtype": None}
+        if not in_run:
+            longest = load_config(str(trained)).max_position_embeddings
+            changes["max_seq_length"] = min(longest, LONGEST)
+    if in_run:
+        recipe = load_recipe(trained.parent)
+    elif known := card.get("recipe"):
+        recipe = build_recipe(known | {"lora": {**known["lora"], "start_from": None}})
+    else:
+        recipe = load_recipe()
+    changed = {"model": recipe.model.model_copy(update=changes)}
+    if card:
+        changed["data"] = recipe.data.model_copy(update={"layout": card["layout"]})
+    return recipe.model_copy(update=changed)
 
 
 def keep_gradients(model) -> None:
@@ -197,8 +206,8 @@ def keep_gradients(model) -> None:
 
 
 def _load_unsloth(recipe, say) -> Policy:
-    settings = recipe.model
-    require_unsloth(settings)
+    base = recipe.model
+    require_unsloth(base)
     try:
         from unsloth import FastLanguageModel
     except (ImportError, NotImplementedError) as error:
@@ -208,32 +217,32 @@ def _load_unsloth(recipe, say) -> Policy:
         ) from None
     import torch
 
-    path, _ = locate(settings.model_name)
-    dtype = compute_dtype(settings)
+    path, _ = locate(base.model_name)
+    dtype = compute_dtype(base)
     arguments = {
-        "max_seq_length": settings.max_seq_length,
-        "load_in_4bit": settings.load_in_4bit,
-        "fast_inference": settings.fast_inference,
-        "max_lora_rank": settings.max_lora_rank or recipe.lora.r,
+        "max_seq_length": base.max_seq_length,
+        "load_in_4bit": base.load_in_4bit,
+        "fast_inference": base.fast_inference,
+        "max_lora_rank": base.max_lora_rank or recipe.lora.r,
         "random_state": recipe.grpo["seed"],
         "use_gradient_checkpointing": recipe.lora.use_gradient_checkpointing or False,
         "use_exact_model_name": True,  # or Unsloth loads a mirror of its own choice
     }
-    if settings.fast_inference:
-        arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
+    if base.fast_inference:
+        arguments["gpu_memory_utilization"] = base.gpu_memory_utilization
     written = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
     shown = Path(path).name if Path(path).is_dir() else path
     say(f"FastLanguageModel.from_pretrained({shown!r}, dtype=torch.{dtype}, {written})")
     try:
         model, tokenizer = FastLanguageModel.from_pretrained(path, dtype=getattr(torch, dtype), **arguments)
     except OSError as error:
-        raise UserError(cannot_load(settings.model_name, error)) from None
+        raise UserError(cannot_load(base.model_name, error)) from None
     except (RuntimeError, ValueError, NotImplementedError) as error:
-        if not settings.fast_inference or is_out_of_memory(error):
+        if not base.fast_inference or is_out_of_memory(error):
             raise
         raise UserError(
             f"vLLM could not start ({str(error).splitlines()[0]}): OVERRIDES = {{'fast_inference': False, "
             "'use_vllm': False}} does without it, at several times the time a step; restart the kernel first."
         ) from error
     ensure_chat_template(tokenizer)
-    return Policy(model, tokenizer, settings)
+    return Policy(model, tokenizer, base)

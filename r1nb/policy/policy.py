@@ -2,13 +2,15 @@
 
 import hashlib
 import tempfile
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from r1nb.policy.adapters import NOT_FINITE, is_finite, load_onto, short_base, write_cards
 from r1nb.errors import UserError
-from r1nb.text.prompts import format_prompt
+from r1nb.policy.adapters import NOT_FINITE, is_finite, load_onto
+from r1nb.policy.cards import short_name, write_cards
+from r1nb.recipes.settings import Sampling
+from r1nb.text.prompts import REASONING, Layout, format_prompt
 
 
 @dataclass(frozen=True)
@@ -19,10 +21,10 @@ class Completion:
 
 
 class Policy:
-    """A model with its tokenizer; `settings` are the recipe's ModelSettings."""
+    """A model with its tokenizer; `model_settings` is the recipe's section `model`."""
 
-    def __init__(self, model, tokenizer, settings):
-        self.model, self.tokenizer, self.settings = model, tokenizer, settings
+    def __init__(self, model, tokenizer, model_settings):
+        self.model, self.tokenizer, self.model_settings = model, tokenizer, model_settings
 
     @property
     def has_adapter(self) -> bool:
@@ -31,38 +33,37 @@ class Policy:
     def generate(
         self,
         prompts: list[list[dict]],
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
+        sampling: Sampling,
         adapter: bool = True,
         prefill: str = "",
     ) -> list[Completion]:
         """One completion for each prompt (chat messages), in one batch.
 
-        Temperature 0 is greedy. `adapter=False` asks the base model. `prefill` is put at the start
-        of the reply and is part of the completion's text.
+        `adapter=False` asks the base model. `prefill` is put at the start of the reply and is part of the
+        completion's text.
         """
         texts = [format_prompt(self.tokenizer, messages, prefill) for messages in prompts]
         base = self.has_adapter and not adapter
-        if self.settings.fast_inference:
-            return self._generate_vllm(texts, max_new_tokens, temperature, top_p, base, prefill)
+        if self.model_settings.fast_inference:
+            return self._generate_vllm(texts, sampling, base, prefill)
         import torch
 
         batch = self.tokenizer(
             texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
         ).to(self.model.device)
-        sampling = {"do_sample": False}
-        if temperature > 0:
-            sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+        drawn = {"do_sample": False}
+        if sampling.temperature > 0:
+            drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p,
+                     "top_k": 0}  # fmt: skip
         training = self.model.training
         self.model.eval()
         try:
             with torch.no_grad(), self.model.disable_adapter() if base else nullcontext():
                 output = self.model.generate(
                     **batch,
-                    **sampling,
+                    **drawn,
                     use_cache=True,  # Unsloth turns it off for training
-                    max_new_tokens=max_new_tokens,
+                    max_new_tokens=sampling.max_tokens,
                     pad_token_id=self.tokenizer.pad_token_id,
                     eos_token_id=self.end_tokens,
                 )
@@ -82,13 +83,13 @@ class Policy:
         text = prefill + self.tokenizer.decode(kept, skip_special_tokens=True)
         return Completion(text, tuple(kept), end is None)
 
-    def _generate_vllm(self, texts, max_new_tokens, temperature, top_p, base, prefill):
+    def _generate_vllm(self, texts, sampling: Sampling, base: bool, prefill: str):
         from vllm import SamplingParams
 
         params = SamplingParams(
-            max_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
             stop_token_ids=self.end_tokens,
         )
         prompts = [
@@ -107,7 +108,7 @@ class Policy:
 
     def rest(self) -> None:
         """Take vLLM's cache off the card, if it shares it; the next completion brings it back."""
-        if self.settings.fast_inference and self.settings.unsloth_vllm_standby:
+        if self.model_settings.fast_inference and self.model_settings.unsloth_vllm_standby:
             self.model.vllm_engine.sleep(1)
 
     def fingerprint(self) -> str:
@@ -128,78 +129,34 @@ class Policy:
             digest.update(sample.view(torch.int16).numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def save_adapter(self, folder: Path, recipe=None, run=None) -> Path:
-        """Save the adapter as PEFT safetensors, with cards of what it belongs to (adapters.write_cards).
+    def save_adapter(self, folder: Path, run=None, layout: Layout = REASONING) -> Path:
+        """Save the adapter as PEFT safetensors, with cards of what it belongs to (policy.cards).
 
-        Raises UserError for weights that are not finite: they would answer nothing.
+        `layout` is the one that it was trained with, if it is of no run. Raises UserError for weights that
+        are not finite: they would answer nothing.
         """
         if not self.has_adapter:
-            raise UserError(
-                "This policy has no adapter: policy.save_trained(run, recipe) saves all its weights."
-            )
+            raise UserError("This policy has no adapter: policy.save_trained(run) saves all its weights.")
         if not is_finite(self.model):
             raise UserError(NOT_FINITE)
-        self.model.peft_config["default"].base_model_name_or_path = short_base(self.settings.model_name)
+        config = self.model.peft_config["default"]
+        config.base_model_name_or_path = short_name(self.model_settings.model_name)
         self.model.save_pretrained(str(folder), selected_adapters=["default"], save_embedding_layers=False)
-        write_cards(folder, self, recipe, run)
+        write_cards(folder, self, run, layout)
         return folder
 
-    def save_trained(self, run, recipe) -> Path:
+    def save_trained(self, run) -> Path:
         """Save what a run trained into run.trained: the adapter, or without one the whole model."""
         if self.has_adapter:
-            return self.save_adapter(run.adapter, recipe, run)
+            return self.save_adapter(run.adapter, run)
         if not is_finite(self.model):
             raise UserError(NOT_FINITE)
         self.model.save_pretrained(str(run.model))
         self.tokenizer.save_pretrained(str(run.model))
-        write_cards(run.model, self, recipe, run)
+        write_cards(run.model, self, run)
         return run.model
 
-    def save_merged(self, folder: Path | str) -> Path:
-        """Save the base with the adapter's weights added: a plain model, no PEFT needed.
-
-        Unsloth writes it in 16 bits, on a 4-bit base's original weights. Without Unsloth it has the base's
-        dtype, and a 4-bit base is unpacked first, so that the adapter meets what it was trained on.
-        """
-        folder = _empty(folder)
-        export = getattr(self.model, "save_pretrained_merged", None)  # the base's own would lose the adapter
-        if self.settings.engine == "unsloth" and getattr(export, "__self__", None) is self.model:
-            with _unsloth_export("The merged model"):
-                export(str(folder), self.tokenizer, save_method="merged_16bit")
-            return folder
-        import copy
-
-        merged = copy.deepcopy(self.model)
-        in_4bit = getattr(self.model, "is_loaded_in_4bit", False)
-        if in_4bit:
-            from peft import PeftModel
-
-            with tempfile.TemporaryDirectory() as adapter:
-                self.model.save_pretrained(adapter)
-                merged = PeftModel.from_pretrained(merged.unload().dequantize(), adapter)
-        # A checkpoint that came in 4 bits would be turned back into that form, which its weights have left.
-        merged.merge_and_unload().save_pretrained(str(folder), save_original_format=not in_4bit)
-        self.tokenizer.save_pretrained(str(folder))
-        return folder
-
-    def save_gguf(self, folder: Path | str, quantization_method: str = "q4_k_m") -> Path:
-        """Save the base with the adapter's weights added as GGUF, for llama.cpp and Ollama.
-
-        Unsloth fetches and builds llama.cpp for it, which takes a network, cmake and some minutes.
-        """
-        if self.settings.engine != "unsloth":
-            raise UserError(
-                "GGUF is written by Unsloth, and this policy was loaded without it: use save_merged, then "
-                "llama.cpp's convert_hf_to_gguf.py and llama-quantize."
-            )
-        folder, written = _empty(folder), _empty(f"{folder}_gguf")  # where Unsloth puts it
-        with _unsloth_export("The GGUF file"):
-            self.model.save_pretrained_gguf(
-                str(folder), self.tokenizer, quantization_method=quantization_method
-            )
-        return written
-
-    def load_adapter(self, folder: Path | str, layout: str | None = None) -> None:
+    def load_adapter(self, folder: Path | str, layout: Layout | None = None) -> None:
         """Put a saved adapter on the base model, in place of one that is there.
 
         What does not belong is refused (adapters.load_onto).
@@ -207,28 +164,10 @@ class Policy:
         if self.has_adapter:
             self.model = self.model.unload()
         self.model = load_onto(self, Path(folder).expanduser(), layout)
-        if self.settings.engine == "unsloth":
+        if self.model_settings.engine == "unsloth":
             from unsloth import FastLanguageModel
 
             # Gives it load_lora and the exports; the CPU backend has none of them.
             if hasattr(FastLanguageModel, "patch_peft_model"):
                 self.model = FastLanguageModel.patch_peft_model(self.model, "unsloth")
             self.model.eval()
-
-
-def _empty(folder: Path | str) -> Path:
-    """The folder, which must not hold anything yet: an export never overwrites."""
-    folder = Path(folder).expanduser()
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder.name} holds files already: export into a folder that does not exist yet.")
-    return folder
-
-
-@contextmanager
-def _unsloth_export(what: str):
-    """Unsloth's refusals, and those of the tools that it calls, as one sentence."""
-    try:
-        yield
-    except (RuntimeError, NotImplementedError, OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{what} could not be written: {reason}") from None

@@ -8,70 +8,70 @@ off at most 0.125, and only for text after the end.
 
 import re
 
-from r1nb.text.numbers import is_integer, same_answer
-from r1nb.text.prompts import LAYOUTS, find_fault, parse_completion, read_answer
 from r1nb.rewards.registry import reward
+from r1nb.text.numbers import is_integer, same_answer
+from r1nb.text.prompts import REASONING, Layout
 
 
 @reward(high=2.0, judges="answer")
-def correctness_reward_func(text: str, answer: str, layout="reasoning"):
+def correctness_reward_func(text: str, answer: str, layout=REASONING):
     """2.0 if the answer block equals the gold.
 
     There must be one closed answer block after closed reasoning; `1080`, `1,080` and `$1,080.00`
     are the same. Blank reasoning costs the format rewards, not this one.
     """
-    given, fault = read_answer(text, layout)
-    if fault:
-        return 0.0, fault
+    given, reason = layout.read_answer(text)
+    if reason:
+        return 0.0, reason
     if same_answer(given, answer):
         return 2.0, f"{given[:40]} equals the gold {answer[:40]}"
     return 0.0, f"{given[:40] or 'nothing'} is not the gold {answer[:40]}"
 
 
 @reward(high=0.5)
-def int_reward_func(text: str, answer: str, layout="reasoning"):
+def int_reward_func(text: str, answer: str, layout=REASONING):
     """0.5 if the answer block is an integer, right or wrong, without unit or other text."""
-    given, fault = read_answer(text, layout)
-    if fault:
-        return 0.0, fault
+    given, reason = layout.read_answer(text)
+    if reason:
+        return 0.0, reason
     if is_integer(given):
         return 0.5, f"{given[:40]} is an integer"
     return 0.0, f"{given[:40] or 'nothing'} is not an integer and nothing else"
 
 
 @reward(high=0.5, judges="format")
-def strict_format_reward_func(text: str, answer: str, layout="reasoning"):
+def strict_format_reward_func(text: str, answer: str, layout=REASONING):
     """0.5 if the whole text is the two blocks, each tag on a line of its own, neither blank."""
-    if fault := _fault_of_blocks(text, layout):
-        return 0.0, fault
-    opening, closing, answer_opening, answer_closing = LAYOUTS[layout].tags
+    if reason := _why_not_blocks(text, layout):
+        return 0.0, reason
+    opening, closing, answer_opening, answer_closing = layout.tags
     pattern = f"{opening}\n.*\n{closing}\n{answer_opening}\n.*\n{answer_closing}"
     if re.fullmatch(pattern, text.strip(), re.DOTALL):
         return 0.5, "exactly the layout asked for"
-    parsed = parse_completion(text, layout)
+    parsed = layout.parse(text)
     if parsed.before.strip() or parsed.after.strip():
         return 0.0, f"text {'before' if parsed.before.strip() else 'after'} the two blocks"
     return 0.0, "a tag is not on a line of its own"
 
 
 @reward(high=0.5)
-def soft_format_reward_func(text: str, answer: str, layout="reasoning"):
+def soft_format_reward_func(text: str, answer: str, layout=REASONING):
     """0.5 if the two blocks follow each other with any white space, neither blank.
 
     Text before or after them is allowed: a preface costs the strict reward, not this one.
     """
-    fault = _fault_of_blocks(text, layout)
-    return (0.0, fault) if fault else (0.5, "the two blocks follow each other")
+    reason = _why_not_blocks(text, layout)
+    return (0.0, reason) if reason else (0.5, "the two blocks follow each other")
 
 
 @reward(high=0.5)
-def xmlcount_reward_func(text: str, answer: str, layout="reasoning"):
-    """0.125 for each tag that stands exactly once and in its place, less 0.001 a trailing character.
+def xmlcount_reward_func(text: str, answer: str, layout=REASONING):
+    """0.125 for each tag that occurs exactly once and in its place, less 0.001 a trailing character.
 
     In its place: after every single tag that belongs before it, before every one that belongs
     after it. The penalty counts the text after the last tag, up to 0.125.
     """
-    tags = LAYOUTS[layout].tags
+    tags = layout.tags
     places = [text.find(tag) if text.count(tag) == 1 else None for tag in tags]
     good = 0
     for i, place in enumerate(places):
@@ -84,11 +84,11 @@ def xmlcount_reward_func(text: str, answer: str, layout="reasoning"):
     return max(0.0, 0.125 * good - min(0.125, 0.001 * trailing)), reason
 
 
-def _fault_of_blocks(text: str, layout: str) -> str:
+def _why_not_blocks(text: str, layout: Layout) -> str:
     """Why a text does not hold the two blocks, one after the other, neither blank; or ""."""
-    parsed = parse_completion(text, layout)
+    parsed = layout.parse(text)
     if not parsed:
-        return find_fault(text, layout)
+        return layout.why_unreadable(text)
     if parsed.between.strip():
         return "text between the two blocks"
     if not parsed.reasoning.strip():

@@ -4,10 +4,10 @@ import re
 import unicodedata
 from functools import cache, lru_cache
 
-from r1nb.rewards.sandbox import ask
 from r1nb.errors import UserError
-from r1nb.text.prompts import read_answer
 from r1nb.rewards.registry import reward
+from r1nb.rewards.sandbox import ask
+from r1nb.text.prompts import REASONING
 
 SECONDS, PREPARING = 5, 30  # for one answer, and for the first of a task
 LONGEST = 10_000  # characters of an answer
@@ -42,11 +42,11 @@ def gym_tasks() -> list[str]:
 
 
 @reward(high=1.0, judges="answer", library="reasoning_gym")
-def gym_reward_func(text: str, answer: str, problem, layout="reasoning"):
+def gym_reward_func(text: str, answer: str, problem, layout=REASONING):
     """What the task's own score_answer gives the answer block, 0.0 to 1.0 (some give partial credit)."""
-    given, fault = read_answer(text, layout)
-    if fault:
-        return 0.0, fault
+    given, reason = layout.read_answer(text)
+    if reason:
+        return 0.0, reason
     task = problem.partition(":")[0]
     if len(given) > LONGEST or DUNDER.search(unicodedata.normalize("NFKC", given)):
         return 0.0, "too long, or a program instead of an answer"

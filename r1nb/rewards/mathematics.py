@@ -1,9 +1,9 @@
 """Answers that mean the same: fractions, units, LaTeX, sets and intervals, by math-verify."""
 
-from r1nb.text.numbers import is_integer, same_answer, to_number
-from r1nb.rewards.sandbox import ask
-from r1nb.text.prompts import read_answer
 from r1nb.rewards.registry import reward
+from r1nb.rewards.sandbox import ask
+from r1nb.text.numbers import is_integer, same_answer, to_number
+from r1nb.text.prompts import REASONING
 
 SECONDS = 5  # for one comparison
 LONGEST = 1_000  # characters of an answer
@@ -34,15 +34,15 @@ def compare(given: str, gold: str) -> bool:
 
 
 @reward(high=1.0, judges="answer", library="math_verify")
-def math_reward_func(text: str, answer: str, layout="reasoning"):
+def math_reward_func(text: str, answer: str, layout=REASONING):
     r"""1.0 if the answer block means the same as the gold: 1/2, 0.5 and \boxed{\frac{1}{2}} do.
 
     Units and degrees are ignored, and 50% is both 50 and 0.5, as math-verify has it; so is an
     unordered list equal to the same in another order. What takes over 5 seconds earns nothing.
     """
-    given, fault = read_answer(text, layout)
-    if fault:
-        return 0.0, fault
+    given, reason = layout.read_answer(text)
+    if reason:
+        return 0.0, reason
     if same_answer(given, answer):
         return 1.0, f"{given[:40]} equals the gold {answer[:40]}"
     both_integers = is_integer(given) and is_integer(answer)

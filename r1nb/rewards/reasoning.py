@@ -6,11 +6,11 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 
-from r1nb.text.numbers import to_number
-from r1nb.text.arithmetic import evaluate_expression
 from r1nb.errors import UserError
-from r1nb.text.prompts import LAYOUTS, find_fault, parse_completion
 from r1nb.rewards.registry import reward
+from r1nb.text.arithmetic import evaluate_expression
+from r1nb.text.numbers import to_number
+from r1nb.text.prompts import REASONING
 
 NUMBER = r"\(*\$?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)%?\)*"
 UNIT = r"(?:\s+[A-Za-z/]{2,20}){0,2}"  # 5 boxes * 12 pens/box = 60 pens
@@ -67,14 +67,14 @@ def _value(text: str) -> Fraction | None:
 
 
 @reward(high=1.0)
-def steps_reward_func(text: str, answer: str, layout="reasoning"):
+def steps_reward_func(text: str, answer: str, layout=REASONING):
     """The share of equations in the reasoning that hold, if the answer is the result of the last one.
 
     0.0 without an equation, and where the answer does not follow.
     """
-    parsed = parse_completion(text, layout)
+    parsed = layout.parse(text)
     if not parsed:
-        return 0.0, f"no steps to read: {find_fault(text, layout)}"
+        return 0.0, f"no steps to read: {layout.why_unreadable(text)}"
     equations = find_equations(parsed.reasoning)
     if not equations:
         return 0.0, "no equation in the reasoning"
@@ -89,7 +89,7 @@ def steps_reward_func(text: str, answer: str, layout="reasoning"):
 
 
 @reward(high=1.0)
-def language_reward_func(text: str, answer: str, language="en", layout="reasoning"):
+def language_reward_func(text: str, answer: str, language="en", layout=REASONING):
     """The share of words in the target language (arXiv 2501.12948v1, section 2.3.2), by their script.
 
     A word counts if its letters are of the language's script, a Chinese character as one word. So
@@ -97,8 +97,8 @@ def language_reward_func(text: str, answer: str, language="en", layout="reasonin
     """
     if language not in SCRIPTS:
         raise UserError(f"language = {language!r}: known are {', '.join(sorted(SCRIPTS))}.")
-    parsed = parse_completion(text, layout)
-    read = parsed.reasoning if parsed else re.sub("|".join(LAYOUTS[layout].tags), " ", text)
+    parsed = layout.parse(text)
+    read = parsed.reasoning if parsed else re.sub("|".join(layout.tags), " ", text)
     words = [word for word in re.findall(r"[^\W\d_]+", read) if word[0].isalpha()]  # not ² or ½
     # Each ideograph is a word; elsewhere a word is of the script of its first letter.
     marks = [mark for word in words for mark in ([_script(c) for c in word] if _script(word[0]) == "CJK"

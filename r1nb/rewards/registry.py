@@ -1,13 +1,28 @@
 """What a reward is: a function of one completion, made into what TRL calls, with name and range."""
 
+import importlib
 import inspect
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
-from r1nb.errors import UserError
+from r1nb.errors import UserError, did_you_mean
 from r1nb.text.prompts import completion_text
+
+# The rewards that ship, by the module of this folder that defines them.
+SHIPPED = {
+    "five": ["correctness_reward_func", "int_reward_func", "strict_format_reward_func",
+             "soft_format_reward_func", "xmlcount_reward_func"],
+    "r1": ["r1_format_reward_func", "countdown_reward_func"],
+    "mathematics": ["math_reward_func"],
+    "reasoning": ["steps_reward_func", "language_reward_func", "overlong_reward_func"],
+    "judge": ["judge_reward_func"],
+    "gym": ["gym_reward_func"],
+    "demo": ["demo_correctness_reward_func", "demo_int_reward_func", "demo_strict_format_reward_func",
+             "demo_soft_format_reward_func", "demo_xmlcount_reward_func"],
+}  # fmt: skip
+_LOADED: dict[str, "Reward"] = {}  # by name, those of a notebook too
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,8 +33,8 @@ class Reward:
     sum of several rewards it counts as 0.
 
     `function(text, answer, ...)` scores one completion's text against the gold answer, between
-    `low` and `high`. Each further parameter is a setting of the recipe (layout, language, ...) or
-    else a column of the dataset, by name.
+    `low` and `high`. Each further parameter is one of `options` (layout, language, ...; `bind` sets them)
+    or else a column of the dataset, by name.
     """
 
     function: Callable
@@ -28,8 +43,8 @@ class Reward:
     judges: str = ""  # "answer" or "format": what evaluation may measure by it
     threads: int = 1
     library: str = ""  # that must be installed
-    settings: dict = field(default_factory=dict)
-    end_tokens: tuple[int, ...] = ()  # with these, gold, length and cut go to TRL's completion log
+    options: dict = field(default_factory=dict)
+    end_tokens: tuple[int, ...] = ()  # with these it logs gold, length and truncation of each completion
 
     @property
     def __name__(self) -> str:  # TRL names its metrics by it
@@ -43,14 +58,19 @@ class Reward:
     def needs(self) -> list[str]:
         """The columns without which it cannot score, beside the gold answer."""
         parameters = _parameters(self.function).items()
-        return [name for name, required in parameters if required and name not in self.settings]
+        return [name for name, required in parameters if required and name not in self.options]
+
+    def bind(self, **options) -> "Reward":
+        """The same reward with options set: math_reward_func.bind(layout=THINK)."""
+        taken = {name: value for name, value in options.items() if name in _parameters(self.function)}
+        return replace(self, options=self.options | taken)
 
     def explain(self, text: str, answer: str = "", **columns) -> tuple[float | None, str]:
         """(score, the reason in words) of one completion."""
         if missing := [name for name in self.needs if columns.get(name) is None]:
             found = ", ".join(sorted(columns)) or "none"
             raise UserError(f"{self.__name__} needs {' and '.join(missing)}; other columns: {found}.")
-        known = {k: v for k, v in (columns | self.settings).items() if k in _parameters(self.function)}
+        known = {k: v for k, v in (columns | self.options).items() if k in _parameters(self.function)}
         result = self.function(text, answer, **known)
         score, reason = result if isinstance(result, tuple) else (result, "")
         return (None if score is None else float(score)), reason
@@ -92,11 +112,8 @@ def _parameters(function: Callable) -> dict[str, bool]:
     return {p.name: p.default is p.empty for p in others}
 
 
-REWARDS: dict[str, Reward] = {}
-
-
 def reward(high: float, low: float = 0.0, judges: str = "", threads: int = 1, library: str = ""):
-    """List `function(text, answer, ...)` in REWARDS, as a Reward.
+    """Make `function(text, answer, ...)` a Reward that recipes can name.
 
     The function returns a number, or a number and the reason for it in words; None as the number
     means that the completion could not be judged.
@@ -104,10 +121,28 @@ def reward(high: float, low: float = 0.0, judges: str = "", threads: int = 1, li
 
     def register(function: Callable) -> Reward:
         made = Reward(function, high, low, judges, threads, library)
-        REWARDS[function.__name__] = made
+        _LOADED[function.__name__] = made
         return made
 
     return register
+
+
+def reward_names() -> list[str]:
+    """The names that a recipe can use: rewards that ship, then those defined with @reward so far."""
+    return list(dict.fromkeys([name for names in SHIPPED.values() for name in names] + list(_LOADED)))
+
+
+def find_reward(name: str) -> Reward:
+    """A reward by the name of its function; raises UserError if there is none."""
+    if name not in _LOADED:
+        module = next((module for module, names in SHIPPED.items() if name in names), None)
+        if module is None:
+            raise UserError(
+                f"Unknown reward {name!r}{did_you_mean(name, reward_names())} One of your own is defined with "
+                "@reward before the recipe is read."
+            )
+        importlib.import_module(f"r1nb.rewards.{module}")  # its decorators fill _LOADED
+    return _LOADED[name]
 
 
 def columns_of(row: dict) -> dict:
@@ -118,8 +153,3 @@ def columns_of(row: dict) -> dict:
 def short_name(name: str) -> str:
     """A reward function's name without its ending, for tables and legends."""
     return name.removesuffix("_func").removesuffix("_reward")
-
-
-def best_total(weights: dict[str, float]) -> float:
-    """What an ideal completion earns in all, under a recipe's weights."""
-    return sum(REWARDS[name].high * weight for name, weight in weights.items())

@@ -1,7 +1,7 @@
 """The run folder: everything that lasts of a run, written as it happens, reopened any time.
 
 recipe.yaml         the recipe as used           history.jsonl   one line a step, and each
-environment.json    versions, machine, ...                       look at the validation slice
+environment.json    versions, machine, ...                       validation and alarm
 completions/        TRL's completion log         checkpoint-*/   TRL's checkpoints
 evaluation.json     accuracy before and after    adapter/        the trained adapter, or model/
 
@@ -19,15 +19,17 @@ from pathlib import Path
 
 import yaml
 
-from r1nb.policy.adapters import CARD
 from r1nb.errors import UserError
-from r1nb.runs.evaluations import Evaluated
 from r1nb.paths import runs_folder, write_json
 from r1nb.processes import main_only
+from r1nb.runs.evaluations import Evaluations
+
+REJECTION = "rejection.json"  # what rejection sampling kept and dropped
+CARD = "r1nb.json"  # beside an adapter or a model: what it belongs to; with it the folder is whole
 
 
-class Run(Evaluated):
-    """A run folder. `Run.create(recipe)` makes a new one beside the others, `Run(path)` opens one."""
+class Run(Evaluations):
+    """A run folder, of files alone. `Run(path)` opens one; `load_recipe(run)` gives its recipe."""
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder).expanduser().resolve()
@@ -36,24 +38,24 @@ class Run(Evaluated):
             raise UserError(f"{folder} is no run folder: it holds no recipe.yaml.")
         self.made = (self.folder / "recipe.yaml").stat().st_mtime  # seconds since 1970
 
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
     @classmethod
-    def create(cls, recipe, **facts) -> "Run":
+    def create(cls, runs_dir: str, recipe: dict, environment: dict) -> "Run":
         """Make the next free folder, <recipe>-001 and so on; nothing is ever overwritten.
 
-        `facts` go to environment.json, beside versions and machine.
+        `recipe` becomes recipe.yaml, `environment` environment.json: versions, machine, reward ranges.
         """
-        from r1nb.machine.hardware import environment
-
-        parent = runs_folder(recipe.output.runs_dir)
+        parent, name = runs_folder(runs_dir), recipe["name"]
         parent.mkdir(parents=True, exist_ok=True)
-        number = 1 + max((int(p.name[-3:]) for p in _numbered(parent, recipe.name)), default=0)
+        number = 1 + max((int(p.name[-3:]) for p in _numbered(parent, name)), default=0)
         new = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))  # filled, and only then made visible
         new.chmod(0o755)
-        (new / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False))
-        ranges = {name: [recipe.scorer(name).low, recipe.scorer(name).high] for name in recipe.rewards}
-        write_json(new / "environment.json", {**environment(), "rewards": ranges, **facts})
+        (new / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+        write_json(new / "environment.json", environment)
         while True:
-            folder = parent / f"{recipe.name}-{number:03d}"
+            folder = parent / f"{name}-{number:03d}"
             try:
                 new.rename(folder)
                 return cls(folder)
@@ -102,7 +104,7 @@ class Run(Evaluated):
     @property
     def trained(self) -> Path:
         """The adapter, or the model of a run without one."""
-        return self.adapter if self.settings.get("lora") else self.model
+        return self.adapter if self.recipe.get("lora") else self.model
 
     @property
     def label(self) -> str:
@@ -118,23 +120,17 @@ class Run(Evaluated):
         """The name of the run that it builds on; "" if there is none."""
         return self.environment.get("parent", "")
 
-    def recipe(self):
-        """The recipe as it was used."""
-        from r1nb.recipes.recipe import build_recipe
-
-        return build_recipe(self.settings)
-
     @cached_property
-    def settings(self) -> dict:
-        """The recipe as plain values by section; unlike recipe(), it takes no import of TRL."""
-        settings = yaml.safe_load((self.folder / "recipe.yaml").read_text())
-        if not isinstance(settings, dict) or not {"grpo", "rewards", "data"} <= set(settings):
+    def recipe(self) -> dict:
+        """The recipe as it was used, as plain values by section."""
+        recipe = yaml.safe_load((self.folder / "recipe.yaml").read_text())
+        if not isinstance(recipe, dict) or not {"grpo", "rewards", "data"} <= set(recipe):
             raise UserError(f"{self.label}/recipe.yaml is no recipe: move that folder away.")
-        return settings
+        return recipe
 
-    def weights(self) -> dict[str, float]:
-        """The weight of each reward."""
-        return self.settings["rewards"]
+    @property
+    def reward_weights(self) -> dict[str, float]:
+        return self.recipe["rewards"]
 
     @cached_property
     def ranges(self) -> dict[str, tuple[float, float]]:
@@ -148,7 +144,7 @@ class Run(Evaluated):
 
     def best_total(self) -> float:
         """What an ideal completion earns in all."""
-        return sum(self.ranges[name][1] * weight for name, weight in self.weights().items())
+        return sum(self.ranges[name][1] * weight for name, weight in self.reward_weights.items())
 
     @main_only
     def append(self, record: dict) -> None:
@@ -175,7 +171,7 @@ class Run(Evaluated):
             self._offset += len(whole + newline)
             for text in whole.split(b"\n"):
                 with contextlib.suppress(ValueError):
-                    line = json.loads(text)
+                    line = {_renamed(key): value for key, value in json.loads(text).items()}
                     if "resumed" in line:  # what came after that step was undone
                         self._lines = [earlier for earlier in self._lines if earlier["step"] <= line["step"]]
                     self._lines.append(line)
@@ -185,19 +181,20 @@ class Run(Evaluated):
     def undo_after(self, step: int) -> None:
         """Take back what was recorded after a step: the history says so, in a line {"step", "resumed"}."""
         if any(line["step"] > step for line in self.history()) and (whole := self.evaluation()):
-            for stages in whole.values():
-                stages.pop("after", None)
+            for moments in whole.values():
+                moments.pop("after", None)
             write_json(self.folder / "evaluation.json", whole)
         if self.history():
             self.append({"step": step, "resumed": True})
-        for path in (*self.folder.glob("completions/*.parquet"), *self.folder.glob("held_out/*.json")):
+        for path in (*self.folder.glob("completions/*.parquet"), *self._validations().values()):
             if int(path.stem.rpartition("_")[2]) > step:
                 path.unlink()
 
     def progress(self) -> tuple[int, str]:
         """(last step, "step 24 of 64, reward 2.31, 38 s left" at the latest pace)."""
         trained = [line for line in self.history() if "time" in line]
-        steps = self.settings["grpo"]["max_steps"]
+        by_sft = bool(trained) and not any("reward" in line for line in trained)
+        steps = self.recipe["sft" if by_sft else "grpo"]["max_steps"]
         if not trained:
             return 0, f"step 0 of {steps}"
         last, before = trained[-1], trained[max(0, len(trained) - 11)]
@@ -208,16 +205,16 @@ class Run(Evaluated):
             pace = last["time"] / step
         quiet = time.time() - (self.folder / "history.jsonl").stat().st_mtime
         when = f"{_duration(pace * (steps - step))} left"
-        if step == steps:
+        if step == steps or self.finished:
             when = f"in {_duration(last['time'])}"
         elif quiet > 60 + 10 * pace:
             when = f"nothing new for {_duration(quiet)}"
         reward = "no reward" if last.get("reward") is None else f"reward {last['reward']:.2f}"
         return step, f"step {step} of {steps}, {reward}, {when}"
 
-    def advice(self) -> list[dict]:
-        """What the watchdog has said: {"step", "advice": kind, "sentence"}."""
-        return [line for line in self.history() if "advice" in line]
+    def alarms(self) -> list[dict]:
+        """What the watchdog has said: {"step", "alarm": kind, "sentence"}."""
+        return [line for line in self.history() if "alarm" in line]
 
     def series(self, key: str) -> tuple[list[int], list[float]]:
         """(steps, values) of one figure of the history."""
@@ -245,7 +242,7 @@ class Run(Evaluated):
                 f"Run {self.name} has no completions of step {', '.join(map(str, steps)) or 'any'}."
             )
         log = pandas.concat(logs, ignore_index=True)
-        weighted = [log[name].fillna(0) * weight for name, weight in self.weights().items()]
+        weighted = [log[name].fillna(0) * weight for name, weight in self.reward_weights.items()]
         log["total"] = sum(weighted)  # None counts as 0, as in TRL
         for name, missing in (("answer", ""), ("tokens", 0), ("cut", False)):
             log[name] = log.get(name, missing)  # of reward functions that were not told the end tokens
@@ -258,10 +255,20 @@ class Run(Evaluated):
         )
         return max((number for number in numbers if number <= step), default=None)
 
+    def rejection(self) -> dict:
+        """What rejection sampling kept and dropped; {} of a run without it (older runs: harvest.json)."""
+        paths = (self.folder / name for name in (REJECTION, "harvest.json"))
+        return next((json.loads(path.read_text()) for path in paths if path.is_file()), {})
+
     def checkpoints(self) -> list[int]:
         """The steps of the checkpoints that are kept."""
         numbers = [path.name.rpartition("-")[2] for path in self.folder.glob("checkpoint-*")]
         return sorted(int(number) for number in numbers if number.isdigit())
+
+
+def _renamed(key: str) -> str:
+    """A key of the history under today's name: runs of r1nb before 0.2 said held_out and advice."""
+    return "alarm" if key == "advice" else key.replace("held_out/", "validation/")
 
 
 def _numbered(parent: Path, name: str) -> list[Path]:

@@ -9,6 +9,7 @@ An emulated card has the memory of the smaller one and nothing else of it: not i
 bfloat16, not what its driver keeps, and vLLM's own allocator does not heed PyTorch's limit.
 """
 
+import dataclasses
 import json
 import os
 import shlex
@@ -17,13 +18,16 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from r1nb.errors import UserError, run_main
-from r1nb.machine.hardware import GB, LADDER, this_machine
-from r1nb.paths import DATA, runs_folder
+from r1nb.machine.hardware import GB, LADDER, choose_recipe, this_machine
 from r1nb.machine.model_files import load_config
+from r1nb.machine.plan import estimate
+from r1nb.paths import DATA, runs_folder
+from r1nb.recipes.recipe import load_recipe
+from r1nb.tasks.rows import load_split
+from r1nb.train import train
 
 STEPS = 10
 ENGINES = {
@@ -85,21 +89,19 @@ def measure(recipe) -> dict:
     The first step, which compiles, is not in the time. The KV pool that vLLM is told to take is in
     both figures of memory.
     """
-    from r1nb.training.callbacks import Recorder
-    from r1nb.tasks.rows import load_split
+    from r1nb.machine.out_of_memory import out_of_memory_in_words, remedy_for
     from r1nb.policy.loading import attach_lora, load_policy
-    from r1nb.machine.out_of_memory import out_of_memory_in_words
-    from r1nb.machine.plan import estimate
-    from r1nb.runs.run import Run
+    from r1nb.training.callbacks import Recorder
+    from r1nb.training.resume import new_run
     from r1nb.training.stages import grpo_trainer
 
     machine = this_machine()
     planned = estimate(recipe, machine, load_config(recipe.model.model_name))
-    with PeakMemory() as memory, out_of_memory_in_words(recipe):
+    with PeakMemory() as memory, out_of_memory_in_words(remedy_for(recipe.name, recipe.grpo)):
         policy = load_policy(recipe, say=lambda line: None)
-        rows = load_split(recipe, recipe.data.train_split)
+        rows = load_split(recipe.data, recipe.data.train_split)
         attach_lora(policy, recipe)
-        run = Run.create(recipe)
+        run = new_run(recipe)
         trainer = grpo_trainer(policy, rows, recipe, run.folder, [Recorder(run)])
         trainer.train()
     seconds = run.series("step_time")[1][1:]
@@ -126,21 +128,16 @@ def emulated(name: str, card_gb: float, length: int, folder: str) -> dict:
     """What one step of a preset costs on a card of which only `card_gb` may be used."""
     import torch
 
-    from r1nb.recipes.recipe import load_recipe
-
     recipe = load_recipe(name, **_overrides(folder), **lengths(name, length), max_steps=2)
     share = card_gb / this_machine().gpu_memory_gb
     torch.cuda.set_per_process_memory_fraction(share)
     os.environ["UNSLOTH_VLLM_STANDBY_UTIL_OVERRIDE"] = "1"  # or Unsloth sizes it for the whole card
-    utilization = recipe.model.gpu_memory_utilization * share
-    recipe.model = replace(recipe.model, gpu_memory_utilization=utilization)
+    recipe.model.gpu_memory_utilization *= share
     return measure(recipe)
 
 
 def lengths(name: str, length: int) -> dict:
     """The overrides for completions of another length."""
-    from r1nb.recipes.recipe import load_recipe
-
     prompt = load_recipe(name).data.max_prompt_length
     return {"max_completion_length": length, "max_seq_length": prompt + length}
 
@@ -166,13 +163,11 @@ def bench_gpu(results: Path) -> None:
     """All three measurements; each CSV file is written as soon as it is complete."""
     import pandas
 
-    from r1nb.execute import execute
-    from r1nb.machine.plan import estimate
-    from r1nb.recipes.recipe import load_recipe
-
     machine = this_machine()
     if not machine.gpu:
-        raise UserError("`r1nb.studies.bench gpu` measures a CUDA GPU, and this machine has none; see `make bench`.")
+        raise UserError(
+            "`r1nb.studies.bench gpu` measures a CUDA GPU, and this machine has none; see `make bench`."
+        )
     results.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder, "llama")
@@ -185,7 +180,7 @@ def bench_gpu(results: Path) -> None:
             if "8b" not in name or card_gb > machine.gpu_memory_gb:
                 continue
             recipe = load_recipe(name, model_name=str(model))
-            card = replace(machine, gpu_memory_gb=card_gb)
+            card = dataclasses.replace(machine, gpu_memory_gb=card_gb)
 
             def planned(length, name=name, card=card):
                 changed = load_recipe(name, model_name=str(model), **lengths(name, length))
@@ -204,12 +199,11 @@ def bench_gpu(results: Path) -> None:
         _write(pandas.DataFrame(rows), results / "gpu-cards.csv")
     dataset = os.environ.get("R1NB_GSM8K_DIR", "openai/gsm8k")
     os.environ["R1NB_SET"] = f"recipe=smollm2-135m dataset={shlex.quote(dataset)} {GSM8K}"
-    from rich.console import Console
-
-    evaluation = execute(load_recipe(), Console(), dict(os.environ)).evaluation()["test"]
+    run, _ = train(choose_recipe())
+    evaluation = run.evaluation()["test"]
     keys = ("n", "strict", "strict_interval", "lenient", "lenient_interval", "format")
     rows = [
-        {"stage": stage, **{key: evaluation[stage][key] for key in keys}} for stage in ("before", "after")
+        {"stage": moment, **{key: evaluation[moment][key] for key in keys}} for moment in ("before", "after")
     ]
     _write(pandas.DataFrame(rows), results / "gpu-gsm8k.csv")
 
@@ -220,8 +214,6 @@ def _write(table, path: Path) -> None:
 
 
 def main(task: str = "", *arguments: str) -> None:
-    from r1nb.recipes.recipe import load_recipe
-
     if task == "gpu":
         started = time.perf_counter()
         bench_gpu(runs_folder("data/results"))

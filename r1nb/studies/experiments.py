@@ -2,12 +2,9 @@
 
 from math import inf
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
-
-from r1nb.text.statistics import wilson
 from r1nb.paths import DATA
-from r1nb.views.plots import BLACK, MARKERS, REWARD_STYLES, plain
+from r1nb.text.statistics import wilson
+from r1nb.views.plots import BLACK, MARKERS, REWARD_STYLES, Figure, as_percent, new_figure, plain
 from r1nb.views.tables import percent, table_of
 
 
@@ -66,7 +63,7 @@ def arms_table(results, split: str, words: dict[str, str], within: float):
 
 def draw_arms(results, split: str, words: dict[str, str]) -> Figure:
     """Strict accuracy of each arm, a mark a seed with its 95 % interval; a line for the prefilled base."""
-    figure = Figure(figsize=(9, 0.55 * len(words) + 1.1), dpi=100, layout="constrained", facecolor="white")
+    figure = new_figure(9, 0.55 * len(words) + 1.1)
     axes = figure.subplots()
     chosen = results[(results["split"] == split) & (results["stage"] == "after")]
     seeds = chosen["seed"].nunique()
@@ -82,7 +79,7 @@ def draw_arms(results, split: str, words: dict[str, str]) -> Figure:
     axes.set_yticks(range(len(words)), words.values(), fontsize=9)
     axes.set_ylim(len(words) - 0.4, -1)
     axes.set_xlim(-0.02, 1.02)
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    as_percent(axes.xaxis)
     axes.set_xlabel(f"strict accuracy, {split}, with 95 % intervals", fontsize=9)
     plain(axes)
     figure.legend(fontsize=8, frameon=False, loc="outside upper right", ncols=seeds)
@@ -90,9 +87,9 @@ def draw_arms(results, split: str, words: dict[str, str]) -> Figure:
 
 
 def draw_curves(curves, words: dict[str, str], accuracy: float) -> Figure:
-    """Strict accuracy on the validation slice over completions, a panel an arm, a line a seed."""
+    """Strict accuracy on the validation rows over completions, a panel an arm, a line a seed."""
     rows, columns = -(-len(words) // 5), min(len(words), 5)
-    figure = Figure(figsize=(11, 0.5 + 2.2 * rows), dpi=100, layout="constrained", facecolor="white")
+    figure = new_figure(11, 0.5 + 2.2 * rows)
     panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     for place, axes in enumerate(panels[len(words) :], len(words)):
         axes.remove()
@@ -106,7 +103,7 @@ def draw_curves(curves, words: dict[str, str], accuracy: float) -> Figure:
         axes.axhline(accuracy, color="grey", linewidth=0.8, linestyle="--", label=f"{accuracy:.0%}")
         axes.set_title(said, fontsize=10)
         plain(axes)
-    panels[0].yaxis.set_major_formatter(PercentFormatter(1))
+    as_percent(panels[0].yaxis)
     figure.supxlabel("completions sampled", fontsize=9)
     figure.supylabel("strict, 60 validation problems", fontsize=9)
     lines = panels[0].get_legend_handles_labels()
@@ -115,7 +112,7 @@ def draw_curves(curves, words: dict[str, str], accuracy: float) -> Figure:
 
 
 def completions_table(curves, words: dict[str, str], accuracy: float):
-    """Completions until an accuracy was first seen on the validation slice, for each seed."""
+    """Completions until an accuracy was first seen on the validation rows, for each seed."""
     rows = []
     for arm, said in words.items():
         rows.append([said, *map(_count, reached(curves, arm, accuracy))])
@@ -143,7 +140,7 @@ def verdict(values: list[float], others: list[float]) -> str:
 
 
 def variants_table(results, curves, words: dict[str, str], accuracy: float, split: str, against: str):
-    """What each arm needs to an accuracy on the watched slice and reaches at its end, a value a seed, and
+    """What each arm needs to an accuracy on the validation rows and reaches at its end, a value a seed, and
     whether its seeds can be told from those of the arm `against`.
     """
     after = results[(results["stage"] == "after") & (results["split"] == split)]

@@ -1,0 +1,5 @@
+"""From the name of a dataset to rows {prompt, answer, question, solution}."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

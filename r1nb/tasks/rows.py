@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from r1nb.errors import UserError
-from r1nb.tasks.files import read_hub, read_local
 from r1nb.paths import DATA
-from r1nb.text.prompts import LAYOUTS, build_messages, format_answer
-from r1nb.tasks.sources import SOURCES, Source, own_source, source_of
+from r1nb.rewards.gym import PROBLEMS, gym_problem, gym_tasks
+from r1nb.rewards.registry import find_reward
+from r1nb.tasks.files import read_hub, read_local
+from r1nb.tasks.sources import MARKER, SOURCES, Source, own_source, source_of
+from r1nb.text.prompts import LAYOUTS, REASONING, Layout
 
 GYM = "reasoning-gym:"
 BUNDLED = {"bundled": "problems", "bundled-countdown": "countdown"}  # folders of data/
@@ -18,14 +20,14 @@ ODD_CELL = (AttributeError, IndexError, KeyError, TypeError, ValueError)  # empt
 SPLIT = re.compile(r"(\w+)(\[.*\])?")  # train, or train[-300:]
 
 
-def load_rows(dataset: str, split: str, question=None, answer=None, layout: str = "reasoning"):
+def load_rows(dataset: str, split: str, question=None, answer=None, layout: Layout = REASONING):
     """Rows of a split as a datasets.Dataset: prompt (chat messages), answer (the gold), question,
     solution (the steps, or ""), and whatever other columns a reward may need.
 
     `dataset` is "bundled", "bundled-countdown", a name of SOURCES (or with a subset,
     "openai/gsm8k:socratic"), "reasoning-gym:<task>+<task>", a file or folder of .jsonl, .csv or
     .parquet, or any name of the Hub. Of data that is not in SOURCES' shape, `question` and `answer`
-    name the columns. A split may be a slice: "train[-300:]". Rows without a gold are dropped, aloud.
+    name the columns. A split may be a slice: "train[-300:]". Rows without a gold are dropped, and counted.
     Raises UserError for what cannot be read, naming the line or the columns found.
     """
     return _load(dataset, split, question, answer, layout)[0]
@@ -36,8 +38,6 @@ def _load(dataset: str, split: str, question, answer, layout) -> tuple:
     import datasets
 
     dataset = str(dataset)
-    if layout not in LAYOUTS:
-        raise UserError(f"layout = {layout!r}: known are {', '.join(LAYOUTS)}.")
     if not (match := SPLIT.fullmatch(str(split))):
         raise UserError(f"split = {split!r}: write a name, or a slice of one, as in 'train[-300:]'.")
     if dataset.startswith(GYM):
@@ -61,6 +61,9 @@ def _load(dataset: str, split: str, question, answer, layout) -> tuple:
     source = own_source(question, answer) if question else known
     if question and known and known.benchmark:  # whatever its columns are called
         source = replace(source, name=known.name, benchmark=True)
+    if path.exists() and source is SOURCES["openai/gsm8k"]:  # by its columns, which others use too
+        marked = sum(MARKER in str(row["answer"]) for row in raw)
+        source = source if 2 * marked >= len(raw) else own_source("question", "answer")
     if source is None or not set(source.columns) <= set(columns):
         wanted = " and ".join(source.columns) if source else "columns of a known dataset"
         hint = "" if question else "; say which hold them with question_column and answer_column"
@@ -87,13 +90,13 @@ def _load(dataset: str, split: str, question, answer, layout) -> tuple:
     return kept, source
 
 
-def _row(source: Source, row: dict, layout: str) -> dict:
+def _row(source: Source, row: dict, layout: Layout) -> dict:
     try:
         read = source.read(row)
     except ODD_CELL:
         read = dict.fromkeys(("question", "answer", "solution"), "")
         read |= {column: None for column in ("nums", "target") if column in source.columns}
-    return read | {"prompt": build_messages(read["question"], layout)}
+    return read | {"prompt": layout.build_messages(read["question"])}
 
 
 def _slice(rows, split: str):
@@ -111,11 +114,9 @@ def _slice(rows, split: str):
     return rows.select(chosen)
 
 
-def _gym_rows(dataset: str, split: str, layout: str):
+def _gym_rows(dataset: str, split: str, layout: Layout):
     """Problems of reasoning-gym's tasks, in turn: 1,000 to train on, 200 of each other split."""
     from datasets import Dataset
-
-    from r1nb.rewards.gym import PROBLEMS, gym_problem, gym_tasks
 
     if split not in PROBLEMS:
         raise UserError(f"reasoning-gym has the splits {', '.join(PROBLEMS)}, not {split!r}.")
@@ -128,37 +129,30 @@ def _gym_rows(dataset: str, split: str, layout: str):
         question, answer = gym_problem(problem)
         row = {"question": question, "answer": answer, "solution": "", "problem": problem}
         if question:
-            rows.append(row | {"prompt": build_messages(question, layout)})
+            rows.append(row | {"prompt": layout.build_messages(question)})
     if failed := len(PROBLEMS[split]) - len(rows):
         print(f"Dropped {failed} of {len(PROBLEMS[split])} problems, which reasoning-gym could not make.")
     return Dataset.from_list(rows)
 
 
-def solution_as_xml(row: dict, layout: str = "reasoning") -> str:
-    """A row's own solution as the completion that the system prompt asks for."""
-    return format_answer(row["solution"], row["answer"], layout)
+def load_split(data, split: str):
+    """The rows of one split; `data` is a recipe's section `data`."""
+    return _load_split(data, split)[0]
 
 
-def load_split(recipe, split: str):
-    """The rows of one split of a recipe's dataset."""
-    return _load_split(recipe, split)[0]
+def _load_split(data, split: str) -> tuple:
+    return _load(data.dataset, split, data.question_column, data.answer_column, LAYOUTS[data.layout])
 
 
-def _load_split(recipe, split: str) -> tuple:
-    data = recipe.data
-    return _load(data.dataset, split, data.question_column, data.answer_column, data.layout)
+def load_splits(data, sizes, rewards=()) -> tuple:
+    """(training rows, validation rows, {test split: rows}) by a recipe's sections `data` and `evaluation`.
 
-
-def load_splits(recipe) -> tuple:
-    """(training rows, validation rows, {test split: rows}) of a recipe.
-
-    Training rows whose question stands in validation or test, or twice, are dropped, aloud. Raises
-    UserError for a benchmark, and for rewards that cannot judge the dataset's answers.
+    Training rows whose question occurs in validation or test, or twice, are dropped, and counted. Raises
+    UserError for a benchmark, and for `rewards` (names) that cannot judge the dataset's answers.
     """
-    data, sizes = recipe.data, recipe.evaluation
-    train, source = _load_split(recipe, data.train_split)
-    _check_source(recipe, source)
-    tests = {name: load_split(recipe, name) for name in data.test_splits}
+    train, source = _load_split(data, data.train_split)
+    _check_source(source, data.dataset, rewards)
+    tests = {name: load_split(data, name) for name in data.test_splits}
     sealed = {question for rows in tests.values() for question in _normalized(rows)}
     questions = _normalized(train)
 
@@ -166,7 +160,7 @@ def load_splits(recipe) -> tuple:
         return [i for i, question in enumerate(questions) if question not in asked]
 
     if data.validation_split:
-        validation = load_split(recipe, data.validation_split)
+        validation = load_split(data, data.validation_split)
     else:  # the last rows of training, but none that stands in a test split
         apart = train.select(outside(sealed))
         count = data.validation_rows or sizes.validation_problems
@@ -175,12 +169,12 @@ def load_splits(recipe) -> tuple:
         validation = apart.select(range(len(apart) - count, len(apart)))
     kept = outside(sealed.union(_normalized(validation)))
     if dropped := len(train) - len(kept) - (0 if data.validation_split else len(validation)):
-        print(f"Dropped {dropped} training rows whose question stands in validation or test.")
+        print(f"Dropped {dropped} training rows whose question occurs in validation or test.")
     first = {questions[i]: i for i in reversed(kept)}  # of equal questions, the first
     if dropped := len(kept) - len(first):
-        print(f"Dropped {dropped} training rows whose question stands there twice.")
+        print(f"Dropped {dropped} training rows whose question occurs there twice.")
     if not first:
-        raise UserError(f"No row of {data.train_split} is left to train on: all stand in validation or test.")
+        raise UserError(f"No row of {data.train_split} is left to train on: all are in validation or test.")
 
     def some(rows, count):
         return rows.select(range(min(count, len(rows))))
@@ -196,26 +190,23 @@ def _normalized(rows) -> list[str]:
     return [normalize(question) for question in rows["question"]]
 
 
-def _check_source(recipe, source: Source | None) -> None:
-    from r1nb.rewards import REWARDS
-
+def _check_source(source: Source | None, dataset: str, rewards) -> None:
     if source and source.benchmark:
         raise UserError(f"{source.name} is a benchmark: evaluate on it, never train. Choose another dataset.")
     suited = source.rewards if source else ("gym_reward_func",)
-    judging = [n for n in recipe.rewards if REWARDS[n].judges == "answer" and n != "judge_reward_func"]
+    judging = [n for n in rewards if find_reward(n).judges == "answer" and n != "judge_reward_func"]
     if wrong := [name for name in judging if suited and name not in suited]:
         raise UserError(
-            f"{wrong[0]} cannot judge the answers of {recipe.data.dataset}; use {' or '.join(suited)}, as "
+            f"{wrong[0]} cannot judge the answers of {dataset}; use {' or '.join(suited)}, as "
             f"in rewards='{{{suited[0]}: 1.0}}'."
         )
 
 
-def drop_long_prompts(rows, tokenizer, recipe):
-    """The rows whose prompt has at most max_prompt_length tokens; says how many were dropped.
+def drop_long_prompts(rows, tokenizer, limit: int, needed: int):
+    """The rows whose prompt has at most `limit` tokens; prints how many were dropped.
 
-    Refuses fewer rows than one batch needs, of which TRL would make a training of no step.
+    Raises UserError if fewer than `needed` are left, the problems of a step: TRL would train no step.
     """
-    limit = recipe.data.max_prompt_length
     tokens = tokenizer.apply_chat_template(
         list(rows["prompt"]), add_generation_prompt=True, tokenize=True, return_dict=True
     )
@@ -228,7 +219,6 @@ def drop_long_prompts(rows, tokenizer, recipe):
             f"No training row is left: the shortest prompt has {min(lengths)} tokens and "
             f"max_prompt_length is {limit}; raise it."
         )
-    needed = recipe.batch_size // recipe.group_size
     if len(kept) < needed:
         raise UserError(
             f"{len(kept)} training rows are too few: a step takes {needed} problems; give more rows or "

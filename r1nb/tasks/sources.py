@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+MARKER = "####"  # before the gold
 MARKS = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator marks, <<48/2=24>>
 CORRECT, MATH = "correctness_reward_func", "math_reward_func"
 
@@ -29,8 +30,8 @@ class Source:
 
 def final_answer(text: str) -> str:
     r"""What a solution ends with: the text after the last ####, or in the last \boxed{}; else ""."""
-    if "####" in text:
-        return text.rpartition("####")[2].strip()
+    if MARKER in text:
+        return text.rpartition(MARKER)[2].strip()
     _, boxed, rest = text.rpartition("\\boxed{")
     depth = 1
     for i, character in enumerate(rest if boxed else ""):
@@ -41,7 +42,7 @@ def final_answer(text: str) -> str:
 
 
 def _gsm8k(row: dict) -> dict:
-    solution, marker, gold = row["answer"].rpartition("####")
+    solution, marker, gold = row["answer"].rpartition(MARKER)
     return {
         "question": row["question"],
         "answer": gold.strip() if marker else "",
@@ -134,7 +135,7 @@ def own_source(question: str, answer: str) -> Source:
     def read(row: dict) -> dict:
         text = "" if row[answer] is None else str(row[answer])
         gold = final_answer(text)
-        solution = MARKS.sub("", text.partition("####")[0]).strip() if gold else ""
+        solution = MARKS.sub("", text.partition(MARKER)[0]).strip() if gold else ""
         asked = "" if row[question] is None else str(row[question])
         return {"question": asked, "answer": gold or text.strip(), "solution": solution}
 

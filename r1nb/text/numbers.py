@@ -11,8 +11,10 @@ NUMBER = re.compile(
     rf"\s*(?:%|°|{CURRENCY})?\s*([^\d,;=]*)"  # a unit in words: 18 eggs, 5 km/h
 )
 NO_UNIT = re.compile(  # "41 or more", "5 million" and "10 minus two" are not 41, 5 and 10
-    r"\b(?:or|and|to|e|x|is|not|minus|plus|times|out|half|halves|thirds|quarters|dozen|k|i|pi|π"
-    r"|squared|cubed|factorial|point|divided|over|mod|less|remainder|hundreds?|thousands?|[mbtr]+illions?)\b",
+    r"\b(?:or|and|to|e|x|is|not|minus|plus|times|out|dozen|k|i|pi|π"
+    r"|squared|cubed|factorial|point|divided|over|mod|less|remainder|hundreds?|thousands?|[mbtr]+illions?"
+    r"|(?:hal[fv]e?|third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth"
+    r"|\w+teenth|\w+tieth|hundredth|thousandth|[mbtr]+illionth)s?)\b",  # nor is "5 hundredths" 5
     re.IGNORECASE,
 )
 LAST = re.compile(rf"(?:(?<!\w)-)?{CURRENCY}?(?:{DIGITS}(?:\.[0-9]+)?|(?<![.\w])\.[0-9]+)")

@@ -1,4 +1,4 @@
-"""The format: system prompt, chat messages, and the parsing of a completion."""
+"""What the policy reads and how its reply is read: system prompt, chat messages, tags."""
 
 import re
 from dataclasses import dataclass
@@ -20,36 +20,72 @@ the answer. The reasoning process and answer are enclosed within <think> </think
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How a reply is laid out: a block of reasoning, then one with the answer, each between tags."""
+class Parsed:
+    """A completion cut at its four tags; each tag occurs exactly once, in order."""
 
+    before: str
+    reasoning: str
+    between: str
+    answer: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The format of a reply: a block of reasoning, then a block with the answer, each between tags."""
+
+    name: str
     system_prompt: str
     tags: tuple[str, str, str, str]
 
     @property
     def prefill(self) -> str:
-        """Put into the policy's mouth, it shows what the format alone is worth."""
+        """The start of a well-formed reply. A prefilled base shows what the format alone is worth."""
         return f"{self.tags[0]}\n"
 
+    def build_messages(self, question: str) -> list[dict[str, str]]:
+        """A question as the chat messages that training, evaluation and sampling all use."""
+        return [
+            {"role": "system", "content": self.system_prompt},
+            {"role": "user", "content": question},
+        ]
 
-LAYOUTS = {
-    "reasoning": Layout(SYSTEM_PROMPT, ("<reasoning>", "</reasoning>", "<answer>", "</answer>")),
-    "think": Layout(R1_PROMPT, ("<think>", "</think>", "<answer>", "</answer>")),
-}
+    def format_reply(self, reasoning: str, answer: str) -> str:
+        """The ideal completion: both blocks, each tag on a line of its own."""
+        return "\n".join([self.tags[0], reasoning, self.tags[1], self.tags[2], answer, self.tags[3]])
+
+    def parse(self, text: str) -> Parsed | None:
+        """Cut a completion at its tags; None unless each tag occurs exactly once and in order."""
+        if any(text.count(tag) != 1 for tag in self.tags):
+            return None
+        places = [text.index(tag) for tag in self.tags]
+        return Parsed(*re.split("|".join(self.tags), text)) if places == sorted(places) else None
+
+    def why_unreadable(self, text: str) -> str:
+        """Why `parse` returns None, in words; "" where it does not."""
+        if not any(tag in text for tag in self.tags):
+            return "no tags at all"
+        for tag in self.tags:
+            if (count := text.count(tag)) != 1:
+                return f"{tag} is missing" if not count else f"{tag} occurs {count} times"
+        return "" if self.parse(text) else "the tags are not in order"
+
+    def read_answer(self, text: str) -> tuple[str, str]:
+        """(the answer block, why there is none): the first is stripped, the second "" if it was read."""
+        if parsed := self.parse(text):
+            return parsed.answer.strip(), ""
+        return "", f"no answer to read: {self.why_unreadable(text)}"
+
+
+REASONING = Layout("reasoning", SYSTEM_PROMPT, ("<reasoning>", "</reasoning>", "<answer>", "</answer>"))
+THINK = Layout("think", R1_PROMPT, ("<think>", "</think>", "<answer>", "</answer>"))
+LAYOUTS = {layout.name: layout for layout in (REASONING, THINK)}
 
 # For models without a chat template: the messages as plain paragraphs, then the reply.
 PLAIN_CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['content'] + '\n\n' }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
 )
-
-
-def build_messages(question: str, layout: str = "reasoning") -> list[dict[str, str]]:
-    """A question as the chat messages that training, evaluation and sampling all begin with."""
-    return [
-        {"role": "system", "content": LAYOUTS[layout].system_prompt},
-        {"role": "user", "content": question},
-    ]
 
 
 def ensure_chat_template(tokenizer) -> None:
@@ -67,12 +103,6 @@ def format_prompt(tokenizer, messages: list[dict[str, str]], prefill: str = "") 
     return text + prefill
 
 
-def format_answer(reasoning: str, answer: str, layout: str = "reasoning") -> str:
-    """The ideal completion, laid out as the system prompt asks, each tag on a line of its own."""
-    tags = LAYOUTS[layout].tags
-    return "\n".join([tags[0], reasoning, tags[1], tags[2], answer, tags[3]])
-
-
 def completion_text(completion) -> str:
     """The text of a completion: a string, chat messages, or content in parts; None is ''."""
     if isinstance(completion, list):  # messages, or the parts of one message
@@ -82,40 +112,3 @@ def completion_text(completion) -> str:
             return ""  # what a tool or the user said is not the policy's
         return completion_text(completion.get("content", completion.get("text")))
     return completion if isinstance(completion, str) else ""
-
-
-@dataclass(frozen=True)
-class Parsed:
-    """A completion cut at its four tags; each stands exactly once, in order."""
-
-    before: str
-    reasoning: str
-    between: str
-    answer: str
-    after: str
-
-
-def parse_completion(text: str, layout: str = "reasoning") -> Parsed | None:
-    """Cut a completion at its tags; None unless each stands exactly once and in order."""
-    tags = LAYOUTS[layout].tags
-    if any(text.count(tag) != 1 for tag in tags):
-        return None
-    places = [text.index(tag) for tag in tags]
-    return Parsed(*re.split("|".join(tags), text)) if places == sorted(places) else None
-
-
-def find_fault(text: str, layout: str = "reasoning") -> str:
-    """Why parse_completion returns None, in words; "" where it does not."""
-    tags = LAYOUTS[layout].tags
-    if not any(tag in text for tag in tags):
-        return "no tags at all"
-    for tag in tags:
-        if (count := text.count(tag)) != 1:
-            return f"{tag} is missing" if not count else f"{tag} stands {count} times"
-    return "" if parse_completion(text, layout) else "the tags are not in order"
-
-
-def read_answer(text: str, layout: str = "reasoning") -> tuple[str, str]:
-    """(the answer block, why there is none): the first is stripped, the second "" where it was read."""
-    parsed = parse_completion(text, layout)
-    return (parsed.answer.strip(), "") if parsed else ("", f"no answer to read: {find_fault(text, layout)}")

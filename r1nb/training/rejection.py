@@ -5,10 +5,12 @@ right, well-formed and readable, each once, as examples for SFT.
 import json
 
 from r1nb.errors import UserError
-from r1nb.evaluation.accuracy import Graded, sample_groups
+from r1nb.evaluation.accuracy import sample_groups
 from r1nb.paths import write_json
-from r1nb.text.prompts import parse_completion
-from r1nb.rewards.reasoning import find_equations
+from r1nb.rewards.grading import Graded
+from r1nb.rewards.reasoning import find_equations, language_reward_func
+from r1nb.runs.run import REJECTION
+from r1nb.text.prompts import Layout
 
 # Why a completion is not kept, in the order in which it is asked.
 CUT, UNJUDGED, FORMAT, WRONG = "cut off", "no judge scored it", "not well-formed", "wrong answer"
@@ -16,12 +18,12 @@ STEP, LANGUAGE, TWICE = "right, but a step does not hold", "words of another lan
 REASONS = (CUT, UNJUDGED, FORMAT, WRONG, STEP, LANGUAGE, TWICE)
 
 
-def fault_of(graded: Graded, recipe) -> str:
+def why_not(graded: Graded, layout: Layout, language: str) -> str:
     """Why a completion is no example for others, one of REASONS; "" if it is one.
 
-    Readable means: each equation in it holds, and each word is in the script of the recipe's language.
+    Readable means: each equation in it holds, and each word is in the script of the language.
     """
-    parsed = parse_completion(graded.completion, recipe.data.layout)
+    parsed = layout.parse(graded.completion)
     if graded.cut:
         return CUT
     if graded.strict is None:
@@ -32,20 +34,22 @@ def fault_of(graded: Graded, recipe) -> str:
         return WRONG
     if not all(holds for *_, holds in find_equations(parsed.reasoning)):
         return STEP
-    language = recipe.scorer("language_reward_func")
+    consistent = language_reward_func.bind(layout=layout, language=language)
     words = any(map(str.isalpha, parsed.reasoning))  # equations alone are in any language
-    return LANGUAGE if words and language.score(graded.completion) < language.high else ""
+    return LANGUAGE if words and consistent.score(graded.completion) < consistent.high else ""
 
 
-def sieve(groups: list[list[Graded]], recipe) -> tuple[list[list[Graded]], dict[str, int]]:
+def select(
+    groups: list[list[Graded]], layout: Layout, language: str
+) -> tuple[list[list[Graded]], dict[str, int]]:
     """(what is kept of each group, how many completions were not, by reason)."""
     counts, kept = dict.fromkeys(REASONS, 0), []
     for group in groups:
         good: dict[str, Graded] = {}
         for graded in group:
-            fault = fault_of(graded, recipe) or (TWICE if graded.completion in good else "")
-            if fault:
-                counts[fault] += 1
+            reason = why_not(graded, layout, language) or (TWICE if graded.completion in good else "")
+            if reason:
+                counts[reason] += 1
             else:
                 good[graded.completion] = graded
         kept.append(list(good.values()))
@@ -61,21 +65,25 @@ def examples_of(rows, kept: list[list[Graded]]) -> list[dict]:
     ]
 
 
-def harvest(run, policy, rows, recipe, samples: int, prefill: str = ""):
+def sample_examples(run, policy, rows, recipe, samples: int, prefill: str = ""):
     """{prompt, completion} examples from `samples` completions of each row, as a datasets.Dataset.
 
-    They are kept in the run, with the count of what was not kept and why (harvest.json), and a run that is
+    They are kept in the run, with the count of what was not kept and why (rejection.json), and a run that is
     resumed reads them from there. Raises UserError if none is left, or no judge answered.
     """
     from datasets import Dataset
 
     path = run.folder / "examples.json"
     if not path.is_file():
-        groups = sample_groups(policy, rows, recipe, samples, prefill, f"{run.name}, sampled")
-        kept, counts = sieve(groups, recipe)
+        judge, batch_size = recipe.judge(rows.column_names), recipe.evaluation.eval_batch_size
+        groups = sample_groups(
+            policy, rows, judge, recipe.sampling, batch_size, samples, prefill=prefill,
+            title=f"{run.name}, sampled",
+        )  # fmt: skip
+        kept, counts = select(groups, recipe.layout, recipe.scoring.language)
         total, left = len(rows) * samples, sum(map(len, kept))
         facts = {"problems": len(rows), "samples": total, "kept": left, "solved": sum(map(bool, kept))}
-        write_json(run.folder / "harvest.json", facts | {"dropped": counts})
+        write_json(run.folder / REJECTION, facts | {"dropped": counts})
         if 0 < counts[UNJUDGED] == total - counts[CUT]:
             raise UserError("The judge scored none of the completions: is judge_url reachable?")
         if not left:

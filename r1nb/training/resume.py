@@ -6,18 +6,21 @@ import json
 import math
 import signal
 import threading
-import zipfile
 from pathlib import Path
 
 import yaml
 from filelock import FileLock, Timeout
 from transformers import TrainerCallback
 
-from r1nb.policy.adapters import NOT_FINITE, is_finite, not_finite
-from r1nb.errors import Interrupted, UserError, first_line
+from r1nb.errors import Interrupted, UserError
+from r1nb.machine.configs import check_configs, check_saves, steps_between_saves
+from r1nb.machine.hardware import environment
+from r1nb.machine.model_files import read_tensors
+from r1nb.machine.out_of_memory import out_of_memory_in_words, remedy_for
+from r1nb.policy.adapters import NOT_FINITE, is_finite
 from r1nb.processes import from_main, processes
-from r1nb.recipes.recipe_check import check_saves, steps_between_saves
 from r1nb.rewards.judge import require_judge
+from r1nb.runs.checkpoints import last_checkpoint
 from r1nb.runs.run import Run
 
 # Held as long as this process lives, and released by its end, however it comes.
@@ -33,8 +36,10 @@ def begin_run(recipe, rows=None, reuse: bool = False, **facts) -> Run:
     that this one builds on; left out, it is the recipe's `start_from`. With `reuse` a finished run is given
     back as well. With the recipe's `resume: false`, and while another process trains that run, it is always
     a new one; no old run is ever changed or removed. A run that ended with weights that are not finite would
-    end so again, and does not go on. Raises UserError if a judge that the recipe names does not answer.
+    end so again, and does not go on. Raises UserError for what TRL refuses in the recipe, and if a judge that
+    it names does not answer.
     """
+    check_configs(recipe)
     if "judge_reward_func" in recipe.rewards:
         require_judge(recipe.scoring.judge_url, recipe.scoring.judge_model)
     facts |= {} if rows is None else {"data": fingerprint(rows)}
@@ -52,9 +57,17 @@ def begin_run(recipe, rows=None, reuse: bool = False, **facts) -> Run:
         return run
     if run:
         print(f"{run.label} is being trained by another process, so this is a run of its own.")
-    run = Run.create(recipe, **facts)
+    run = new_run(recipe, **facts)
     _take(run)
     return run
+
+
+def new_run(recipe, **facts) -> Run:
+    """A new run folder of a recipe; `facts` go to environment.json, beside versions and machine."""
+    rewards = recipe.judge().rewards.items()
+    ranges = {name: [reward.low, reward.high] for name, reward in rewards}
+    recorded = {**environment(), "rewards": ranges, **facts}
+    return Run.create(recipe.output.runs_dir, recipe.to_dict(), recorded)
 
 
 def fingerprint(rows) -> dict:
@@ -71,10 +84,10 @@ def _newest(recipe, facts: dict) -> Run | None:
     for run in Run.all(recipe.output.runs_dir):
         # A folder that is broken is not ours to judge.
         with contextlib.suppress(UserError, OSError, ValueError, AttributeError, yaml.YAMLError):
-            same = all(run.settings.get(k) == v for k, v in wanted.items() if k not in OTHERWISE)
+            same = all(run.recipe.get(k) == v for k, v in wanted.items() if k not in OTHERWISE)
             known = {"data", "parent", "processes", *facts}
             if same and all(run.environment.get(k) == facts.get(k) for k in known):
-                failed = any(line["advice"] == "not_finite" for line in run.advice())
+                failed = any(line["alarm"] == "not_finite" for line in run.alarms())
                 return None if failed else run
     return None
 
@@ -92,57 +105,11 @@ def _take(run: Run) -> bool:
     return True
 
 
-def last_checkpoint(run: Run, say=lambda line: None) -> tuple[int, Path | None]:
-    """(step, folder) of the last checkpoint that is whole, or (0, None); says which are skipped."""
-    for number in reversed(run.checkpoints()):
-        folder = run.folder / f"checkpoint-{number}"
-        if not (fault := find_fault(folder, number)):
-            return number, folder
-        say(f"{folder.name} is skipped: {fault}.")
-    return 0, None
-
-
-def find_fault(checkpoint: Path, step: int) -> str:
-    """Why training cannot go on from a checkpoint, in words; "" if it can.
-
-    Each file is read: sizes and checksums of what was being written when a process was killed are wrong.
-    Nothing is unpickled.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        state = json.loads((checkpoint / "trainer_state.json").read_text())
-        if state["global_step"] != step:
-            return f"its trainer_state.json is of step {state['global_step']}"
-        weights = [*checkpoint.rglob("adapter_model.safetensors"), *checkpoint.glob("model*.safetensors")]
-        shares = [*checkpoint.glob("global_step*/*.pt")]  # as DeepSpeed keeps the optimizer
-        archives = [
-            *checkpoint.glob("rng_state*.pth"),
-            *(shares or [checkpoint / "optimizer.pt"]),
-            checkpoint / "scheduler.pt",
-        ]
-        if not weights or len(archives) < 3:
-            return "its weights are missing" if not weights else "rng_state.pth is missing"
-        for file in weights:
-            if not_finite(load_file(file)):
-                return f"{file.name} holds numbers that are not finite"
-        for file in archives:
-            if damaged := zipfile.ZipFile(file).testzip():
-                return f"{file.name} is damaged at {damaged}"
-    except FileNotFoundError as error:
-        return f"{Path(error.filename or checkpoint).name} is missing"
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError,
-            zipfile.BadZipFile) as error:  # fmt: skip
-        return f"it is not whole ({first_line(error)})"
-    return ""
-
-
 class AlreadyTrained(Exception):  # noqa: N818  # no error: it ends trainer.train()
     """The checkpoint is of the last step: transformers would train one more."""
 
 
-class GoOn(TrainerCallback):
+class Resume(TrainerCallback):
     """Restore what transformers and TRL leave out of a checkpoint; end the training when ^C asks for it.
 
     Once asked, the step is finished and saved; asked again, it ends at once.
@@ -179,9 +146,8 @@ def _restore_adapter(model, checkpoint: Path) -> None:
     if "ref" not in getattr(model, "peft_config", ()):
         return
     from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
 
-    set_peft_model_state_dict(model, load_file(checkpoint / "adapter_model.safetensors"), "default")
+    set_peft_model_state_dict(model, read_tensors(checkpoint / "adapter_model.safetensors"), "default")
 
 
 def _restore_order(dataloader, args, state) -> None:
@@ -210,7 +176,7 @@ def _let_gloo_resume() -> None:
 def resumable(trainer, run: Run):
     """Around trainer.train(resume_from_checkpoint=...), which is what it yields: a run that goes on.
 
-    It is the last whole checkpoint, or None; steps after it are undone in the history. ^C, or Interrupt
+    It yields the last whole checkpoint, or None; steps after it are undone in the history. ^C, or Interrupt
     in Jupyter, loses nothing and leaves the kernel usable; several processes stop at once, and go on from
     their last checkpoint. A run that was trained to its end is loaded and
     not trained further. Raises UserError if the run is finished, or ended in weights that are not finite.
@@ -225,15 +191,16 @@ def resumable(trainer, run: Run):
         again = f"; {max(trained) - step} steps are done again" if max(trained) > step else ""
         print(f"Going on {where} of {steps}{again}.")
     run.undo_after(step)
-    go_on = GoOn(checkpoint)
-    trainer.add_callback(go_on)
+    resume = Resume(checkpoint)
+    trainer.add_callback(resume)
     # Python allows handlers in the main thread only; several processes would not hear of it in the same step.
     heard = threading.current_thread() is threading.main_thread() and processes() == 1
     if processes() > 1:
         _let_gloo_resume()
-    before = signal.signal(signal.SIGINT, go_on.on_signal) if heard else None
+    before = signal.signal(signal.SIGINT, resume.on_signal) if heard else None
     try:
-        yield str(checkpoint) if checkpoint else None
+        with out_of_memory_in_words(remedy_for(run.recipe["name"], run.recipe["grpo"]), run):
+            yield str(checkpoint) if checkpoint else None
     except AlreadyTrained:
         print(f"All {steps} steps are trained already.")
         trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
@@ -244,15 +211,21 @@ def resumable(trainer, run: Run):
     finally:
         if heard:
             signal.signal(signal.SIGINT, before)
-        trainer.remove_callback(go_on)
+        trainer.remove_callback(resume)
+    _check_end(trainer, run, resume.asked)
+
+
+def _check_end(trainer, run: Run, interrupted: bool) -> None:
+    """Raise what explains it, if a training ended before its last step or in weights that are not finite."""
     if not is_finite(trainer.model):
         raise UserError(NOT_FINITE)
-    if (step := trainer.state.global_step) >= steps:
+    step, steps = trainer.state.global_step, trainer.args.max_steps
+    if step >= steps:
         return
-    if go_on.asked:
+    if interrupted:
         raise Interrupted(
             f"Stopped after step {step} of {steps}, which is saved in {run.label}: run this again to go on "
             "from there."
         )
-    said = [line["sentence"] for line in run.advice() if line["step"] == step]
+    said = [line["sentence"] for line in run.alarms() if line["step"] == step]
     raise UserError(" ".join([f"The training ended after step {step} of {steps}.", *said]))

@@ -1,10 +1,12 @@
 """R1's stages, as TRL's trainers: GRPO as notebook 03 builds it, SFT, and how each ends."""
 
-from r1nb.tasks.rows import solution_as_xml
 from r1nb.errors import UserError
-from r1nb.evaluation.accuracy import evaluate_stage
-from r1nb.processes import is_main, whole_weights
+from r1nb.evaluation.accuracy import evaluate_tests
 from r1nb.evaluation.proof import Proof, prove
+from r1nb.machine.configs import grpo_config, sft_config
+from r1nb.machine.out_of_memory import out_of_memory_in_words, remedy_for
+from r1nb.processes import is_main, whole_weights
+from r1nb.text.prompts import Layout
 
 
 def grpo_trainer(policy, rows, recipe, output_dir, callbacks=()):
@@ -16,7 +18,7 @@ def grpo_trainer(policy, rows, recipe, output_dir, callbacks=()):
         model=policy.model,
         processing_class=policy.tokenizer,
         reward_funcs=recipe.reward_funcs(policy.end_tokens),
-        args=recipe.grpo_config(output_dir),
+        args=grpo_config(recipe, output_dir),
         train_dataset=rows,
         callbacks=list(callbacks),
     )
@@ -24,7 +26,7 @@ def grpo_trainer(policy, rows, recipe, output_dir, callbacks=()):
     return trainer
 
 
-def solution_examples(rows, recipe):
+def solution_examples(rows, layout: Layout):
     """{prompt, completion} of the rows' own solutions, for SFT; raises UserError if no row has one."""
     rows = rows.filter(lambda solution: solution != "", input_columns="solution")
     if not len(rows):
@@ -33,12 +35,13 @@ def solution_examples(rows, recipe):
         )
 
     def as_example(row: dict) -> dict:
-        return {"completion": [{"role": "assistant", "content": solution_as_xml(row, recipe.data.layout)}]}
+        reply = layout.format_reply(row["solution"], row["answer"])
+        return {"completion": [{"role": "assistant", "content": reply}]}
 
     return rows.map(as_example).select_columns(["prompt", "completion"])
 
 
-def sft(policy, examples, recipe, output_dir) -> float:
+def sft(policy, examples, recipe, output_dir, callbacks=()) -> float:
     """Train the adapter on examples {prompt, completion}, both chat messages, as the `sft` section says.
 
     The loss is on the completions alone. Returns its mean over the run.
@@ -48,24 +51,26 @@ def sft(policy, examples, recipe, output_dir) -> float:
 
     trainer = SFTTrainer(
         model=policy.model,
-        args=recipe.sft_config(output_dir),
+        args=sft_config(recipe, output_dir),
         train_dataset=examples,
         processing_class=policy.tokenizer,
+        callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)
-    return trainer.train().training_loss
+    with out_of_memory_in_words(remedy_for(recipe.name, recipe.grpo)):
+        return trainer.train().training_loss
 
 
 def finish(run, policy, tests: dict, recipe, base: dict) -> Proof | None:
     """Accuracy on the tests, the adapter saved, and proven in a fresh process: the run is finished.
 
-    `base` is what evaluation.evaluate_stage gave before the adapter, {split: graded}. Of several processes
-    the main one saves and proves; the others return None.
+    `base` is what evaluate_tests gave before training, {split: graded}. Of several processes the main one
+    saves and proves; the others return None.
     """
-    after = evaluate_stage(run, "after", policy, tests, recipe)
+    after = evaluate_tests(run, "after", policy, tests, recipe)
     with whole_weights(policy.model.parameters()):
         if is_main():
-            policy.save_trained(run, recipe)
+            policy.save_trained(run)
     if not is_main():
         return None
     split, rows = next(iter(tests.items()))

@@ -1,4 +1,4 @@
-"""Figures turned into advice: pure functions from a run's history to sentences.
+"""Alarms: pure functions from a run's history to sentences that say what goes wrong and what to change.
 
 Thresholds were set on healthy runs of tiny-cpu; data/make_faults.py plants faults against them.
 """
@@ -7,46 +7,48 @@ import math
 from dataclasses import dataclass
 from statistics import fmean, median
 
+from r1nb.rewards.grading import Judge
 from r1nb.text.statistics import wilson
-from r1nb.rewards import best_total
 
-GROUPS = 80  # that one opinion is formed on: ten steps of tiny-cpu, more lines where steps are small
+GROUPS = 80  # that an alarm looks at: ten steps of tiny-cpu, more lines where steps are small
 
 
 @dataclass(frozen=True)
-class Advice:
-    """One sentence about a run; `kind` names the fault, and a run hears of each once."""
+class Alarm:
+    """One sentence about a run; `kind` names what is wrong, and a run hears of each kind once."""
 
     step: int
     kind: str
     sentence: str
 
 
-def window(recipe, groups: int = GROUPS) -> int:
-    """Lines of the history that hold so many groups; at least 3."""
-    a_step, steps = recipe.batch_size // recipe.group_size, int(recipe.grpo.get("logging_steps", 1))
-    return max(3, math.ceil(groups / max(1, a_step * steps)))
+def window(args, groups: int = GROUPS) -> int:
+    """Lines of the history that hold so many groups; at least 3. `args` is the run's GRPOConfig."""
+    completions = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    a_line = completions // args.num_generations * max(1, int(args.logging_steps))
+    return max(3, math.ceil(groups / max(1, a_line)))
 
 
-def advise(history: list[dict], recipe, log=None, checkpoints=()) -> list[Advice]:
+def find_alarms(history: list[dict], judge: Judge, args, log=None, checkpoints=()) -> list[Alarm]:
     """What the history so far calls for, at its last step; [] if all is well.
 
-    `log` is the completion log of the steps of the last window (`Run.completions`), `checkpoints` their
-    steps. What is only the consequence of another fault is not said beside it.
+    `judge` holds the rewards, `args` is the GRPOConfig, `log` the completion log of the steps of the last
+    window (`Run.completions`), `checkpoints` their steps. What is only the consequence of another alarm is
+    not said beside it.
     """
     lines = [line for line in history if "loss" in line]
     steps = [line for line in lines if line.get("reward") is not None]
-    n = window(recipe)
+    n = window(args)
     found = [*_broken(lines, checkpoints), *_unjudged(lines)]
     if steps and not found:
-        found = [*_exploded(steps, recipe, checkpoints)] or [*_fallen(steps, recipe, checkpoints)]
+        found = [*_exploded(steps, args, checkpoints)] or [*_fallen(steps, judge, args, checkpoints)]
     if len(steps) >= n and not found:
-        found = [*_cut_off(steps, n, recipe)] or [*_no_variance(steps, n, recipe)]
-        found = found or [*_silent(steps, n, recipe)]
-        for check in (_far_from_base, _still, _collapsed, _always):
-            found += check(steps, n, recipe)
-        found += [*_hacked(history, steps, n, recipe, log), *_repeated(log, recipe)]
-    return [Advice(lines[-1]["step"], kind, sentence) for kind, sentence in found]
+        found = [*_cut_off(steps, n, args)] or [*_no_variance(steps, n, judge, args)]
+        found = found or [*_silent(steps, n, judge)]
+        found += [*_far_from_base(steps, n, args), *_still(steps, n), *_collapsed(steps, n, judge, args)]
+        found += [*_always(steps, n, judge), *_hacked(history, steps, n, judge, log)]
+        found += _repeated(log, args.num_generations)
+    return [Alarm(lines[-1]["step"], kind, sentence) for kind, sentence in found]
 
 
 def _mean(steps: list[dict], key: str, last: int) -> float:
@@ -88,8 +90,8 @@ def _unjudged(lines):
         )
 
 
-def _exploded(steps, recipe, checkpoints):
-    few = window(recipe, GROUPS // 4)
+def _exploded(steps, args, checkpoints):
+    few = window(args, GROUPS // 4)
     start, now = _mean(steps[:few], "entropy", few), _mean(steps, "entropy", few)
     if len(steps) > few and now > 3 * start and now > start + 1:
         yield (
@@ -99,22 +101,22 @@ def _exploded(steps, recipe, checkpoints):
         )
 
 
-def _far_from_base(steps, n, recipe):
+def _far_from_base(steps, n, args):
     kl = median([line.get("kl") or 0.0 for line in steps[-max(5, n // 2) :]])
-    if recipe.grpo.get("beta") and kl > 5:
+    if args.beta and kl > 5:
         yield (
             "far_from_base",
             f"KL to the reference model has run away to {kl:.1f}: raise beta or lower learning_rate.",
         )
 
 
-def _fallen(steps, recipe, checkpoints):
-    half = window(recipe, GROUPS // 2)
+def _fallen(steps, judge, args, checkpoints):
+    half = window(args, GROUPS // 2)
     means = {end: _mean(steps[:end], "reward", half) for end in range(len(steps), half - 1, -half)}
     if not means:
         return
     at, now = max(means, key=means.get), means[len(steps)]
-    if means[at] > 0.25 * best_total(recipe.rewards) and now < 0.4 * means[at]:
+    if means[at] > 0.25 * judge.best_total and now < 0.4 * means[at]:
         best = steps[at - 1]["step"]
         yield (
             "fallen",
@@ -123,8 +125,8 @@ def _fallen(steps, recipe, checkpoints):
         )
 
 
-def _cut_off(steps, n, recipe):
-    half, limit = max(1, n // 2), recipe.grpo["max_completion_length"]
+def _cut_off(steps, n, args):
+    half, limit = max(1, n // 2), args.max_completion_length
     share, lately = (_mean(steps, "completions/clipped_ratio", count) for count in (n, half))
     first, now = (_mean(part, "completions/mean_length", half) for part in (steps[:half], steps))
     if share > 0.99:
@@ -147,9 +149,9 @@ def _cut_off(steps, n, recipe):
         )
 
 
-def _no_variance(steps, n, recipe):
+def _no_variance(steps, n, judge, args):
     share, reward = _mean(steps, "frac_reward_zero_std", n), _mean(steps, "reward", n)
-    if share < 0.9 or recipe.grpo.get("scale_rewards") == "batch":  # where TRL's figure is of the batch
+    if share < 0.9 or args.scale_rewards == "batch":  # where TRL's figure is of the batch
         return
     if not any(line["reward"] for line in steps):
         yield (
@@ -159,7 +161,7 @@ def _no_variance(steps, n, recipe):
             "SFT start.",
         )
         return
-    best = best_total(recipe.rewards)
+    best = judge.best_total
     kind, remedy = "no_variance", "take problems that it solves now and then"
     if reward < 0.5 * best:
         kind, remedy = "too_hard", "take easier problems, or a short SFT start"
@@ -172,11 +174,11 @@ def _no_variance(steps, n, recipe):
     )
 
 
-def _silent(steps, n, recipe):
+def _silent(steps, n, judge):
     if len(steps) < 1.5 * n or not any(line["reward"] for line in steps):
         return
-    for name in recipe.rewards:
-        if recipe.scorer(name).high > 0 and not any(line.get(f"rewards/{name}/mean") for line in steps):
+    for name, reward in judge.rewards.items():
+        if reward.high > 0 and not any(line.get(f"rewards/{name}/mean") for line in steps):
             yield (
                 f"silent_{name}",
                 f"{name} has not fired once in {_ago(steps, len(steps))} steps: see with check_rewards "
@@ -184,12 +186,12 @@ def _silent(steps, n, recipe):
             )
 
 
-def _always(steps, n, recipe):
-    for name in recipe.rewards:
-        scorer, paid = recipe.scorer(name), [line.get(f"rewards/{name}/mean") for line in steps[:n]]
-        if scorer.high <= 0 or scorer.needs or any((mean or 0) < 0.999 * scorer.high for mean in paid):
+def _always(steps, n, judge):
+    for name, reward in judge.rewards.items():
+        paid = [line.get(f"rewards/{name}/mean") for line in steps[:n]]
+        if reward.high <= 0 or reward.needs or any((mean or 0) < 0.999 * reward.high for mean in paid):
             continue
-        if scorer.score("") == scorer.high:  # so it is not that the policy is perfect at it
+        if reward.score("") == reward.high:  # so it is not that the policy is perfect at it
             yield (
                 f"always_{name}",
                 f"{name} has paid its maximum to every completion since the start, and pays it to an empty "
@@ -197,7 +199,7 @@ def _always(steps, n, recipe):
             )
 
 
-def _still(steps, n, recipe):
+def _still(steps, n):
     norms = {line.get("adapter/norm") for line in steps[-n:]}
     if len(norms) == 1 and None not in norms and _mean(steps, "frac_reward_zero_std", n) < 0.9:
         yield (
@@ -207,10 +209,10 @@ def _still(steps, n, recipe):
         )
 
 
-def _collapsed(steps, n, recipe):
-    few = window(recipe, GROUPS // 4)
+def _collapsed(steps, n, judge, args):
+    few = window(args, GROUPS // 4)
     start, now = _mean(steps[:few], "entropy", few), _mean(steps, "entropy", n)
-    if now < 0.02 * start and _mean(steps, "reward", n) < 0.8 * best_total(recipe.rewards):
+    if now < 0.02 * start and _mean(steps, "reward", n) < 0.8 * judge.best_total:
         yield (
             "collapsed",
             f"Entropy has collapsed to {now:.4f} from {start:.2f}: the completions of a group are all alike "
@@ -218,29 +220,28 @@ def _collapsed(steps, n, recipe):
         )
 
 
-def _hacked(history, steps, n, recipe, log):
-    looks = {line["step"]: line for line in history if line.get("held_out/strict") is not None}
-    if len(looks) < 2:
+def _hacked(history, steps, n, judge, log):
+    rates = {line["step"]: line for line in history if line.get("validation/strict") is not None}
+    if len(rates) < 2:
         return
-    best, last = max(looks, key=lambda step: looks[step]["held_out/strict"]), max(looks)
+    best, last = max(rates, key=lambda step: rates[step]["validation/strict"]), max(rates)
     (low, _), (_, high) = (
-        wilson(round(look["held_out/strict"] * look["held_out/n"]), int(look["held_out/n"]))
-        for look in (looks[best], looks[last])
+        wilson(round(line["validation/strict"] * line["validation/n"]), int(line["validation/n"]))
+        for line in (rates[best], rates[last])
     )
     few = max(3, n // 4)
     before = [line for line in steps if line["step"] <= best] or steps[:few]
     if high < low and _mean(steps, "reward", few) > _mean(before, "reward", few):
         yield (
             "hacked",
-            f"The reward rises while held-out strict accuracy has fallen to "
-            f"{looks[last]['held_out/strict']:.0%} from {looks[best]['held_out/strict']:.0%} at step {best}: "
-            f"a reward is paid for something else than right answers{_example(log, recipe)}.",
+            f"The reward rises while strict accuracy on validation rows has fallen to "
+            f"{rates[last]['validation/strict']:.0%} from {rates[best]['validation/strict']:.0%} at step "
+            f"{best}: a reward is paid for something else than right answers{_example(log, judge.answer)}.",
         )
 
 
-def _example(log, recipe) -> str:
-    """The wrong completion of highest advantage, if the log can tell."""
-    judge = recipe.judge_of("answer")
+def _example(log, judge) -> str:
+    """The wrong completion of highest advantage, if the log and the reward that judges answers can tell."""
     if log is None or "answer" not in log or judge.needs:
         return ""
     for _, line in log.sort_values("advantage", ascending=False).iterrows():
@@ -250,12 +251,12 @@ def _example(log, recipe) -> str:
     return ""
 
 
-def _repeated(log, recipe):
+def _repeated(log, group_size: int):
     if log is None:
         return
     batches = {tuple(zip(part["prompt"], part["completion"], strict=True)) for _, part in log.groupby("step")}
     prompts = [prompt for batch in batches for prompt, _ in batch]  # a batch used again counts once
-    groups, different = len(prompts) / recipe.group_size, len(set(prompts))
+    groups, different = len(prompts) / group_size, len(set(prompts))
     if groups >= GROUPS / 2 and different < groups / 4:
         yield (
             "repeated",

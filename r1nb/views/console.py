@@ -18,7 +18,7 @@ def show_result(run: Run, **more: str) -> None:
     console = Console()
     for table in _tables(run):
         console.print(table)
-    for line in run.advice():
+    for line in run.alarms():
         console.print(f"Step {line['step']}: {line['sentence']}", markup=False)
     here = Path.cwd()
     trained = run.trained.name

@@ -3,7 +3,7 @@
 import html
 import re
 
-from r1nb.text.prompts import LAYOUTS, find_fault, parse_completion
+from r1nb.text.prompts import Layout
 
 NO_MATH = 'class="tex2jax_ignore mathjax_ignore"'  # two dollar signs are no formula
 # Translucent, so that they serve a light and a dark theme; Okabe and Ito's blue, green and vermilion.
@@ -33,9 +33,9 @@ def mark(text: str, color: str) -> str:
     return f'<span style="background:{color}">{escape(text)}</span>' if text.strip() else escape(text)
 
 
-def colored(text: str, layout: str) -> str:
+def colored(text: str, layout: Layout) -> str:
     """A completion as HTML in a box: tags, answer and what stands outside the blocks on colours."""
-    parsed, tags = parse_completion(text, layout), LAYOUTS[layout].tags
+    parsed, tags = layout.parse(text), layout.tags
     if parsed is None:
         pieces = re.split(f"({'|'.join(tags)})", text)
         body = "".join(mark(piece, TAG) if piece in tags else escape(piece) for piece in pieces)
@@ -49,7 +49,7 @@ def colored(text: str, layout: str) -> str:
     return f'<div {NO_MATH} dir="ltr" style="{BOX}">{body}</div>'
 
 
-def legend(text: str, layout: str) -> str:
+def legend(text: str, layout: Layout) -> str:
     """What the colours of `colored` say, or why the answer could not be read."""
-    fault = find_fault(text, layout)
-    return f"not read: {fault}" if fault else LEGEND
+    reason = layout.why_unreadable(text)
+    return f"not read: {reason}" if reason else LEGEND

@@ -7,15 +7,16 @@ from bisect import bisect_right
 import ipywidgets as widgets
 
 from r1nb.errors import UserError
-from r1nb.views.html import BETTER, LEGEND, WORSE, colored, escape
 from r1nb.paths import runs_folder
-from r1nb.views.plots import PANELS, png, training_curves
 from r1nb.recipes.recipe import default_runs_dir
-from r1nb.rewards import short_name
+from r1nb.rewards.registry import short_name
 from r1nb.runs.run import Run
+from r1nb.text.prompts import LAYOUTS
+from r1nb.views.html import BETTER, LEGEND, WORSE, colored, escape
+from r1nb.views.plots import PANELS, png, training_curves
 from r1nb.views.tables import CUT_OFF, answers_table, differences_table, table_of
 
-PROBLEMS = 10  # held-out problems shown
+PROBLEMS = 10  # validation problems shown
 
 
 class Inspector(widgets.VBox):
@@ -41,7 +42,7 @@ class Inspector(widgets.VBox):
             getattr(self, name).add_class(f"r1nb-{name}")  # what a test, or a style, finds them by
         pages = [widgets.VBox([self.search, self.completions]), self.answers, self.differences]
         tabs = widgets.Tab(pages)
-        for number, title in enumerate(("Completions", "Held-out answers", "Recipes")):
+        for number, title in enumerate(("Completions", "Validation answers", "Recipes")):
             tabs.set_title(number, title)
         follow = widgets.HBox([widgets.Label("follow a run in progress"), self.clock])
         controls = widgets.VBox([self.smoothing, follow])
@@ -107,7 +108,7 @@ class Inspector(widgets.VBox):
     def _read_values(self) -> None:
         runs = self.shown
         keys = {key: title for key, (title, _) in PANELS.items()}
-        keys |= {f"rewards/{name}/mean": short_name(name) for run in runs for name in run.weights()}
+        keys |= {f"rewards/{name}/mean": short_name(name) for run in runs for name in run.reward_weights}
         keys = {key: title for key, title in keys.items() if any(run.series(key)[0] for run in runs)}
         rows = [
             [run.name.replace("-", "\u2011"), *(_value(run, key, self.step.value) for key in keys)]
@@ -142,7 +143,7 @@ def _value(run: Run, key: str, step: int) -> str:
 
 
 def _card(line: dict, run: Run) -> str:
-    scores = ", ".join(f"{short_name(name)} {line[name]:g}" for name in run.weights())
+    scores = ", ".join(f"{short_name(name)} {line[name]:g}" for name in run.reward_weights)
     head = f"advantage {line['advantage']:+.2f}, reward {line['total']:g} ({scores}), {line['tokens']} tokens"
     color = BETTER if line["advantage"] > 0 else WORSE
     return (
@@ -150,5 +151,5 @@ def _card(line: dict, run: Run) -> str:
         f"<b>{escape(head)}{CUT_OFF * line['cut']}</b>"
         f"<details><summary>gold {escape(line['answer'])}; the prompt</summary>"
         f'<div style="white-space:pre-wrap">{escape(line["prompt"])}</div></details>'
-        f"{colored(line['completion'], run.settings['data'].get('layout', 'reasoning'))}</div>"
+        f"{colored(line['completion'], LAYOUTS[run.recipe['data'].get('layout', 'reasoning')])}</div>"
     )

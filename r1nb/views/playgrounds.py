@@ -2,32 +2,31 @@
 
 import ipywidgets as widgets
 
+from r1nb.rewards.grading import Judge
+from r1nb.rewards.registry import columns_of, short_name
 from r1nb.views.html import BETTER, WORSE, colored, legend
-from r1nb.rewards import best_total, columns_of, short_name
 from r1nb.views.tables import score_cell, table_of
 
 
-def reward_playground(recipe, completion: str, row: dict) -> widgets.VBox:
+def reward_playground(judge: Judge, completion: str, row: dict) -> widgets.VBox:
     """Edit a completion and its gold: the parsed parts, each reward, and the reason for each score.
 
-    `row` holds the gold `answer` and any other column that the recipe's rewards need.
+    `row` holds the gold `answer` and any other column that the rewards need.
     """
     text = _area(completion, "completion")
     gold = widgets.Text(value=row["answer"], description="gold")
     shown = widgets.HTML()
 
     def update(_change=None) -> None:
-        lines, total = [], 0.0
-        for name, weight in recipe.rewards.items():
-            scorer = recipe.scorer(name)
-            score, reason = scorer.explain(text.value, gold.value, **columns_of(row))
-            total += (score or 0.0) * weight
-            lines.append([short_name(name), score_cell(score), f"{scorer.high:g}", reason])
-        lines.append(["total, weighted", f"{total:.3f}", f"{best_total(recipe.rewards):g}", ""])
+        lines, scores = [], {}
+        for name, reward in judge.rewards.items():
+            scores[name], reason = reward.explain(text.value, gold.value, **columns_of(row))
+            lines.append([short_name(name), score_cell(scores[name]), f"{reward.high:g}", reason])
+        total = f"{judge.total(scores):.3f}"
+        lines.append(["total, weighted", total, f"{judge.best_total:g}", ""])
         table = table_of(lines, ["reward", "score", "of", "why"])
-        layout = recipe.data.layout
-        note = f"<p><i>{legend(text.value, layout)}</i></p>"
-        shown.value = colored(text.value, layout) + note + table.to_html()
+        note = f"<p><i>{legend(text.value, judge.layout)}</i></p>"
+        shown.value = colored(text.value, judge.layout) + note + table.to_html()
 
     for control in (text, gold):
         control.observe(update, names="value")
@@ -35,7 +34,7 @@ def reward_playground(recipe, completion: str, row: dict) -> widgets.VBox:
     return widgets.VBox([text, gold, shown]).add_class("r1nb-playground")
 
 
-def group_playground(recipe, completions: list[str], row: dict) -> widgets.VBox:
+def group_playground(judge: Judge, completions: list[str], row: dict) -> widgets.VBox:
     """Edit a group of completions to one question: mean, deviation and each one's advantage."""
     import torch
 
@@ -47,13 +46,11 @@ def group_playground(recipe, completions: list[str], row: dict) -> widgets.VBox:
     summary = widgets.HTML()
 
     def update(_change=None) -> None:
-        weighed = [(recipe.scorer(name), weight) for name, weight in recipe.rewards.items()]
-        rewards = torch.tensor(
-            [
-                sum((s.score(a.value, gold.value, **columns_of(row)) or 0.0) * w for s, w in weighed)
-                for a in areas
-            ]
-        )
+        scores = [
+            {name: r.score(a.value, gold.value, **columns_of(row)) for name, r in judge.rewards.items()}
+            for a in areas
+        ]
+        rewards = torch.tensor([judge.total(each) for each in scores])
         for note, reward, advantage in zip(notes, rewards, group_advantages(rewards).tolist(), strict=True):
             bar = f'<span style="background:{BETTER if advantage > 0 else WORSE}">'
             bar += "&nbsp;" * round(abs(advantage) * 10) + "</span>"

@@ -6,9 +6,9 @@ from itertools import cycle
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from r1nb.evaluation.accuracy import STAGES, summarize_samples
-from r1nb.evaluation.reflection import count_checks, read_reflection
-from r1nb.rewards import short_name
+from r1nb.rewards.grading import summarize_samples
+from r1nb.rewards.registry import short_name
+from r1nb.runs.evaluations import MOMENTS
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
@@ -28,7 +28,7 @@ REWARD_STYLES = [
 
 PANELS = {  # figure of the history -> title, whether it is a share
     "reward": ("Total reward", False),
-    "held_out/strict": ("Strict accuracy, held-out problems", True),
+    "validation/strict": ("Strict accuracy, validation problems", True),
     "completions/mean_length": ("Completion length, tokens", False),
     "completions/clipped_ratio": ("Completions cut off", True),
     "frac_reward_zero_std": ("Groups without variance", True),
@@ -43,18 +43,18 @@ def training_curves(*runs, smoothing: float = 0.0, cursor: int | None = None) ->
     `smoothing` is the weight, 0 to 1, of the earlier values in an exponential moving average;
     `cursor` is a step to be marked.
     """
-    figure = Figure(figsize=(11, 7.4), dpi=100, layout="constrained", facecolor="white")
+    figure = new_figure(11, 7.4)
     above, below = figure.subfigures(2, 1, height_ratios=(2.1, 1))
     keys = [key for key in PANELS if key != "kl" or any(run.series("kl")[0] for run in runs)]
-    names = list(dict.fromkeys(name for run in runs for name in run.weights()))
+    names = list(dict.fromkeys(name for run in runs for name in run.reward_weights))
     panels = list(above.subplots(2, -(-len(keys) // 2)).flat)
     rewards = list(below.subplots(1, len(names), sharex=True, squeeze=False).flat)
     for number, run in enumerate(runs):
         color, line = REWARD_STYLES[number % len(REWARD_STYLES)]
         style = {"color": color, "linestyle": line, "label": run.name if len(runs) > 1 else None}
         for axes, key in zip(panels, keys, strict=False):
-            if key == "held_out/strict" and len(runs) == 1:
-                draw_held_out(axes, run)
+            if key == "validation/strict" and len(runs) == 1:
+                draw_validation(axes, run)
             else:
                 _draw_series(axes, run, key, smoothing, **style)
         for axes, name in zip(rewards, names, strict=True):
@@ -72,7 +72,7 @@ def training_curves(*runs, smoothing: float = 0.0, cursor: int | None = None) ->
         axes.set_title(axes.get_title() or title, fontsize=10)
         if share:
             axes.set_ylim(-0.02, 1.04)
-            axes.yaxis.set_major_formatter(PercentFormatter(1))
+            as_percent(axes.yaxis)
         elif key != "reward":
             axes.set_ylim(0, None)
     for axes in panels[len(keys) :]:
@@ -80,7 +80,7 @@ def training_curves(*runs, smoothing: float = 0.0, cursor: int | None = None) ->
     last = max([1, *(line["step"] for run in runs for line in run.history())])
     for axes in (*panels, *rewards):
         axes.set_xlim(0, last)
-        _over_steps(axes)
+        over_steps(axes)
         if cursor is not None:
             axes.axvline(cursor, color="grey", linewidth=1)
     below.supxlabel("optimizer step", fontsize=9)
@@ -90,18 +90,18 @@ def training_curves(*runs, smoothing: float = 0.0, cursor: int | None = None) ->
 
 def _draw_series(axes, run, key: str, smoothing: float, color, linestyle, label) -> None:
     steps, values = run.series(key)
-    looks = key.startswith("held_out")
-    if smoothing and values and not looks:
+    validated = key.startswith("validation")
+    if smoothing and values and not validated:
         import pandas
 
         axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
         values = pandas.Series(values).ewm(alpha=1 - smoothing).mean()
     axes.plot(steps, values, color=color, linestyle=linestyle, linewidth=1.4, label=label,
-              marker="o" if looks else None, markersize=4)  # fmt: skip
+              marker="o" if validated else None, markersize=4)  # fmt: skip
 
 
 def _draw_spread(axes, run) -> None:
-    """The deviation of the batch around its mean, and where the watchdog spoke."""
+    """The deviation of the batch around its mean, and where alarms were raised."""
     lines = [line for line in run.history() if None not in (line.get("reward"), line.get("reward_std"))]
     if not lines:
         return
@@ -109,8 +109,8 @@ def _draw_spread(axes, run) -> None:
     steps = [line["step"] for line in lines]
     axes.fill_between(steps, low, high, color=BLUE, alpha=0.15, linewidth=0, label="± deviation")
     axes.lines[0].set_label("mean of the batch")
-    if warned := [line["step"] for line in run.advice()]:
-        axes.plot(warned, [0] * len(warned), "^", color=VERMILION, label="watchdog", clip_on=False)
+    if warned := [line["step"] for line in run.alarms()]:
+        axes.plot(warned, [0] * len(warned), "^", color=VERMILION, label="alarm", clip_on=False)
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, 0.86))  # below the best
 
 
@@ -124,100 +124,28 @@ def _draw_limit(axes, highs: set[float], what: str) -> None:
         axes.text(0, *highs, f" {what}", va="bottom", fontsize=7, color="dimgrey")
 
 
-def draw_held_out(axes, run, alpha: float = 1.0, labels: bool = True) -> None:
-    """Strict, lenient and format rate on the validation slice, on one axis."""
-    counts = run.series("held_out/n")[1]
+def draw_validation(axes, run, alpha: float = 1.0, labels: bool = True) -> None:
+    """Strict, lenient and format rate on the validation rows, on one axis."""
+    counts = run.series("validation/n")[1]
     if not counts:
         return
     for rate, (color, line, marker) in RATES.items():
-        steps, values = run.series(f"held_out/{rate}")
+        steps, values = run.series(f"validation/{rate}")
         axes.plot(steps, values, color=color, linestyle=line, marker=marker, markersize=4,
                   alpha=alpha, label=rate if labels else None, clip_on=False)  # fmt: skip
     axes.set_ylim(0, 1.02)
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_title(f"{int(counts[0])} held-out problems, greedy", fontsize=10)
+    as_percent(axes.yaxis)
+    axes.set_title(f"{int(counts[0])} validation problems, greedy", fontsize=10)
     if labels:
         axes.legend(fontsize=8, loc="lower right", frameon=False)
 
 
-def reasoning_curves(run) -> Figure:
-    """Completion length, and how often a step is checked and what the check did, over steps."""
-    figure = Figure(figsize=(11, 3.2), dpi=100, layout="constrained", facecolor="white")
-    length, checks = figure.subplots(1, 2)
-    steps, mean = run.series("completions/mean_length")
-    _, cut = run.series("completions/clipped_ratio")
-    length.plot(steps, mean, color=BLUE)
-    length.set_ylim(0, None)
-    length.set_ylabel("tokens")
-    length.set_title(f"Mean completion length (cut off: {cut[-1]:.0%} at the end)", fontsize=10)
-    groups = run.completions().groupby("step")["completion"]
-    counts = {step: count_checks(list(texts)) for step, texts in groups}
-    shares = {"with a check": "with_check", "corrected a wrong step": "corrected",
-              "spoiled a right step": "spoiled"}  # fmt: skip
-    shares = {label: {step: c[key] / c["completions"] for step, c in counts.items()}
-              for label, key in shares.items()}  # fmt: skip
-    _draw_shares(checks, shares, "Share of completions")
-    checks.yaxis.set_major_formatter(PercentFormatter(1))
-    for axes in (length, checks):
-        axes.set_xlabel("optimizer step")
-        axes.set_xlim(0, steps[-1])
-        _over_steps(axes)
-    return figure
-
-
-def reflection_curves(run) -> Figure:
-    """How often completions of Countdown try, go back and check over steps, and what came of it."""
-    figure = Figure(figsize=(11, 3.2), dpi=100, layout="constrained", facecolor="white")
-    attempts, habits, outcomes = figure.subplots(1, 3)
-    layout, read = run.settings["data"]["layout"], {}
-    for line in run.completions()[["step", "prompt", "completion"]].itertuples():
-        read.setdefault(line.step, []).append(read_reflection(line.completion, line.prompt, layout))
-
-    def shares(said) -> dict[int, float]:
-        return {step: sum(map(said, some)) / len(some) for step, some in read.items()}
-
-    _draw_shares(attempts, {"": shares(lambda r: len(r.hits))}, "Attempts a completion")
-    _draw_shares(habits, {
-        "goes back after a failed attempt": shares(lambda r: r.backtracks),
-        "says check": shares(lambda r: r.checks),
-        "word of reflection": shares(lambda r: r.words),
-    }, "Share of completions that reflect")  # fmt: skip
-    _draw_shares(outcomes, {
-        "right": shares(lambda r: r.right),
-        "rescued: first attempt wrong, goes back, right": shares(lambda r: r.change == "rescued"),
-        "spoiled: first attempt right, answer wrong": shares(lambda r: r.change == "spoiled"),
-    }, "Share of completions, by outcome")  # fmt: skip
-    for axes in (habits, outcomes):
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
-    for axes in (attempts, habits, outcomes):
-        axes.set_xlabel("optimizer step")
-        axes.set_xlim(0, max(read))
-        _over_steps(axes)
-    return figure
-
-
-def _draw_shares(axes, shares: dict[str, dict[int, float]], title: str) -> None:
-    """{label: {step: value}} as lines of about 16 points, so that seldom events can be read."""
-    for (label, values), style in zip(shares.items(), (0, 2, 3), strict=False):
-        order, every = sorted(values), max(1, len(values) // 16)
-        bins = [order[i : i + every] for i in range(0, len(order), every)]
-        means = [sum(values[step] for step in some) / len(some) for some in bins]
-        color, line = REWARD_STYLES[style]
-        axes.plot([sum(some) / len(some) for some in bins], means, color=color, linestyle=line, marker="o",
-                  markersize=3, label=label)  # fmt: skip
-    axes.set_title(title, fontsize=10)
-    if len(shares) > 1:
-        axes.margins(y=0.35)  # room for the legend
-        axes.legend(fontsize=8, frameon=False, loc="upper left")
-    axes.set_ylim(0, None)
-
-
 def pass_curves(run) -> Figure:
     """pass@k over k before and after, on the problems that were sampled, with 95 % intervals."""
-    figure = Figure(figsize=(6, 3.2), dpi=100, layout="constrained", facecolor="white")
+    figure = new_figure(6, 3.2)
     axes = figure.subplots()
-    for (stage, shown), (color, line) in zip(STAGES.items(), REWARD_STYLES, strict=False):
-        for split, groups in run.samples(stage).items():
+    for (moment, shown), (color, line) in zip(MOMENTS.items(), REWARD_STYLES, strict=False):
+        for split, groups in run.samples(moment).items():
             summary = summarize_samples(groups)
             if not summary["problems"]:  # no judge could be asked
                 continue
@@ -230,7 +158,7 @@ def pass_curves(run) -> Figure:
             axes.set_xscale("log", base=2)
             axes.set_xticks(ks, [str(k) for k in ks])
     axes.set_ylim(0, 1.02)
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    as_percent(axes.yaxis)
     axes.set_xlabel("k samples")
     axes.set_ylabel("pass@k: one of them is right")
     if axes.lines:
@@ -241,7 +169,7 @@ def pass_curves(run) -> Figure:
 
 def length_histogram(lengths: dict[str, list[int]], limit: int) -> Figure:
     """How many tokens the prompts of each dataset have, beside the limit that drops the longer ones."""
-    figure = Figure(figsize=(8, 3), dpi=100, layout="constrained", facecolor="white")
+    figure = new_figure(8, 3)
     axes = figure.subplots()
     longest = max(limit, *(max(values) for values in lengths.values()))
     bins = range(0, longest + 8, max(2, longest // 60))
@@ -255,10 +183,19 @@ def length_histogram(lengths: dict[str, list[int]], limit: int) -> Figure:
     axes.set_xlim(0, longest + 8)
     axes.set_xlabel("tokens of the prompt")
     axes.set_ylabel("share of rows")
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    as_percent(axes.yaxis)
     axes.legend(fontsize=8, frameon=False)
-    _over_steps(axes)
+    over_steps(axes)
     return figure
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, its size in inches, white in a dark theme too."""
+    return Figure(figsize=(width, height), dpi=100, layout="constrained", facecolor="white")
+
+
+def as_percent(axis) -> None:
+    axis.set_major_formatter(PercentFormatter(1))
 
 
 def png(figure: Figure) -> bytes:
@@ -274,6 +211,6 @@ def plain(axes) -> None:
     axes.tick_params(labelsize=8)
 
 
-def _over_steps(axes) -> None:
+def over_steps(axes) -> None:
     plain(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -2,34 +2,25 @@
 
 import json
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
-
-from r1nb.evaluation.accuracy import summarize, summarize_samples
-from r1nb.views.plots import BLACK, MARKERS, REWARD_STYLES, plain
+from r1nb.rewards.grading import summarize, summarize_samples
+from r1nb.views.plots import BLACK, MARKERS, REWARD_STYLES, Figure, as_percent, new_figure, plain
 from r1nb.views.tables import percent, rate_cell, table_of
 
 
 def work(run) -> tuple[int, int]:
     """(completions sampled, completions or examples trained on) in a run, by GRPO or by SFT."""
-    settings, processes = run.settings, run.environment.get("processes", 1)
+    recipe, processes = run.recipe, run.environment.get("processes", 1)
     grpo, sft = (
         processes
-        * settings[section].get("per_device_train_batch_size", 8)
-        * settings[section].get("gradient_accumulation_steps", 1)
+        * recipe[section].get("per_device_train_batch_size", 8)
+        * recipe[section].get("gradient_accumulation_steps", 1)
         for section in ("grpo", "sft")
     )
     steps, _ = run.series("loss")
-    done, sampled = max(steps, default=0), harvest_of(run).get("samples", 0)
+    done, sampled = max(steps, default=0), run.rejection().get("samples", 0)
     if not run.series("reward")[0]:
         return sampled, done * sft
-    return sampled + done * grpo // settings["grpo"].get("num_iterations", 1), done * grpo
-
-
-def harvest_of(run) -> dict:
-    """harvest.json: what rejection sampling kept and dropped; {} of a run without one."""
-    path = run.folder / "harvest.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return sampled + done * grpo // recipe["grpo"].get("num_iterations", 1), done * grpo
 
 
 def equal_steps(runs, batch: int) -> int:
@@ -37,12 +28,12 @@ def equal_steps(runs, batch: int) -> int:
     return round(sum(sum(work(run)) for run in runs) / (2 * batch))
 
 
-def harvest_table(run):
+def rejection_table(run):
     """How many completions rejection sampling kept, and why it dropped the others."""
-    harvest = harvest_of(run)
-    rows = [["sampled", harvest["samples"]], *harvest["dropped"].items(), ["kept", harvest["kept"]]]
-    shown = [[name, f"{count:,}", f"{count / harvest['samples']:.1%}"] for name, count in rows]
-    shown.append(["problems with one that was kept", f"{harvest['solved']} of {harvest['problems']}", ""])
+    counts = run.rejection()
+    rows = [["sampled", counts["samples"]], *counts["dropped"].items(), ["kept", counts["kept"]]]
+    shown = [[name, f"{count:,}", f"{count / counts['samples']:.1%}"] for name, count in rows]
+    shown.append(["problems with one that was kept", f"{counts['solved']} of {counts['problems']}", ""])
     return table_of(shown, ["", "completions", "share"])
 
 
@@ -58,8 +49,8 @@ def stages_table(runs: dict, split: str):
     """What each run built on, cost and reached on a test split; `runs` is {what it is: run}."""
     first = next(iter(runs.values()))
     rows = [
-        [words, *[""] * 3, *_reached(first, stage, split)]
-        for stage, words in (("before", "the base"), ("prefilled", "the base, prefilled"))
+        [words, *[""] * 3, *_reached(first, moment, split)]
+        for moment, words in (("before", "the base"), ("prefilled", "the base, prefilled"))
     ]
     for words, run in runs.items():
         costs = (f"{count:,}" for count in work(run))
@@ -68,38 +59,38 @@ def stages_table(runs: dict, split: str):
     return table_of(rows, heads)
 
 
-def _reached(run, stage: str, split: str) -> list[str]:
-    summary = summarize(run.graded(stage)[split])
-    samples = run.samples(stage).get(split)
+def _reached(run, moment: str, split: str) -> list[str]:
+    summary = summarize(run.graded(moment)[split])
+    samples = run.samples(moment).get(split)
     best = summarize_samples(samples)["pass"].get("8") if samples else None
     return [rate_cell(summary, "strict"), rate_cell(summary, "format"), f"{summary['tokens']:.0f}",
             percent(*best) if best else ""]  # fmt: skip
 
 
 def draw_stages(runs: dict, alone) -> Figure:
-    """Strict accuracy on the watched problems over the work done: the stages in turn, and GRPO alone."""
-    figure = Figure(figsize=(10, 3.8), dpi=100, layout="constrained", facecolor="white")
+    """Strict accuracy on the validation problems over the work done: the stages in turn, and GRPO alone."""
+    figure = new_figure(10, 3.8)
     axes, done = figure.subplots(), 0
     for number, (words, run) in enumerate(runs.items()):
         color, _ = REWARD_STYLES[number % len(REWARD_STYLES)]
         end = done + sum(work(run))
-        places, rates = _looks(run, done, end)
+        places, rates = _validations(run, done, end)
         axes.plot(places, rates, color=color, marker=MARKERS[number], markersize=5, label=words, zorder=3)
         axes.axvline(end, color="grey", linewidth=0.6, linestyle=":")
         done = end
-    places, rates = _looks(alone, 0, sum(work(alone)))
+    places, rates = _validations(alone, 0, sum(work(alone)))
     axes.plot(places, rates, color=BLACK, linestyle="--", marker="s", markersize=3, label="GRPO alone")
     axes.set_ylim(-0.02, 1.02)
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_ylabel("strict accuracy, watched problems", fontsize=9)
+    as_percent(axes.yaxis)
+    axes.set_ylabel("strict accuracy, validation problems", fontsize=9)
     axes.set_xlabel("completions sampled and trained on; a gap is rejection sampling", fontsize=9)
     plain(axes)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
-def _looks(run, begin: int, end: int) -> tuple[list[float], list[float]]:
-    """(work done, strict accuracy) of a run's looks; rejection sampling comes before its first step."""
-    steps, rates = run.series("held_out/strict")
-    start = begin + harvest_of(run).get("samples", 0)
+def _validations(run, begin: int, end: int) -> tuple[list[float], list[float]]:
+    """(work done, strict accuracy) of a run's validations; rejection sampling comes before its first step."""
+    steps, rates = run.series("validation/strict")
+    start = begin + run.rejection().get("samples", 0)
     return [start + (end - start) * step / max(1, steps[-1]) for step in steps], rates

@@ -1,36 +1,36 @@
 """Tables for a notebook. Completions are text to be shown, never markup: all of it is escaped."""
 
 from r1nb.evaluation.comparison import by_group, sources_of_gain, telling_changes
-from r1nb.evaluation.accuracy import STAGES, summarize, summarize_samples
-from r1nb.views.html import NO_MATH, escape
-from r1nb.text.prompts import build_messages
-from r1nb.rewards import REWARDS, short_name
+from r1nb.rewards.grading import Judge, summarize, summarize_samples
+from r1nb.rewards.registry import find_reward, reward_names, short_name
+from r1nb.runs.evaluations import MOMENTS
 from r1nb.tasks.sources import SOURCES
+from r1nb.views.html import NO_MATH, escape
 
 CUT_OFF = " ✂ cut off"
 MARKS = {True: "✓", False: "✗", None: "–"}  # noqa: RUF001
 PARTS = {
     "format": "right before, but not in the answer block",
-    "mode": "what reasoning adds to the untrained policy: <reasoning> put into its mouth",
+    "mode": "what reasoning adds to the untrained policy: its reply prefilled with <reasoning>",
     "remainder": "what neither explains: learnt, or chosen more often",
     "in all": "strict accuracy, after less before",
 }
 
 
 def accuracy_table(run):
-    """Rates with intervals and mean rewards, for each test split and stage so far."""
+    """Rates with intervals and mean rewards, for each test split and moment so far."""
     return rates_table(
         {
-            (f"{split} ({stages[stage]['n']})", STAGES[stage]): stages[stage]
-            for split, stages in run.evaluation().items()
-            for stage in STAGES
-            if stage in stages
+            (f"{split} ({moments[moment]['n']})", shown): moments[moment]
+            for split, moments in run.evaluation().items()
+            for moment, shown in MOMENTS.items()
+            if moment in moments
         }
     )
 
 
 def rates_table(summaries: dict):
-    """Rates with intervals, length and mean rewards; a column for each {name: evaluation.summarize(..)}."""
+    """Rates with intervals, length and mean rewards; a column for each {name: summarize(..)}."""
     rows: dict[str, list[str]] = {}
     for summary in summaries.values():
         cells = {rate: rate_cell(summary, rate) for rate in ("strict", "lenient", "format")}
@@ -45,9 +45,9 @@ def rates_table(summaries: dict):
 
 def gain_table(run):
     """Where the gain in strict accuracy comes from, for each test split (comparison.sources_of_gain)."""
-    stages = [run.graded(stage) for stage in STAGES]
-    splits = [split for split in stages[0] if all(split in graded for graded in stages)]
-    parts = {split: sources_of_gain(*(graded[split] for graded in stages)) for split in splits}
+    moments = [run.graded(moment) for moment in MOMENTS]
+    splits = [split for split in moments[0] if all(split in graded for graded in moments)]
+    parts = {split: sources_of_gain(*(graded[split] for graded in moments)) for split in splits}
     rows = []
     for part, words in PARTS.items():
         cells = [
@@ -59,22 +59,22 @@ def gain_table(run):
 
 
 def pass_table(run):
-    """pass@k and maj@k of each stage, with intervals; of the problems that were sampled."""
+    """pass@k and maj@k at each moment, with intervals; of the problems that were sampled."""
     rows, ks = [], []
-    for stage, shown in STAGES.items():
-        for split, groups in run.samples(stage).items():
+    for moment, shown in MOMENTS.items():
+        for split, groups in run.samples(moment).items():
             summary = summarize_samples(groups)
             ks = list(summary["pass"]) or ks
             for kind in ("pass", "maj"):
                 cells = [percent(*summary[kind][k]) for k in ks if not (kind == "maj" and k in ("1", "2"))]
                 cells = ["–"] * (len(ks) - len(cells)) + cells  # noqa: RUF001  # a vote of one or two is none
                 rows.append([f"{split} ({summary['problems']})", shown, f"{kind}@k", *cells])
-    return table_of(rows, ["problems", "stage", "", *(f"k = {k}" for k in ks)])
+    return table_of(rows, ["problems", "moment", "", *(f"k = {k}" for k in ks)])
 
 
 def kinds_table(run, split: str):
-    """Strict accuracy of each stage by kind of problem and number of steps."""
-    there = {shown: run.graded(stage).get(split) for stage, shown in STAGES.items()}
+    """Strict accuracy at each moment by kind of problem and number of steps."""
+    there = {shown: run.graded(moment).get(split) for moment, shown in MOMENTS.items()}
     groups = {shown: by_group(graded) for shown, graded in there.items() if graded}
     rows = []
     for kind, steps in next(iter(groups.values()), ()):
@@ -88,14 +88,14 @@ def kinds_table(run, split: str):
 
 def changes_table(run, split: str):
     """The most telling changes from prefilled to after, right to wrong before wrong to right."""
-    sides = [run.graded(stage).get(split, []) for stage in ("prefilled", "after")]
+    sides = [run.graded(moment).get(split, []) for moment in ("prefilled", "after")]
     pairs = telling_changes(*sides) if all(sides) else []
     rows = [
         [f"{MARKS[a.strict]} → {MARKS[b.strict]}", a.question, a.answer,
          a.completion + CUT_OFF * a.cut, b.completion + CUT_OFF * b.cut]
         for a, b in pairs
     ]  # fmt: skip
-    return table_of(rows, ["", "question", "gold", STAGES["prefilled"], STAGES["after"]])
+    return table_of(rows, ["", "question", "gold", MOMENTS["prefilled"], MOMENTS["after"]])
 
 
 def percent(value: float, low: float, high: float) -> str:
@@ -116,7 +116,7 @@ def score_cell(score: float | None) -> str:
 
 def settings_table(recipe):
     """The GRPO and LoRA values that decide a run, each with its reason."""
-    return table_of([[str(cell) for cell in row] for row in recipe.table()], ["setting", "value", "why"])
+    return table_of([[str(cell) for cell in row] for row in recipe.reasons()], ["setting", "value", "why"])
 
 
 def completion_table(run, steps: list[int], each: int):
@@ -125,7 +125,7 @@ def completion_table(run, steps: list[int], each: int):
     Of the group whose rewards differ most, the completions of lowest and highest advantage are
     shown, and others between them, `each` in all.
     """
-    names, rows = list(run.weights()), []
+    names, rows = list(run.reward_weights), []
     for step in steps:
         log = run.completions(step)
         widest = log.groupby("prompt")["total"].std().idxmax()
@@ -139,60 +139,58 @@ def completion_table(run, steps: list[int], each: int):
 
 
 def answers_table(run, problems: int):
-    """The same held-out problems answered at the start, in the middle and at the end of a run."""
-    looks = {step: run.held_out(step)[:problems] for step in run.looks()}
+    """The same validation problems answered at the start, in the middle and at the end of a run."""
+    answered = {step: run.validation(step)[:problems] for step in run.validated()}
     rows = []
-    for answers in zip(*looks.values(), strict=True):
+    for answers in zip(*answered.values(), strict=True):
         shown = [f"{MARKS[a['strict']]} {a['completion']}" + CUT_OFF * a["cut"] for a in answers]
         rows.append([answers[0]["question"], answers[0]["answer"], *shown])
-    return table_of(rows, ["question", "gold", *(f"after step {step}" for step in looks)])
+    return table_of(rows, ["question", "gold", *(f"after step {step}" for step in answered)])
 
 
 def differences_table(runs):
     """The settings in which the recipes of some runs differ."""
     import pandas
 
-    flat = [pandas.json_normalize(run.settings).drop(columns="name").iloc[0].astype(str) for run in runs]
+    flat = [pandas.json_normalize(run.recipe).drop(columns="name").iloc[0].astype(str) for run in runs]
     table = pandas.concat(flat, axis=1).fillna("–")  # noqa: RUF001
     table = table[~table.index.str.startswith(("why.", "about", "output."))]
     rows = [[key, *line] for key, *line in table[table.nunique(axis=1) > 1].itertuples()]
     return table_of(rows, ["setting", *(run.name for run in runs)])
 
 
-def side_by_side(policy, rows, recipe, max_tokens: int, **sampling):
+def side_by_side(policy, rows, judge: Judge, sampling):
     """Answers of the base beside those of the adapter, with a mark for each right one.
 
     `rows` are dicts with a question; with an answer (and what else the reward needs) they are marked.
-    `sampling` is temperature and top_p; without them the answers are greedy.
     """
     rows = [dict(row) for row in rows]
-    prompts = [build_messages(row["question"], recipe.data.layout) for row in rows]
+    prompts = [judge.layout.build_messages(row["question"]) for row in rows]
     sides = {"base": False, "adapter": True} if policy.has_adapter else {"model": True}
     answers = [
-        [c.text for c in policy.generate(prompts, max_tokens, adapter=adapter, **sampling)]
-        for adapter in sides.values()
+        [c.text for c in policy.generate(prompts, sampling, adapter=adapter)] for adapter in sides.values()
     ]
     golds = any(row.get("answer") for row in rows)
     lines = []
     for row, *texts in zip(rows, *answers, strict=True):
         gold = [row.get("answer") or ""] if golds else []
-        lines.append([row["question"], *gold, *(_marked(text, row, recipe) for text in texts)])
+        lines.append([row["question"], *gold, *(_marked(text, row, judge.answer) for text in texts)])
     return table_of(lines, ["question", *(["gold"] if golds else []), *sides])
 
 
-def _marked(text: str, row: dict, recipe) -> str:
+def _marked(text: str, row: dict, reward) -> str:
+    """The text with a mark: right, wrong, or not judged."""
     if "answer" not in row:
         return text
-    judge = recipe.judge_of("answer", row)
-    right = (judge.score(text, **row) or 0.0) >= judge.high
-    return f"{MARKS[right]} {text}"
+    score = reward.score(text, **row)
+    return f"{MARKS[None if score is None else score >= reward.high]} {text}"
 
 
 def scores_table(names: list[str], completions: dict[str, str], answer: str):
     """What each completion earns from some rewards with the gold `answer`, and in all."""
     rows = []
     for label, text in completions.items():
-        scores = [REWARDS[name].score(text, answer) for name in names]
+        scores = [find_reward(name).score(text, answer) for name in names]
         total = sum(score for score in scores if score is not None)
         rows.append([label, *map(score_cell, scores), score_cell(total)])
     return table_of(rows, ["completion", *map(short_name, names), "total"])
@@ -200,7 +198,7 @@ def scores_table(names: list[str], completions: dict[str, str], answer: str):
 
 def reasons_table(name: str, completions: list[str], answer: str = "", **columns):
     """What each completion earns from one reward with the gold `answer`, and why."""
-    scorer = REWARDS[name]
+    scorer = find_reward(name)
     explained = [(text, *scorer.explain(text, answer, **columns)) for text in completions]
     rows = [[text, score_cell(score), reason] for text, score, reason in explained]
     return table_of(rows, ["completion", f"of {scorer.high:g}", "why"])
@@ -209,7 +207,8 @@ def reasons_table(name: str, completions: list[str], answer: str = "", **columns
 def rewards_table():
     """Every reward that a recipe can name: its range and what it does."""
     rows = []
-    for name, func in REWARDS.items():
+    for name in reward_names():
+        func = find_reward(name)
         summary = " ".join(func.__doc__.strip().split("\n\n")[0].split())
         rows.append([name, f"{func.low:g} to {func.high:g}", summary])
     return table_of(rows, ["reward", "range", "what it pays"])

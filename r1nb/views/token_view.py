@@ -2,14 +2,14 @@
 
 import math
 
+from r1nb.text.prompts import REASONING, Layout, format_prompt
 from r1nb.views.html import BOX, NO_MATH, escape
-from r1nb.text.prompts import build_messages, format_prompt
 
 FULL = math.log(10)  # nats of full colour: ten times likelier, or ten times less likely
 LIKELIER, UNLIKELIER = "0,114,178", "213,94,0"  # Okabe and Ito's blue and vermilion
 
 
-def token_gains(policy, question: str, completion: str, layout: str) -> list[tuple[str, float]]:
+def token_gains(policy, question: str, completion: str, layout: Layout) -> list[tuple[str, float]]:
     """(text, log p(token | adapter) - log p(token | base), in nats) of each token of a completion.
 
     Both come from one model, with the adapter on and off; temperature 1.
@@ -17,7 +17,7 @@ def token_gains(policy, question: str, completion: str, layout: str) -> list[tup
     import torch
     from trl.trainer.utils import selective_log_softmax
 
-    prompt = format_prompt(policy.tokenizer, build_messages(question, layout))
+    prompt = format_prompt(policy.tokenizer, layout.build_messages(question))
     whole = policy.tokenizer(
         prompt + completion, add_special_tokens=False, return_offsets_mapping=True, return_tensors="pt"
     )
@@ -36,7 +36,7 @@ def token_gains(policy, question: str, completion: str, layout: str) -> list[tup
     return [(text[max(a, start) : b], gain) for (a, b), gain in gains.items() if b > start]
 
 
-def show_gains(policy, question: str, completion: str, layout: str = "reasoning"):
+def show_gains(policy, question: str, completion: str, layout: Layout = REASONING):
     """The completion as HTML, each token on the colour of its gain, with a legend."""
     from IPython.display import HTML
 

@@ -1,0 +1,176 @@
+"""How completions are graded: right or wrong, well-formed or not, and what each reward pays.
+
+Strict: the answer block earns full marks from the reward that judges answers; what a judge could not score
+is left out. Lenient: the last number anywhere is right, or the last line. Format: the reward that judges
+the format fires.
+"""
+
+import re
+from collections import Counter
+from dataclasses import asdict, dataclass
+
+from r1nb.rewards.registry import Reward, find_reward
+from r1nb.text.numbers import last_number, to_number
+from r1nb.text.prompts import REASONING, Layout
+from r1nb.text.statistics import maj_at_k, pass_at_k, wilson
+
+# The reward that judges answers where no chosen reward does, by a column of the dataset.
+BY_COLUMN = {"nums": "countdown_reward_func", "problem": "gym_reward_func"}
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The rewards of a run, their weights, and which of them say what is right and what is well-formed.
+
+    `rewards` maps a name to a Reward whose options are set, `weights` a name to its reward weight.
+    """
+
+    layout: Layout
+    rewards: dict[str, Reward]
+    weights: dict[str, float]
+    answer: Reward
+    format: Reward
+
+    @property
+    def best_total(self) -> float:
+        """What an ideal completion earns in all."""
+        return sum(self.rewards[name].high * weight for name, weight in self.weights.items())
+
+    def total(self, scores: dict[str, float | None]) -> float:
+        """The weighted sum of {name: score}; None counts as 0, as in TRL."""
+        return sum((scores[name] or 0.0) * weight for name, weight in self.weights.items())
+
+
+def make_judge(weights: dict[str, float], layout: Layout = REASONING, columns=(), **options) -> Judge:
+    """The Judge of rewards by name and weight, with their options.
+
+    The first reward that judges answers, or the format, decides; without one, the one that suits the
+    `columns` of the dataset, or the layout.
+    """
+    rewards = {name: find_reward(name).bind(layout=layout, **options) for name in weights}
+
+    def first(what: str, default: str) -> Reward:
+        chosen = next((r for r in rewards.values() if r.judges == what), None)
+        return chosen or find_reward(default).bind(layout=layout, **options)
+
+    by_column = next((BY_COLUMN[c] for c in columns if c in BY_COLUMN), "correctness_reward_func")
+    by_layout = "strict_format_reward_func" if layout == REASONING else "r1_format_reward_func"
+    return Judge(layout, rewards, weights, first("answer", by_column), first("format", by_layout))
+
+
+@dataclass(frozen=True)
+class Graded:
+    """One problem, what the policy answered, and how that counts."""
+
+    question: str
+    answer: str
+    completion: str
+    ids: tuple[int, ...]
+    cut: bool  # truncated: stopped by the limit of tokens
+    strict: bool | None  # None: a judge could not be asked
+    lenient: bool | None
+    format: bool
+    rewards: dict[str, float | None]
+    given: str = ""  # the answer it gave, in the block or else the last number; "" if none
+    right: bool | None = None  # whether that one is right
+    kind: str = ""  # of problem, where the dataset says
+    steps: int = 0  # lines of the dataset's own solution
+
+
+def grade(rows: dict[str, list], completions: list, judge: Judge) -> list[Graded]:
+    """Grade a policy.Completion for each row; `rows` is a batch of a Dataset, lists by column."""
+    texts = [completion.text for completion in completions]
+    columns = rows | {"completion_ids": [list(completion.ids) for completion in completions]}
+    needed = judge.rewards | {r.__name__: r for r in (judge.answer, judge.format)}
+    scores = {name: reward(texts, **columns) for name, reward in needed.items()}
+    attempts = [scores[judge.answer.__name__]]
+    if judge.answer.threads == 1:  # a judge that has to be asked has read the whole reply
+        for find in (last_number, _last_line):
+            ends = [judge.layout.format_reply("-", find(text) or "") for text in texts]
+            attempts.append(judge.answer(ends, **columns))
+    blocks, graded = [judge.layout.read_answer(text)[0] for text in texts], []
+    for i, completion in enumerate(completions):
+        judged = [attempt[i] for attempt in attempts if attempt[i] is not None]
+        right = [score >= judge.answer.high for score in judged]
+        graded.append(
+            Graded(
+                question=rows["question"][i],
+                answer=rows["answer"][i],
+                completion=completion.text,
+                ids=completion.ids,
+                cut=completion.cut,
+                strict=right[0] if right else None,
+                lenient=any(right) if right else None,
+                format=(scores[judge.format.__name__][i] or 0.0) > 0,
+                rewards={name: scores[name][i] for name in judge.rewards},
+                given=_given(blocks[i], completion.text),
+                right=(right[0] if blocks[i] else any(right)) if right else None,
+                kind=str(rows["kind"][i] or "") if "kind" in rows else "",
+                steps=len((rows["solution"][i] or "").splitlines()) if "solution" in rows else 0,
+            )
+        )
+    return graded
+
+
+def _last_line(text: str) -> str:
+    """The last line of a text, without tags."""
+    return re.sub(r"</?\w+>", "", text).strip().rpartition("\n")[2]
+
+
+def _given(block: str, text: str) -> str:
+    given = block or last_number(text) or ""
+    number = to_number(given)
+    return str(number.normalize()) if number is not None else " ".join(given.casefold().split())
+
+
+def summarize(graded: list[Graded]) -> dict:
+    """Rates with their 95 % intervals, mean length in tokens, and each reward's mean.
+
+    {"strict": rate, "strict_interval": [low, high], "lenient": .., "format": .., "cut": ..,
+    "tokens": .., "n": .., "rewards": {name: mean}}
+    """
+    n = len(graded)
+    summary: dict = {"n": n}
+    for rate in ("strict", "lenient", "format"):
+        judged = [getattr(g, rate) for g in graded if getattr(g, rate) is not None]
+        summary[rate] = sum(judged) / len(judged) if judged else None
+        summary[f"{rate}_interval"] = wilson(sum(judged), len(judged)) if judged else None
+    summary["cut"] = sum(g.cut for g in graded) / n
+    summary["tokens"] = sum(len(g.ids) for g in graded) / n
+    summary["rewards"] = {}
+    for name in graded[0].rewards if graded else ():
+        counted = [g.rewards[name] for g in graded if g.rewards[name] is not None]
+        summary["rewards"][name] = sum(counted) / len(counted) if counted else None
+    return summary
+
+
+def summarize_samples(groups: list[list[Graded]]) -> dict:
+    """pass@k and maj@k for k = 1, 2, 4, ..., each [value, low, high], of the answers that were given.
+
+    {"problems", "samples", "pass": {"1": [..], ..}, "maj": {..}}. An answer is the one in the block, or
+    without a block the last number. Problems with a sample that no judge scored are left out.
+    """
+    groups = [group for group in groups if all(g.right is not None for g in group)]
+    n, counted = len(groups[0]) if groups else 0, []
+    for group in groups:
+        wrong = Counter(g.given for g in group if not g.right and g.given)
+        counted.append((sum(g.right for g in group), list(wrong.values())))
+    summary: dict = {"problems": len(groups), "samples": n, "pass": {}, "maj": {}}
+    for k in (2**i for i in range(n.bit_length())):
+        passed = sum(pass_at_k(n, right, k) for right, _ in counted)
+        voted = sum(maj_at_k(n, right, wrong, k) for right, wrong in counted)
+        for name, total in (("pass", passed), ("maj", voted)):
+            summary[name][str(k)] = [total / len(groups), *wilson(total, len(groups))]
+    return summary
+
+
+def as_records(graded: list[Graded]) -> list[dict]:
+    """Plain dicts, for a JSON file."""
+    return [asdict(g) for g in graded]
+
+
+def from_records(records: list) -> list:
+    """What as_records made: Graded, or groups of them."""
+    return [
+        from_records(r) if isinstance(r, list) else Graded(**r | {"ids": tuple(r["ids"])}) for r in records
+    ]

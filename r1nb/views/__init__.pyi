@@ -1,0 +1,18 @@
+from .inspector import Inspector as Inspector
+from .live import LiveView as LiveView
+from .playgrounds import group_playground as group_playground
+from .playgrounds import reward_playground as reward_playground
+from .plots import (
+    length_histogram as length_histogram,
+)
+from .plots import (
+    pass_curves as pass_curves,
+)
+from .plots import (
+    png as png,
+)
+from .plots import (
+    training_curves as training_curves,
+)
+from .report import write_report as write_report
+from .token_view import show_gains as show_gains

@@ -1,0 +1,36 @@
+"""The live picture: the curves and the latest group of a run, redrawn in place while it trains."""
+
+from IPython import get_ipython
+from IPython.display import HTML, Image, display
+
+from r1nb.runs.run import Run
+from r1nb.training.callbacks import Observer
+from r1nb.views.plots import png, training_curves
+from r1nb.views.tables import completion_table
+
+
+class LiveView(Observer):
+    """Redraw the run's curves and its latest group in place; the last of both stay.
+
+    The picture is also the run's curves.png; without a notebook, a line of figures is printed.
+    """
+
+    SHARE = 0.02
+
+    def __init__(self, run: Run):
+        super().__init__(run)
+        self.handles = []
+
+    def observe(self, run: Run, args, state, control) -> None:
+        picture = png(training_curves(run))
+        (run.folder / "curves.png").write_bytes(picture)
+        if not hasattr(get_ipython(), "kernel"):
+            print(run.progress()[1], flush=True)
+            return
+        shown = [Image(picture)]
+        if step := run.logged(state.global_step):
+            table = completion_table(run, [step], each=args.num_generations)
+            shown.append(HTML(f'<div style="max-height:420px;overflow:auto">{table.to_html()}</div>'))
+        for handle, thing in zip(self.handles, shown, strict=False):
+            handle.update(thing)
+        self.handles += [display(thing, display_id=True) for thing in shown[len(self.handles) :]]
