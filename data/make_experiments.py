@@ -20,18 +20,20 @@ from pathlib import Path
 import yaml
 from transformers import TrainerCallback
 
-from r1nb.training.callbacks import HeldOut, Recorder
-from r1nb.tasks.rows import load_splits
+from r1nb.evaluation.accuracy import evaluate_tests, sample_groups, summarize_samples
 from r1nb.evaluation.difficulty import keep_by_difficulty
-from r1nb.evaluation.accuracy import STAGES, evaluate_stage, sample_groups, summarize_samples
-from r1nb.policy.loading import attach_lora, load_policy
-from r1nb.paths import runs_folder
-from r1nb.text.prompts import LAYOUTS
-from r1nb.recipes.recipe import load_recipe
 from r1nb.evaluation.reflection import read_reflection, rescue_rates
-from r1nb.training.rejection import examples_of
+from r1nb.paths import runs_folder
+from r1nb.policy.loading import attach_lora, load_policy
+from r1nb.recipes.recipe import load_recipe
 from r1nb.rewards import reward
+from r1nb.runs.evaluations import MOMENTS
 from r1nb.runs.run import Run
+from r1nb.tasks.rows import load_splits
+from r1nb.text.prompts import LAYOUTS
+from r1nb.training.callbacks import Recorder, Validation
+from r1nb.training.rejection import examples_of
+from r1nb.training.resume import new_run
 from r1nb.training.stages import grpo_trainer, sft
 
 HERE = Path(__file__).parent
@@ -83,12 +85,12 @@ def run_arm(plan: dict, runs_dir: Path, arm: str, seed: int) -> None:
     if sampling is not None:
         recipe.sft.update(plan["sft"], seed=seed)
     policy = load_policy(recipe)
-    rows, validation, tests = load_splits(recipe)
+    rows, validation, tests = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     rows = keep_by_difficulty(policy, rows, recipe)
-    run = Run.create(recipe)
+    run = new_run(recipe)
     if arm == "shipped":
         for stage in ("before", "prefilled"):
-            evaluate_stage(run, stage, policy, tests, recipe)
+            evaluate_tests(run, stage, policy, tests, recipe)
     if sampling is not None:
         prefill = LAYOUTS[recipe.data.layout].prefill if sampling.get("prefill") else ""
         examples = own_correct_samples(policy, rows, recipe, prefill)
@@ -96,15 +98,15 @@ def run_arm(plan: dict, runs_dir: Path, arm: str, seed: int) -> None:
         sft(policy, examples, recipe, run.folder)
     else:
         attach_lora(policy, recipe)
-        callbacks = [Recorder(run), Clock(run), HeldOut(run, policy, validation, recipe)]
+        callbacks = [Recorder(run), Clock(run), Validation(run, policy, validation, recipe)]
         grpo_trainer(policy, rows, recipe, run.folder, callbacks).train()
-    evaluate_stage(run, "after", policy, tests, recipe)
+    evaluate_tests(run, "after", policy, tests, recipe)
 
 
 def sorted_out(plan: dict, folder: Path) -> tuple[dict[tuple[str, int], Run], list[tuple[str, int]]]:
     """({(arm, seed): run} of a plan's runs that were evaluated at their end, [(arm, seed)] of the others)."""
     runs = reversed(Run.all(folder))
-    done = {(run.name[:-4], run.settings["grpo"]["seed"]): run for run in runs if run.graded("after")}
+    done = {(run.name[:-4], run.recipe["grpo"]["seed"]): run for run in runs if run.graded("after")}
     planned = [(arm, seed) for seed in plan["seeds"] for arm in plan["arms"]]
     return {key: done[key] for key in planned if key in done}, [key for key in planned if key not in done]
 
@@ -127,10 +129,10 @@ def write_results(name: str, plan: dict, runs: dict[tuple[str, int], Run], folde
                 cells += [f"{passed[k][0]:.4f}" if k in passed else "" for k in "1248"]
                 rows.append([arm, seed, stage, split, summary["n"], *cells])
         seconds = dict(zip(*run.series("cpu_seconds"), strict=True))
-        looks = [line for line in run.history() if "held_out/strict" in line]
-        batch = run.recipe().batch_size
+        looks = [line for line in run.history() if "validation/strict" in line]
+        batch = load_recipe(run).batch_size
         for line in looks:
-            cells = [f"{line[f'held_out/{rate}']:.4f}" for rate in rates]
+            cells = [f"{line[f'validation/{rate}']:.4f}" for rate in rates]
             cells.append(f"{seconds.get(line['step'], 0):.1f}" if seconds else "")
             curves.append([arm, seed, line["step"], line["step"] * batch, *cells])
     columns = ["stage", "split", "n", *columns, "tokens", *(f"pass@{k}" for k in "1248")]
@@ -143,8 +145,8 @@ def write_reflection(name: str, runs: dict[tuple[str, int], Run], folder: Path) 
     """NAME-reflection.csv, of Countdown's samples: how many go back, and what that is worth."""
     rows = []
     for (arm, seed), run in runs.items():
-        layout = run.settings["data"]["layout"]
-        for stage in STAGES:
+        layout = run.recipe["data"]["layout"]
+        for stage in MOMENTS:
             for split, groups in run.samples(stage).items():
                 read = [read_reflection(g.completion, g.question, layout) for group in groups for g in group]
                 failed_first, *rates = rescue_rates(groups, layout)

@@ -17,13 +17,15 @@ from pathlib import Path
 from transformers import PrinterCallback
 from trl import GRPOTrainer
 
-from r1nb.training.callbacks import HeldOut, Recorder, Watchdog
-from r1nb.tasks.rows import load_splits
 from r1nb.evaluation.accuracy import evaluate
+from r1nb.machine.configs import grpo_config
 from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.recipes.recipe import load_recipe
 from r1nb.rewards.registry import reward
 from r1nb.runs.run import Run
+from r1nb.tasks.rows import load_splits
+from r1nb.training.callbacks import Recorder, Validation, Watchdog
+from r1nb.training.resume import new_run
 
 STEPS, SEED = 20, 101  # of a run with a fault
 HEALTHY = range(102, 112)  # seeds of whole runs without one
@@ -169,7 +171,7 @@ FAULTS = {
 def train(recipe, fault: Fault = HEALTHY_RUN, adapter: Path | None = None) -> Run:
     """As notebook 03 does, without the tests before and after."""
     policy = load_policy(recipe, say=lambda _: None)
-    rows, validation, _ = load_splits(recipe)
+    rows, validation, _ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     if fault.trained:
         policy.load_adapter(adapter)
         for name, weights in policy.model.named_parameters():
@@ -178,14 +180,14 @@ def train(recipe, fault: Fault = HEALTHY_RUN, adapter: Path | None = None) -> Ru
         attach_lora(policy, recipe)
     rows = fault.rows(rows, policy)
     fault.policy(policy)
-    run = Run.create(recipe)
+    run = new_run(recipe)
     trainer = GRPOTrainer(
         model=fault.model(policy),
         processing_class=policy.tokenizer,
         reward_funcs=recipe.reward_funcs(policy.end_tokens),
-        args=recipe.grpo_config(run.folder),
+        args=grpo_config(recipe, run.folder),
         train_dataset=rows,
-        callbacks=[Recorder(run), HeldOut(run, policy, validation, recipe), Watchdog(run, recipe)],
+        callbacks=[Recorder(run), Validation(run, policy, validation, recipe), Watchdog(run, recipe.judge())],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
@@ -199,13 +201,13 @@ def main(runs_dir: str) -> None:
     for seed in HEALTHY:
         run = train(load_recipe(seed=seed, runs_dir=runs_dir))
         adapter = adapter or run.adapter
-        said, (steps, _) = run.advice(), run.progress()
+        said, (steps, _) = run.alarms(), run.progress()
         lines.append(["none", f"seed {seed}, {steps} steps", "nothing", *told(said, not said)])
         write(lines)
     for name, fault in FAULTS.items():
         settings = {"max_steps": STEPS, "seed": SEED, "eval_every": 5, "runs_dir": runs_dir}
-        said = train(load_recipe(**settings, **fault.overrides), fault, adapter).advice()
-        named = any(line["advice"] in fault.kinds for line in said)
+        said = train(load_recipe(**settings, **fault.overrides), fault, adapter).alarms()
+        named = any(line["alarm"] in fault.kinds for line in said)
         lines.append([name, fault.about, " or ".join(fault.kinds), *told(said, named)])
         write(lines)
 

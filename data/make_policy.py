@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 from make_problems import ITEMS, KINDS, OPERATORS, Problem, Step, draw
 
-from r1nb.text.prompts import LAYOUTS, build_messages, format_answer, format_prompt
+from r1nb.text.prompts import LAYOUTS, REASONING, format_prompt
 
 HERE = Path(__file__).parent
 PLAN = yaml.safe_load((HERE / "tiny-policy.yaml").read_text())
@@ -60,7 +60,7 @@ def write_answer(rng: random.Random, problem: Problem, phase: dict) -> str:
         answer += " " + (problem.unit or rng.choice(ITEMS))
     if rng.random() < corpus["one_line"]:
         return f"<reasoning> {' '.join(lines)} </reasoning> <answer> {answer} </answer>"
-    return format_answer("\n".join(lines), answer)
+    return REASONING.format_reply("\n".join(lines), answer)
 
 
 def draw_corpus(seed: str, phase: dict, count: int):
@@ -110,7 +110,7 @@ def tokenize(tokenizer, pairs, with_system_prompt: bool, layout: str) -> list[tu
     """(tokens of a document, how many of them are prompt), one for each pair."""
     documents = []
     for problem, answer in pairs:
-        messages = build_messages(problem.question, layout)[0 if with_system_prompt else 1 :]
+        messages = REASONING.build_messages(problem.question, layout)[0 if with_system_prompt else 1 :]
         prompt = tokenizer(format_prompt(tokenizer, messages)).input_ids
         documents.append((prompt + tokenizer(answer).input_ids + [tokenizer.eos_token_id], len(prompt)))
     return documents

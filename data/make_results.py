@@ -11,10 +11,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from r1nb.evaluation.accuracy import STAGES
-from r1nb.views.plots import draw_held_out
 from r1nb.evaluation.reflection import count_checks
+from r1nb.recipes.recipe import load_recipe
+from r1nb.runs.evaluations import MOMENTS
 from r1nb.runs.run import Run
+from r1nb.views.plots import draw_validation
 from r1nb.views.tables import rate_cell
 
 RESULTS = Path(__file__).parent / "results"
@@ -22,7 +23,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def write_curves(runs: list[Run], path: Path) -> None:
     """A row for each seed and step: reward, held-out rates, length, checks."""
-    names = ("reward", "reward_std", "held_out/strict", "held_out/lenient", "held_out/format",
+    names = ("reward", "reward_std", "validation/strict", "validation/lenient", "validation/format",
              "completions/mean_length", "completions/clipped_ratio")  # fmt: skip
     counted = ("with_check", "corrected", "spoiled")
     with path.open("w", newline="") as file:
@@ -36,20 +37,20 @@ def write_curves(runs: list[Run], path: Path) -> None:
                 values = [series[name].get(step) for name in names]
                 cells = ["" if value is None else f"{value:.4g}" for value in values]
                 counts = [checks[step][key] if step in checks else "" for key in counted]
-                writer.writerow([run.recipe().grpo["seed"], step, *cells, *counts])
+                writer.writerow([load_recipe(run).grpo["seed"], step, *cells, *counts])
 
 
 def write_evaluation(runs: list[Run], path: Path) -> None:
     """A row for each seed, test split and stage: rates with intervals, rewards."""
-    rewards, rates = list(runs[0].weights()), ("strict", "lenient", "format")
+    rewards, rates = list(runs[0].reward_weights), ("strict", "lenient", "format")
     columns = [c for rate in rates for c in (rate, f"{rate}_low", f"{rate}_high")]
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["seed", "train_seconds", "split", "stage", "n", *columns, "tokens", *rewards])
         for run in runs:
-            seed, seconds = run.recipe().grpo["seed"], round(run.series("time")[1][-1])
+            seed, seconds = load_recipe(run).grpo["seed"], round(run.series("time")[1][-1])
             for split, stages in run.evaluation().items():
-                for stage in STAGES:
+                for stage in MOMENTS:
                     summary = stages[stage]
                     cells = [c for r in rates for c in (summary[r], *summary[f"{r}_interval"])]
                     cells += [summary["tokens"], *(summary["rewards"][name] for name in rewards)]
@@ -61,7 +62,7 @@ def table(runs: list[Run]) -> str:
     """The accuracy table of the README, in Markdown; before training all seeds are the same."""
     first, *_ = runs
     rows = [("before", first, "before"), ("before, prefilled", first, "prefilled")]
-    rows += [(f"**after**, seed {run.recipe().grpo['seed']}", run, "after") for run in runs]
+    rows += [(f"**after**, seed {load_recipe(run).grpo['seed']}", run, "after") for run in runs]
     splits = {split: stages["before"]["n"] for split, stages in first.evaluation().items()}
     columns = [(split, rate) for split in splits for rate in ("strict", "lenient", "format")]
     names = " | ".join(f"{split} ({splits[split]}): {rate}" for split, rate in columns)
@@ -77,15 +78,15 @@ def draw_hero(runs: list[Run], problem: int, path: Path) -> None:
     figure = Figure(figsize=(10, 6.2), dpi=110, facecolor="white")
     top = figure.add_axes((0.07, 0.52, 0.9, 0.40))
     for number, run in enumerate(runs):
-        draw_held_out(top, run, alpha=0.75, labels=number == 0)
-    n = int(runs[0].series("held_out/n")[1][0])
+        draw_validation(top, run, alpha=0.75, labels=number == 0)
+    n = int(runs[0].series("validation/n")[1][0])
     top.set_title(f"GRPO on two CPU cores: {n} held-out problems, greedy, {len(runs)} seeds", fontsize=12)
     top.set_xlabel("optimizer step (64 completions each)", fontsize=9)
-    top.set_xlim(0, runs[0].series("held_out/strict")[0][-1])
+    top.set_xlim(0, runs[0].series("validation/strict")[0][-1])
     top.spines[["top", "right"]].set_visible(False)
     run = runs[0]
-    looks = run.looks()
-    answers = [run.held_out(step)[problem] for step in looks]
+    looks = run.validated()
+    answers = [run.validation(step)[problem] for step in looks]
     question = textwrap.fill(f"Held-out problem: {answers[0]['question']}", 120)
     figure.text(0.07, 0.425, question, fontsize=9.5, va="top", wrap=True)
     for column, (step, answer) in enumerate(zip(looks, answers, strict=True)):
@@ -100,7 +101,7 @@ def draw_hero(runs: list[Run], problem: int, path: Path) -> None:
 
 def telling_problem(run: Run) -> int:
     """The first held-out problem that was wrong before and right, in three steps or more, after."""
-    looks = [run.held_out(step) for step in run.looks()]
+    looks = [run.validation(step) for step in run.validated()]
     for number, (first, *_, last) in enumerate(zip(*looks, strict=True)):
         if not first["lenient"] and last["strict"] and last["completion"].count("=") >= 3:
             return number

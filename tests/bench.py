@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from written_run import write_run
 
-from r1nb.training.callbacks import HeldOut, LiveView, Recorder, Watchdog
-from r1nb.tasks.rows import load_splits, solution_as_xml
 from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.recipes.recipe import load_recipe
-from r1nb.rewards import REWARDS
-from r1nb.runs.run import Run
+from r1nb.tasks.rows import load_splits
+from r1nb.text.prompts import REASONING
+from r1nb.training.callbacks import LiveView, Recorder, Validation, Watchdog
+from r1nb.training.resume import new_run
 from r1nb.training.stages import grpo_trainer
 
 STEPS = 32
@@ -30,11 +30,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         recipe = load_recipe("tiny-cpu", max_steps=STEPS, runs_dir=folder)
         policy = load_policy(recipe, say=console.print)
-        train, validation, _ = load_splits(recipe)
+        train, validation, _ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
         attach_lora(policy, recipe)
-        run = Run.create(recipe)
-        looking = [Recorder(run), HeldOut(run, policy, validation, recipe), LiveView(run)]
-        looking.append(Watchdog(run, recipe))
+        run = new_run(recipe)
+        looking = [Recorder(run), Validation(run, policy, validation, recipe), LiveView(run)]
+        looking.append(Watchdog(run, recipe.judge()))
         trainer = grpo_trainer(policy, train, recipe, run.folder, looking)
         seconds = trainer.train().metrics["train_runtime"]
     table = Table("callback", f"share of {STEPS} steps of {recipe.batch_size} completions")
@@ -49,7 +49,7 @@ def scoring(recipe, policy, train, seconds: float) -> Table:
     """Each reward on as many completions, as long as they get."""
     count = STEPS * recipe.batch_size
     rows = train.select([i % len(train) for i in range(count)])
-    completions = [solution_as_xml(row) for row in rows]
+    completions = [REASONING.format_reply(row["solution"], row["answer"]) for row in rows]
     golds = list(rows["answer"])
     columns = {name: [value] * count for name, value in COLUMNS.items()}
     columns["completion_ids"] = policy.tokenizer(completions).input_ids
@@ -57,7 +57,7 @@ def scoring(recipe, policy, train, seconds: float) -> Table:
     for name in REWARDS:
         if name in ("judge_reward_func", "gym_reward_func"):  # as long as an endpoint, or a task, takes
             continue
-        func = recipe.scorer(name)
+        func = recipe.judge().rewards[name]
         for _ in range(2):  # the first time starts what the reward needs
             start = time.perf_counter()
             func(completions, answer=golds, **columns)

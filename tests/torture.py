@@ -19,8 +19,8 @@ from pathlib import Path
 
 import psutil
 
-from r1nb.text.statistics import wilson
 from r1nb.runs.run import Run
+from r1nb.text.statistics import wilson
 
 STEPS = 16
 SETTINGS = (
@@ -33,7 +33,7 @@ SEED = 5
 
 def start(folder: Path) -> psutil.Popen:
     environment = os.environ | {"R1NB_SET": f"{SETTINGS} runs_dir={folder}"}
-    command = [sys.executable, "-m", "r1nb.execute"]
+    command = [sys.executable, "-m", "r1nb.train"]
     return psutil.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,

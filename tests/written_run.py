@@ -2,7 +2,7 @@
 
 import pandas
 
-from r1nb.runs.run import Run
+from r1nb.training.resume import new_run
 
 IDEAL = "<reasoning>\n4*6=24\n</reasoning>\n<answer>\n24\n</answer>"
 # What does nothing if it is shown as text; each would set window.hacked, or turn writing around.
@@ -18,7 +18,7 @@ HOSTILE = [
 
 def write_run(recipe, steps: int, texts=(IDEAL, "24"), group: int = 8):
     """A run folder as training leaves it, without the training: one group a step."""
-    run = Run.create(recipe)
+    run = new_run(recipe)
     (run.folder / "completions").mkdir()
     answers = [
         {"question": "How much is 4 times 6?", "answer": "24", "completion": text, "cut": False,
@@ -47,8 +47,8 @@ def append_step(run, step: int, answers: list) -> None:
             "grad_norm": 0.3, "entropy": 1 - share / 2, "completions/mean_length": 9 + 40 * share,
             "completions/clipped_ratio": 0.0, "frac_reward_zero_std": 0.0,
             "adapter/norm": 0.1 * step}  # fmt: skip
-    run.append(line | {f"rewards/{name}/mean": share / 2 for name in run.weights()})
+    run.append(line | {f"rewards/{name}/mean": share / 2 for name in run.reward_weights})
     if step % 16 == 0 or step == 1:
         rates = {"strict": share, "lenient": share, "format": share, "tokens": 9, "n": 60}
-        run.append({"step": step, **{f"held_out/{key}": value for key, value in rates.items()}})
-        run.write_held_out(step, answers)
+        run.append({"step": step, **{f"validation/{key}": value for key, value in rates.items()}})
+        run.write_validation(step, answers)

@@ -8,8 +8,8 @@ import pytest
 from written_run import HOSTILE, IDEAL, append_step, write_run
 
 from r1nb.recipes.recipe import load_recipe
-from r1nb.views.report import write_report
 from r1nb.runs.run import Run
+from r1nb.views.report import write_report
 
 
 def run_all(page) -> None:
@@ -31,7 +31,9 @@ def save_notebook(folder, name: str, *cells: str) -> None:
 
 
 def open_inspector(folder, open_notebook, name: str, runs: str):
-    save_notebook(folder, name, "from r1nb.views.inspector import Inspector", f"Inspector({str(folder / runs)!r})")
+    save_notebook(
+        folder, name, "from r1nb.views.inspector import Inspector", f"Inspector({str(folder / runs)!r})"
+    )
     page = open_notebook(name)
     run_all(page)
     page.locator(".r1nb-inspector img").wait_for()

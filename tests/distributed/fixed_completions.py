@@ -8,11 +8,11 @@ import sys
 import torch
 from transformers import TrainerCallback
 
-from r1nb.tasks.rows import load_rows
 from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.processes import is_main, leave
-from r1nb.text.prompts import format_prompt
 from r1nb.recipes.recipe import load_recipe
+from r1nb.tasks.rows import load_rows
+from r1nb.text.prompts import format_prompt
 from r1nb.training.stages import grpo_trainer
 
 TEXTS = [f"<reasoning>\n{i}+1={i + 1}\n</reasoning>\n<answer>\n{i}\n</answer>\n" for i in range(4)]

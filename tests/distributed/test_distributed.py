@@ -10,11 +10,11 @@ import psutil
 import pytest
 import torch
 
-from r1nb.tasks.rows import load_rows
 from r1nb.evaluation.accuracy import evaluate
-from r1nb.policy.loading import load_trained
 from r1nb.paths import CHECKOUT, LAUNCH
+from r1nb.policy.loading import load_trained
 from r1nb.runs.run import Run
+from r1nb.tasks.rows import load_rows
 
 SHORT = ["max_steps=4", "save_steps=2", "per_device_train_batch_size=8", "max_completion_length=48",
          "test_problems=6", "validation_problems=4", "eval_every=4", "samples=2", "sampled_problems=2",
@@ -57,7 +57,7 @@ def test_two_processes_write_one_run_once(tmp_path):
     (run,) = Run.all(str(tmp_path / "runs"))
     assert run.finished
     assert [line["step"] for line in run.history() if "loss" in line] == [1, 2, 3, 4]
-    assert [line["step"] for line in run.history() if "held_out/n" in line] == [0, 4]
+    assert [line["step"] for line in run.history() if "validation/n" in line] == [0, 4]
     assert run.environment["processes"] == 2
     assert len(run.completions(3)) == 16  # of both
     for once in ("Run folder:", "A step takes 16 completions, 8 in each of 2 processes.", "run folder:"):

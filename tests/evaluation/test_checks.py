@@ -5,11 +5,11 @@ import importlib.util
 import pytest
 from datasets import Dataset
 
-from r1nb.evaluation.checks import FAULTS, check_rewards, fault_table
-from r1nb.tasks.rows import load_rows
 from r1nb.errors import UserError
+from r1nb.evaluation.checks import FAULTS, check_rewards, fault_table
 from r1nb.recipes.recipe import load_recipe
-from r1nb.rewards import REWARDS, reward
+from r1nb.rewards.registry import reward
+from r1nb.tasks.rows import load_rows
 
 ROWS = [{"question": "2*3?", "answer": "6", "solution": "2*3=6", "prompt": []}]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from r1nb.evaluation.comparison import by_group, compare, sources_of_gain, telling_changes
-from r1nb.evaluation.accuracy import Graded
+from r1nb.rewards.grading import Graded
 
 VERDICTS = {"+": True, "-": False, "?": None}
 

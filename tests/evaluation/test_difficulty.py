@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from r1nb.tasks.rows import load_splits
-from r1nb.evaluation.difficulty import keep_by_difficulty, pass_rates
 from r1nb.errors import UserError
-from r1nb.policy.loading import attach_lora, load_policy
+from r1nb.evaluation.difficulty import keep_by_difficulty, pass_rates
 from r1nb.paths import DATA
+from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.recipes.recipe import load_recipe
+from r1nb.tasks.rows import load_splits
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +24,14 @@ def recipe_of(tmp_path):
 
 def test_without_bounds_nothing_is_measured(policy, recipe_of, capsys):
     recipe = recipe_of()
-    rows = load_splits(recipe)[0]
+    rows = load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0]
     assert keep_by_difficulty(policy, rows, recipe) is rows
     assert capsys.readouterr().out == ""
 
 
 def test_the_tiny_policys_rates_ship_with_it(policy, recipe_of, capsys):
     recipe = recipe_of(min_pass_rate=0.125, max_pass_rate=0.875)
-    rows = load_splits(recipe)[0]
+    rows = load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0]
     kept = keep_by_difficulty(policy, rows, recipe)
     rates = pass_rates(policy, rows, recipe)
     assert len(kept) == sum(0.125 <= rate <= 0.875 for rate in rates)
@@ -45,7 +45,7 @@ def test_the_tiny_policys_rates_ship_with_it(policy, recipe_of, capsys):
 
 def test_new_problems_are_measured_once_and_alike(policy, recipe_of, capsys, tmp_path):
     recipe = recipe_of(temperature=0.9)  # other samples than those that ship
-    rows = load_splits(recipe)[0].select(range(6))
+    rows = load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0].select(range(6))
     rates = pass_rates(policy, rows, recipe)
     assert "Measuring the base policy's pass rate on 6 problems" in capsys.readouterr().out
     assert pass_rates(policy, rows.select([5, 0]), recipe) == [rates[5], rates[0]]
@@ -61,7 +61,7 @@ def test_new_problems_are_measured_once_and_alike(policy, recipe_of, capsys, tmp
 def test_it_is_the_base_that_is_measured_also_with_an_adapter(recipe_of):
     recipe = recipe_of()
     policy = load_policy(recipe, say=lambda line: None)
-    rows = load_splits(recipe)[0].select(range(4))
+    rows = load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0].select(range(4))
     before = pass_rates(policy, rows, recipe)
     attach_lora(policy, recipe)
     assert pass_rates(policy, rows, recipe) == before
@@ -69,7 +69,7 @@ def test_it_is_the_base_that_is_measured_also_with_an_adapter(recipe_of):
 
 def test_bounds_that_leave_too_few_are_refused(policy, recipe_of):
     recipe = recipe_of(min_pass_rate=0.99, max_pass_rate=0.995)
-    rows = load_splits(recipe)[0]
+    rows = load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0]
     with pytest.raises(UserError, match="a step takes 8: lower min_pass_rate"):
         keep_by_difficulty(policy, rows, recipe)
 

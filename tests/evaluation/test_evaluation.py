@@ -6,20 +6,20 @@ import pytest
 from datasets import Dataset
 
 from r1nb.evaluation.accuracy import evaluate, grade, sample_groups, summarize, summarize_samples
-from r1nb.policy.policy import Completion
-from r1nb.text.prompts import build_messages, format_answer
-from r1nb.recipes.recipe import load_recipe
 from r1nb.evaluation.reflection import count_checks
+from r1nb.policy.policy import Completion
+from r1nb.recipes.recipe import load_recipe
+from r1nb.text.prompts import REASONING, THINK
 
 
 @pytest.mark.parametrize(
     ("text", "strict", "lenient", "layout"),
     [
-        (format_answer("6*7=42", "42"), True, True, True),
+        (REASONING.format_reply("6*7=42", "42"), True, True, True),
         ("42", False, True, False),
         ("so 6*7=42\n#### 42", False, True, False),
-        (format_answer("6*7=42", "41"), False, False, True),
-        ("Sure! " + format_answer("6*7=42", "$42"), True, True, False),
+        (REASONING.format_reply("6*7=42", "41"), False, False, True),
+        ("Sure! " + REASONING.format_reply("6*7=42", "$42"), True, True, False),
         ("<reasoning> 42 </reasoning> <answer> 42 </answer>", True, True, False),
         ("<reasoning>\n6*7=42\n</reasoning>\n<answer>\n42", False, True, False),
         ("I do not know", False, False, False),
@@ -32,7 +32,7 @@ def test_grading(text, strict, lenient, layout):
 
 
 def test_a_summary_counts_and_averages():
-    right, bare = format_answer("6*7=42", "42"), "42"
+    right, bare = REASONING.format_reply("6*7=42", "42"), "42"
     completions = [Completion(right, (7,) * 20, False), Completion(bare, (7,) * 2, True)]
     rows = {"question": ["?", "?"], "answer": ["42", "42"]}
     summary = summarize(grade(rows, completions, load_recipe()))
@@ -44,11 +44,11 @@ def test_a_summary_counts_and_averages():
 @pytest.mark.parametrize(
     ("text", "strict", "lenient", "layout"),
     [
-        (format_answer("so", "8*(4+7-8)", "think"), True, True, True),
+        (REASONING.format_reply("so", "8*(4+7-8)", "think"), True, True, True),
         ("<think>so</think> <answer>8*(4+7-8)</answer>", True, True, True),
         ("So it is\n8*(4+7-8)", False, True, False),
-        (format_answer("so", "4*7-4", "think"), False, False, True),
-        (format_answer("so", "8*(4+7-8)"), False, True, False),  # right, in the other layout's tags
+        (THINK.format_reply("so", "4*7-4"), False, False, True),
+        (REASONING.format_reply("so", "8*(4+7-8)"), False, True, False),  # right, in the other layout's tags
     ],
 )
 def test_grading_by_the_recipes_own_rewards(text, strict, lenient, layout):
@@ -75,7 +75,9 @@ class Recalling:
     def generate(self, prompts, limit, **sampling):
         asked = [prompt[-1]["content"] for prompt in prompts]
         self.batches.append(asked)
-        return [Completion(format_answer("so", str(self.questions.index(a))), (7,), False) for a in asked]
+        return [
+            Completion(REASONING.format_reply("so", str(self.questions.index(a))), (7,), False) for a in asked
+        ]
 
     def rest(self):
         pass
@@ -84,7 +86,10 @@ class Recalling:
 def test_batches_go_by_length_and_answers_stay_in_order():
     questions = ["a long question " * (7 * i % 5) + str(i) for i in range(10)]
     rows = Dataset.from_list(
-        [{"prompt": build_messages(q), "question": q, "answer": str(i)} for i, q in enumerate(questions)]
+        [
+            {"prompt": REASONING.build_messages(q), "question": q, "answer": str(i)}
+            for i, q in enumerate(questions)
+        ]
     )
     policy = Recalling(questions)
     graded = evaluate(policy, rows, load_recipe(eval_batch_size=4))
@@ -104,7 +109,10 @@ def graded(*answers, gold="42"):
 
 def test_votes_are_for_answers_not_for_their_spelling():
     given = [
-        g.given for g in graded(format_answer("so", "1,080"), "so it is 1080.0", "$1080", "none", gold="1080")
+        g.given
+        for g in graded(
+            REASONING.format_reply("so", "1,080"), "so it is 1080.0", "$1080", "none", gold="1080"
+        )
     ]
     assert given == ["1.08E+3", "1.08E+3", "1.08E+3", ""]
 
@@ -123,7 +131,7 @@ def test_samples_are_summed_over_problems():
 
 
 def test_a_vote_is_for_the_block_and_not_for_a_number_after_it():
-    (wrong,) = graded(format_answer("so", "41") + "\nor is it 42")
+    (wrong,) = graded(REASONING.format_reply("so", "41") + "\nor is it 42")
     assert (wrong.lenient, wrong.right, wrong.given) == (True, False, "41")
     (bare,) = graded("it is 42")
     assert (bare.strict, bare.right, bare.given) == (False, True, "42")

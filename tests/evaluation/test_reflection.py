@@ -4,19 +4,25 @@ import pandas
 import pytest
 
 from r1nb.errors import UserError
-from r1nb.evaluation.accuracy import Graded
-from r1nb.views.plots import png, reflection_curves
-from r1nb.text.prompts import format_answer
+from r1nb.evaluation.reflection import (
+    attempts_table,
+    read_reflection,
+    reflection_table,
+    reflections_table,
+    rescue_rates,
+)
 from r1nb.recipes.recipe import load_recipe
-from r1nb.evaluation.reflection import attempts_table, read_reflection, reflection_table, reflections_table, rescue_rates
+from r1nb.rewards.grading import Graded
 from r1nb.runs.run import Run
 from r1nb.tasks.sources import SOURCES
+from r1nb.text.prompts import THINK
+from r1nb.views.plots import png, reflection_curves
 
 QUESTION = SOURCES["Jiayi-Pan/Countdown-Tasks-3to4"].read({"nums": [3, 8, 1], "target": 24})["question"]
-RESCUED = format_answer("8*3=24, 24+1=25, not 24.\n8*3=24, 24/1=24.", "8*3/1", "think")
-SPOILED = format_answer("8*3=24, 24*1=24.", "8*3+1", "think")
-IN_VAIN = format_answer("8+3=11, 11+1=12, not 24.\n8*3=24, 24+1=25.", "8*3+1", "think")
-FIRST = format_answer("8*3=24, 24*1=24. Check: 8*3*1=24, right.", "8*3*1", "think")
+RESCUED = THINK.format_reply("8*3=24, 24+1=25, not 24.\n8*3=24, 24/1=24.", "8*3/1")
+SPOILED = THINK.format_reply("8*3=24, 24*1=24.", "8*3+1")
+IN_VAIN = THINK.format_reply("8+3=11, 11+1=12, not 24.\n8*3=24, 24+1=25.", "8*3+1")
+FIRST = THINK.format_reply("8*3=24, 24*1=24. Check: 8*3*1=24, right.", "8*3*1")
 
 
 @pytest.mark.parametrize(
@@ -26,18 +32,18 @@ FIRST = format_answer("8*3=24, 24*1=24. Check: 8*3*1=24, right.", "8*3*1", "thin
         (SPOILED, (True,), False, False, "spoiled"),
         (IN_VAIN, (False, False), False, False, ""),
         (FIRST, (True,), True, False, ""),
-        (format_answer("8 * 3 = 24. 24 * 1 = 24.", "8*3*1", "think"), (True,), False, False, ""),
-        (format_answer("8+3=11. 8*3=24, 24*1=24.", "8*3*1", "think"), (False, True), False, False, "rescued"),
-        (format_answer("8*3+1=25, not 24.\n- 8*3=24, 24*1=24.", "8*3*1", "think"), (True,), False, False, ""),
-        (format_answer("8*3=24, 24+1=24. Wait, 24+1=25, not 24.\n8*3=24, 24*1=24.", "8*3*1", "think"),
+        (THINK.format_reply("8 * 3 = 24. 24 * 1 = 24.", "8*3*1"), (True,), False, False, ""),
+        (THINK.format_reply("8+3=11. 8*3=24, 24*1=24.", "8*3*1"), (False, True), False, False, "rescued"),
+        (THINK.format_reply("8*3+1=25, not 24.\n- 8*3=24, 24*1=24.", "8*3*1"), (True,), False, False, ""),
+        (THINK.format_reply("8*3=24, 24+1=24. Wait, 24+1=25, not 24.\n8*3=24, 24*1=24.", "8*3*1"),
          (False, True), False, True, "rescued"),
-        (format_answer("8 × 3 = 24, 24 ÷ 1 = 24. Let me double-check.", "8*3/1", "think"),  # noqa: RUF001
+        (THINK.format_reply("8 × 3 = 24, 24 ÷ 1 = 24. Let me double-check.", "8*3/1"),  # noqa: RUF001
          (True,), True, True, ""),
-        (format_answer("8*3=24.", "8*3*1", "think"), (False,), False, False, ""),  # a number is left
-        (format_answer("8*3=25, 25-1=24.", "8*3-1", "think"), (False,), False, False, ""),  # not true
-        (format_answer("8*3=24, 24*3=72, 72/3=24.", "8*3*1", "think"), (False,), False, False, ""),
-        (format_answer("8*3=24, 1/0=1.", "8", "think"), (False,), False, False, ""),
-        (format_answer("I wait.", "8*3*1", "think"), (), False, True, ""),
+        (THINK.format_reply("8*3=24.", "8*3*1"), (False,), False, False, ""),  # a number is left
+        (THINK.format_reply("8*3=25, 25-1=24.", "8*3-1"), (False,), False, False, ""),  # not true
+        (THINK.format_reply("8*3=24, 24*3=72, 72/3=24.", "8*3*1"), (False,), False, False, ""),
+        (THINK.format_reply("8*3=24, 1/0=1.", "8"), (False,), False, False, ""),
+        (THINK.format_reply("I wait.", "8*3*1"), (), False, True, ""),
         ("8*3*1", (), False, False, ""),
         ("", (), False, False, ""),
     ],

@@ -7,9 +7,18 @@ import types
 import pytest
 import torch
 
-from r1nb.machine.engine import compute_dtype, fall_back, require_unsloth
 from r1nb.errors import UserError
-from r1nb.machine.hardware import LADDER, Machine, choose_recipe, next_larger, require, smaller_recipe, suggest_recipe
+from r1nb.machine.configs import grpo_config
+from r1nb.machine.engine import compute_dtype, fall_back, require_unsloth
+from r1nb.machine.hardware import (
+    LADDER,
+    Machine,
+    choose_recipe,
+    next_larger,
+    require,
+    smaller_recipe,
+    suggest_recipe,
+)
 from r1nb.policy.loading import load_policy
 from r1nb.recipes.recipe import load_recipe, recipe_names
 
@@ -95,7 +104,7 @@ def test_without_unsloth_plain_trl_takes_over_and_says_what_that_costs(monkeypat
     said = []
     recipe = fall_back(load_recipe("llama32-1b-16gb"), said.append)
     assert (recipe.model.engine, recipe.model.fast_inference) == ("transformers", False)
-    config = recipe.grpo_config("unused")  # which TRL accepts
+    config = grpo_config(recipe, "unused")  # which TRL accepts
     assert (config.use_vllm, config.gradient_checkpointing) == (False, True)
     assert "Unsloth cannot be imported (import of unsloth halted" in said[0]
     assert "That costs memory" in said[0]
@@ -183,7 +192,7 @@ def test_the_dtype_follows_the_card(monkeypatch, capability, dtype, bf16):
     assert compute_dtype(recipe.model) == dtype
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # TRL asks too, and there is none
     recipe.model.dtype = dtype
-    config = recipe.grpo_config("unused")
+    config = grpo_config(recipe, "unused")
     assert (config.bf16, config.fp16) == (bf16, dtype == "float16")
 
 

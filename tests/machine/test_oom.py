@@ -5,13 +5,13 @@ import weakref
 import pytest
 import torch
 
-from r1nb.training.callbacks import Recorder
-from r1nb.tasks.rows import load_splits
 from r1nb.errors import UserError
-from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.machine.out_of_memory import is_out_of_memory, out_of_memory_in_words
+from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.recipes.recipe import load_recipe
-from r1nb.runs.run import Run
+from r1nb.tasks.rows import load_splits
+from r1nb.training.callbacks import Recorder
+from r1nb.training.resume import new_run
 from r1nb.training.stages import grpo_trainer
 
 
@@ -96,10 +96,10 @@ def test_a_run_that_is_out_of_memory_loses_nothing_and_the_kernel_goes_on(tiny_r
         "tiny-cpu", runs_dir=str(tmp_path / "runs"), max_steps=5, save_steps=1, torch_threads=1,
         per_device_train_batch_size=16,
     )  # fmt: skip
-    train, _, _ = load_splits(recipe)
+    train, _, _ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     policy = load_policy(recipe, say=lambda line: None)
     attach_lora(policy, recipe)
-    run = Run.create(recipe)
+    run = new_run(recipe)
     trainer = grpo_trainer(policy, train, recipe, run.folder, [Recorder(run)])
     compute_loss = trainer.compute_loss
 

@@ -9,12 +9,12 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, LlamaConfig
 
 from r1nb import bench, plan
-from r1nb.tasks.rows import load_splits
 from r1nb.errors import UserError
 from r1nb.machine.hardware import LADDER, Machine
-from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.paths import DATA
+from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.recipes.recipe import load_recipe
+from r1nb.tasks.rows import load_splits
 from r1nb.training.stages import grpo_trainer
 
 # The published shapes: arXiv 2407.21783, table 3, and Llama-3.2's model card.
@@ -133,7 +133,9 @@ def test_the_peak_of_a_real_step_is_what_the_plan_says(tmp_path, dtype, checkpoi
     )
     policy = load_policy(recipe, say=lambda line: None)
     attach_lora(policy, recipe)
-    trainer = grpo_trainer(policy, load_splits(recipe)[0], recipe, tmp_path)
+    trainer = grpo_trainer(
+        policy, load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0], recipe, tmp_path
+    )
     trainer.model.train()
     if checkpointing:  # as trainer.train() does first
         trainer.model.gradient_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)

@@ -9,14 +9,14 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
-from r1nb.policy.adapters import CARD, CONFIG, WEIGHTS, prompt_format
-from r1nb.tasks.rows import load_splits
 from r1nb.errors import UserError
-from r1nb.policy.loading import attach_lora, load_policy, load_trained
-from r1nb.paths import DATA
-from r1nb.recipes.recipe import load_recipe
-from r1nb.training.resume import begin_run
 from r1nb.machine.model_files import licence
+from r1nb.paths import DATA
+from r1nb.policy.adapters import CARD, CONFIG, WEIGHTS, prompt_format
+from r1nb.policy.loading import attach_lora, load_policy, load_trained
+from r1nb.recipes.recipe import load_recipe
+from r1nb.tasks.rows import load_splits
+from r1nb.training.resume import begin_run
 
 
 def fresh(**settings):
@@ -29,7 +29,7 @@ def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
     recipe = load_recipe("tiny-cpu", runs_dir=str(folder), r=8)
     policy = fresh()
-    run = begin_run(recipe, load_splits(recipe)[0])
+    run = begin_run(recipe, load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0])
     rate = {"strict": 0.5, "strict_interval": [0.2, 0.8], "lenient": 0.5, "format": 0.9, "n": 10}
     (run.folder / "evaluation.json").write_text(json.dumps({"test": {"before": rate, "after": rate}}))
     attach_lora(policy, recipe)

@@ -8,11 +8,12 @@ import re
 import pytest
 import torch
 
-from r1nb.tasks.rows import load_rows
 from r1nb.errors import UserError
+from r1nb.machine.configs import grpo_config
 from r1nb.policy.loading import attach_lora, load_policy, load_trained
-from r1nb.text.prompts import build_messages, ensure_chat_template, format_prompt
 from r1nb.recipes.recipe import load_recipe
+from r1nb.tasks.rows import load_rows
+from r1nb.text.prompts import REASONING, ensure_chat_template, format_prompt
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def policy(tiny_recipe):
 
 @pytest.fixture
 def prompts():
-    return [build_messages(q) for q in load_rows("bundled", "validation")["question"][:6]]
+    return [REASONING.build_messages(q) for q in load_rows("bundled", "validation")["question"][:6]]
 
 
 def randomize(policy, seed=0, scale=0.5):
@@ -44,7 +45,7 @@ def test_trl_reads_the_same_tokens(policy, tiny_recipe, tmp_path, prompts):
         model=policy.model,
         processing_class=policy.tokenizer,
         reward_funcs=tiny_recipe.reward_funcs(),
-        args=tiny_recipe.grpo_config(tmp_path),
+        args=grpo_config(tiny_recipe, tmp_path),
         train_dataset=load_rows("bundled", "train"),
     )
     ours = [
@@ -57,7 +58,7 @@ def test_trl_reads_the_same_tokens(policy, tiny_recipe, tmp_path, prompts):
 def test_a_model_without_chat_template_gets_the_plain_one(policy):
     policy.tokenizer.chat_template = None
     ensure_chat_template(policy.tokenizer)
-    text = format_prompt(policy.tokenizer, build_messages("1+1?"), prefill="<reasoning>\n")
+    text = format_prompt(policy.tokenizer, REASONING.build_messages("1+1?"), prefill="<reasoning>\n")
     assert text.endswith("</answer>\n\n1+1?\n\n<reasoning>\n")
 
 

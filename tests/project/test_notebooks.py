@@ -17,7 +17,8 @@ from refresh_notebooks import code_hash
 
 from r1nb import lineage
 from r1nb.paths import NOTEBOOKS
-from r1nb.rewards import REWARDS, short_name
+from r1nb.rewards.registry import short_name
+from r1nb.runs.evaluations import MOMENTS
 from r1nb.runs.run import Run
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -80,7 +81,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("elsewhere")
     settings = SHORT.format(folder / "runs")
     done = subprocess.run(
-        [sys.executable, "-m", "r1nb.execute", "tiny-cpu"],
+        [sys.executable, "-m", "r1nb.train", "tiny-cpu"],
         cwd=folder, env=os.environ | {"R1NB_SET": settings}, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
@@ -117,7 +118,7 @@ def test_notebook_03_trains_and_says_where_everything_is(trained):
     for path in ("adapter", "report.html", "03_train_grpo.ipynb"):
         assert (run.folder / path).exists()
         assert f"runs/tiny-cpu-001/{path}" in said
-    for word in ("strict", "lenient", "format", *map(short_name, run.weights())):
+    for word in ("strict", "lenient", "format", *map(short_name, run.reward_weights)):
         assert word in said
     executed = (run.folder / "03_train_grpo.ipynb").read_text()
     assert "gave the trained policy's answer to 8 of 8 problems" in executed
@@ -158,9 +159,9 @@ def test_notebook_07_goes_through_the_stages_and_trains_none_twice(tmp_path):
     fewer = {"PROBLEMS = 256": "PROBLEMS = 64"}
     said = execute(NOTEBOOKS / "07_r1_stages.ipynb", tmp_path, settings, fewer)
     runs = {run.name: run for run in Run.all(tmp_path / "runs")}
-    assert set(runs) == {*STAGES, "grpo-alone-001"}
+    assert set(runs) == {*MOMENTS, "grpo-alone-001"}
     assert all(run.finished for run in runs.values())
-    assert [runs[name].parent for name in STAGES] == ["", *STAGES[:-1]]
+    assert [runs[name].parent for name in MOMENTS] == ["", *MOMENTS[:-1]]
     assert runs["grpo-alone-001"].parent == ""
     for name in ("r1-cold-start-001", "r1-sft-001"):
         assert lineage.harvest_of(runs[name])["kept"] > 0
@@ -274,7 +275,7 @@ def test_on_colab_the_first_cell_is_all_that_is_needed(colab):
 def test_a_mistake_ends_make_train_with_one_sentence(tmp_path, arguments, settings, words):
     environment = os.environ | {"R1NB_SET": f"{settings} runs_dir={tmp_path}"}
     done = subprocess.run(
-        [sys.executable, "-m", "r1nb.execute", *arguments],
+        [sys.executable, "-m", "r1nb.train", *arguments],
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     last = done.stderr.strip().splitlines()[-1]

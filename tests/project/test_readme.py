@@ -4,8 +4,6 @@ import re
 
 from conftest import ROOT
 
-from r1nb.rewards import REWARDS
-
 
 def test_your_own_task_in_15_lines(monkeypatch, tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 import yaml
 
-from r1nb.machine.engine import compute_dtype
 from r1nb.errors import UserError
+from r1nb.machine.configs import grpo_config
+from r1nb.machine.engine import compute_dtype
 from r1nb.recipes.recipe import build_recipe, load_recipe, recipe_names
 
 
@@ -72,7 +73,7 @@ def test_a_recipe_without_an_adapter():
 
 
 def test_grpo_config_says_what_the_recipe_says(tiny_recipe, tmp_path):
-    args = tiny_recipe.grpo_config(tmp_path)
+    args = grpo_config(tiny_recipe, tmp_path)
     for key, value in tiny_recipe.grpo.items():
         got = getattr(args, key)
         assert (getattr(got, "value", got) or value) == value or got == [], key

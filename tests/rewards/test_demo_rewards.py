@@ -2,12 +2,12 @@
 
 import pytest
 
-from r1nb.text.prompts import format_answer
-from r1nb.rewards import REWARDS, demo
+from r1nb.rewards.registry import demo, find_reward
+from r1nb.text.prompts import REASONING
 
-FIVE = [REWARDS[name] for name in list(REWARDS)[:5]]
-DEMO = [REWARDS[f"demo_{func.__name__}"] for func in FIVE]
-IDEAL = format_answer("six times twelve\nis 72", "72")
+FIVE = [find_reward(name) for name in list(REWARDS)[:5]]
+DEMO = [find_reward(f"demo_{func.__name__}") for func in FIVE]
+IDEAL = REASONING.format_reply("six times twelve\nis 72", "72")
 LINES = "\n".join(f"step {i}" for i in range(100))
 
 
@@ -20,18 +20,18 @@ CASES = {
     "ideal, trailing newline": (IDEAL + "\n", "72", [2, 0.5, 0, 0, 0.5], [2, 0.5, 0.5, 0.5, 0.5]),
     "ideal, stops at the end": (IDEAL, "72", [2, 0.5, 0, 0, 0.501 - 0.001 * len(IDEAL)],
                                 [2, 0.5, 0.5, 0.5, 0.5]),
-    "one line of reasoning": (format_answer("six", "72") + "\n", "72", [2, 0.5, 0.5, 0, 0.5],
+    "one line of reasoning": (REASONING.format_reply("six", "72") + "\n", "72", [2, 0.5, 0.5, 0, 0.5],
                               [2, 0.5, 0.5, 0.5, 0.5]),
     "all on one line": ("<reasoning>six</reasoning><answer>72</answer>", "72", [2, 0.5, 0, 0.5, 0],
                         [2, 0.5, 0, 0.5, 0.5]),
     "bare": ("72", "72", [2, 0.5, 0, 0, 0], [0, 0, 0, 0, 0]),
-    "a comma in the gold": (format_answer("so", "1080") + "\n", "1,080", [0, 0.5, 0.5, 0, 0.5],
+    "a comma in the gold": (REASONING.format_reply("so", "1080") + "\n", "1,080", [0, 0.5, 0.5, 0, 0.5],
                             [2, 0.5, 0.5, 0.5, 0.5]),
-    "a comma in the answer": (format_answer("so", "1,080") + "\n", "1,080", [2, 0, 0.5, 0, 0.5],
+    "a comma in the answer": (REASONING.format_reply("so", "1,080") + "\n", "1,080", [2, 0, 0.5, 0, 0.5],
                               [2, 0.5, 0.5, 0.5, 0.5]),
     "preface": (f"Sure!\n{IDEAL}\n", "72", [2, 0.5, 0, 0, 0.5], [2, 0.5, 0, 0.5, 0.5]),
-    "negative": (format_answer("so", "-5") + "\n", "-5", [2, 0, 0.5, 0, 0.5], [2, 0.5, 0.5, 0.5, 0.5]),
-    "superscript": (format_answer("so", "²") + "\n", "2", [0, 0.5, 0.5, 0, 0.5], [0, 0, 0.5, 0.5, 0.5]),
+    "negative": (REASONING.format_reply("so", "-5") + "\n", "-5", [2, 0, 0.5, 0, 0.5], [2, 0.5, 0.5, 0.5, 0.5]),
+    "superscript": (REASONING.format_reply("so", "²") + "\n", "2", [0, 0.5, 0.5, 0, 0.5], [0, 0, 0.5, 0.5, 0.5]),
     "unclosed answer": ("<reasoning>\nso\n</reasoning>\n<answer>72", "72", [2, 0.5, 0, 0, 0.25],
                         [0, 0, 0, 0, 0.375]),
     "the last answer wins": ("<answer>1</answer><answer>72</answer>", "72", [2, 0.5, 0, 0, 0],
@@ -48,9 +48,9 @@ def test_both_on_the_same_completion(text, gold, theirs, ours):
 
 
 def test_the_demo_charges_for_every_character():
-    long = format_answer(LINES, "72")
+    long = REASONING.format_reply(LINES, "72")
     assert demo.demo_xmlcount_reward_func.score(long, "72") == pytest.approx(0.501 - 0.001 * len(long))
-    assert demo.demo_xmlcount_reward_func.score(format_answer(LINES * 10, "72"), "72") < -5
+    assert demo.demo_xmlcount_reward_func.score(REASONING.format_reply(LINES * 10, "72"), "72") < -5
 
 
 def test_no_completion_of_these_earns_the_demos_full_marks():

@@ -5,11 +5,11 @@ from fractions import Fraction
 
 import pytest
 
+from r1nb.rewards.registry import find_reward
 from r1nb.text.arithmetic import evaluate_expression, solve_countdown
-from r1nb.text.prompts import format_answer
-from r1nb.rewards import REWARDS
+from r1nb.text.prompts import REASONING, THINK
 
-FORMAT, COUNTDOWN = REWARDS["r1_format_reward_func"], REWARDS["countdown_reward_func"]
+FORMAT, COUNTDOWN = find_reward("r1_format_reward_func"), find_reward("countdown_reward_func")
 RIGHT = {
     "parentheses": "8*(4+7-8)",
     "spaces": " 8 * ( 4 + 7 - 8 ) ",
@@ -70,7 +70,7 @@ WRONG = {
 
 
 def countdown(answer, nums=(4, 7, 8, 8), target=24, layout="reasoning"):
-    text = format_answer("so", answer, layout)
+    text = REASONING.format_reply("so", answer, layout)
     (score,) = COUNTDOWN(completions=[text], nums=[list(nums)], target=[target])
     return score
 
@@ -96,15 +96,15 @@ def test_exact_fractions():
 @pytest.mark.parametrize(
     ("text", "score"),
     [
-        (format_answer("so", "1"), 1.0),
-        (f"\n{format_answer('so', '1')}\n", 1.0),
+        (REASONING.format_reply("so", "1"), 1.0),
+        (f"\n{REASONING.format_reply('so', '1')}\n", 1.0),
         ("<reasoning>so</reasoning> <answer>1</answer>", 1.0),
-        ("Well: " + format_answer("so", "1"), 0.0),
-        (format_answer("so", "1") + " Done.", 0.0),
-        (format_answer(" ", "1"), 0.0),
-        (format_answer("so", ""), 0.0),
-        (format_answer("so", "1") * 2, 0.0),
-        (format_answer("so", "1", "think"), 0.0),
+        ("Well: " + REASONING.format_reply("so", "1"), 0.0),
+        (REASONING.format_reply("so", "1") + " Done.", 0.0),
+        (REASONING.format_reply(" ", "1"), 0.0),
+        (REASONING.format_reply("so", ""), 0.0),
+        (REASONING.format_reply("so", "1") * 2, 0.0),
+        (THINK.format_reply("so", "1"), 0.0),
         ("1", 0.0),
         ("", 0.0),
     ],
@@ -114,7 +114,7 @@ def test_format(text, score):
 
 
 def test_the_layout_decides_which_tags_count():
-    text = format_answer("so", "8*(4+7-8)", "think")
+    text = REASONING.format_reply("so", "8*(4+7-8)", "think")
     assert text.startswith("<think>")
     assert FORMAT.score(text, layout="think") == 1.0
     puzzle = {"nums": [4, 7, 8, 8], "target": 24}

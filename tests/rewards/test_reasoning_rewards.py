@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from r1nb.tasks.rows import load_rows, solution_as_xml
 from r1nb.errors import UserError
-from r1nb.text.prompts import format_answer
 from r1nb.recipes.recipe import load_recipe
-from r1nb.rewards import REWARDS
 from r1nb.rewards.mathematics import math_equal
 from r1nb.rewards.reasoning import find_equations
+from r1nb.rewards.registry import find_reward
+from r1nb.tasks.rows import load_rows
+from r1nb.text.prompts import REASONING
 
 TOWER = "10^{10^{10^{10}}}"
 
@@ -71,7 +71,9 @@ def test_a_chain_is_checked_link_by_link():
     ],
 )
 def test_steps(reasoning, answer, score):
-    assert REWARDS["steps_reward_func"].score(format_answer(reasoning, answer), "anything") == score
+    assert (
+        find_reward("steps_reward_func").score(REASONING.format_reply(reasoning, answer), "anything") == score
+    )
 
 
 def test_steps_of_real_solutions_hold(gsm8k_dir):
@@ -79,7 +81,12 @@ def test_steps_of_real_solutions_hold(gsm8k_dir):
     equations = [found for row in rows for found in find_equations(row["solution"])]
     assert len(equations) > 3_500
     assert sum(holds for *_, holds in equations) > 0.99 * len(equations)
-    full = [REWARDS["steps_reward_func"].score(solution_as_xml(row), row["answer"]) for row in rows]
+    full = [
+        find_reward("steps_reward_func").score(
+            REASONING.format_reply(row["solution"], row["answer"]), row["answer"]
+        )
+        for row in rows
+    ]
     assert sum(score == 1.0 for score in full) > 0.85 * len(rows)
 
 
@@ -94,11 +101,11 @@ def test_steps_of_real_solutions_hold(gsm8k_dir):
         ("naïve café", "en", 1.0),
         ("1 + 2 = 3", "en", 0.0),
         ("", "en", 0.0),
-        (format_answer("сумма", "in English"), "en", 0.0),  # of the reasoning
+        (REASONING.format_reply("сумма", "in English"), "en", 0.0),  # of the reasoning
     ],
 )
 def test_language(text, language, share):
-    assert REWARDS["language_reward_func"].score(text, language=language) == pytest.approx(share)
+    assert find_reward("language_reward_func").score(text, language=language) == pytest.approx(share)
 
 
 def test_an_unknown_language_is_refused_with_the_recipe():
@@ -127,7 +134,7 @@ DIFFERENT = [("0.51", "0.5"), ("[0,1]", "[0,1)"), ("(2,1)", "(1,2)"), ("B", "A")
     ("given", "gold", "score"), [*((*p, 1.0) for p in SAME), *((*p, 0.0) for p in DIFFERENT)]
 )
 def test_mathematics(given, gold, score):
-    assert REWARDS["math_reward_func"].score(format_answer("so", given), gold) == score
+    assert find_reward("math_reward_func").score(REASONING.format_reply("so", given), gold) == score
 
 
 def hang() -> tuple[bool | None, float, bool | None]:
@@ -184,7 +191,7 @@ def test_a_reason_goes_with_every_score(gym):
             continue
         columns = {"nums": [1], "target": 1, "problem": "chain_sum:0", "completion_ids": [1]}
         settings = {"max_completion_length": 9, "overlong_cache": 2}
-        for text in ("", format_answer("1+0=1", "1")):
+        for text in ("", REASONING.format_reply("1+0=1", "1")):
             score, reason = func.explain(text, "1", **columns, **settings)
             assert isinstance(score, float), name
             assert reason, name

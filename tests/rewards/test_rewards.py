@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from r1nb.text.prompts import LAYOUTS, format_answer
-from r1nb.rewards import REWARDS, five
+from r1nb.rewards.registry import find_reward, five
+from r1nb.text.prompts import LAYOUTS, REASONING
 
 TAGS = LAYOUTS["reasoning"].tags
-FIVE = {name: REWARDS[name] for name in list(REWARDS)[:5]}
+FIVE = {name: find_reward(name) for name in list(REWARDS)[:5]}
 
 IDEAL = "<reasoning>\nsix times twelve\n</reasoning>\n<answer>\n72\n</answer>"
 LINES = "\n".join(f"step {i}" for i in range(100))
@@ -24,10 +24,10 @@ COMPLETIONS = {
     "ideal": (IDEAL, FULL),
     "ideal, trailing newline": (IDEAL + "\n", FULL),
     "ideal, space around": (f"\n\n {IDEAL} \n\n", FULL),
-    "several lines": (format_answer("six\n\ntimes twelve", "72"), FULL),
-    "hundred lines": (format_answer(LINES, "72"), FULL),
-    "hundred lines, trailing newline": (format_answer(LINES, "72") + "\n", FULL),
-    "brackets in reasoning": (format_answer("6 < 7 > 5 <b> </b>", "72"), FULL),
+    "several lines": (REASONING.format_reply("six\n\ntimes twelve", "72"), FULL),
+    "hundred lines": (REASONING.format_reply(LINES, "72"), FULL),
+    "hundred lines, trailing newline": (REASONING.format_reply(LINES, "72") + "\n", FULL),
+    "brackets in reasoning": (REASONING.format_reply("6 < 7 > 5 <b> </b>", "72"), FULL),
     "one line": ("<reasoning>six</reasoning><answer>72</answer>", SOFT),
     "blank line between": (IDEAL.replace("g>\n<a", "g>\n\n<a"), SOFT),
     "carriage returns": (IDEAL.replace("\n", "\r\n"), SOFT),
@@ -35,10 +35,10 @@ COMPLETIONS = {
     "afterword": (IDEAL + "\nDone.", (2, 0.5, 0, 0.5, 0.495)),
     "endless afterword": (IDEAL + "x" * 10_000, (2, 0.5, 0, 0.5, 0.375)),
     "text between": (IDEAL.replace("<answer>", "so\n<answer>"), BLANK),
-    "empty reasoning": (format_answer("", "72"), BLANK),
-    "blank reasoning": (format_answer(" \n\t", "72"), BLANK),
-    "empty answer": (format_answer("six", ""), ANSWERLESS),
-    "blank answer": (format_answer("six", " \n"), ANSWERLESS),
+    "empty reasoning": (REASONING.format_reply("", "72"), BLANK),
+    "blank reasoning": (REASONING.format_reply(" \n\t", "72"), BLANK),
+    "empty answer": (REASONING.format_reply("six", ""), ANSWERLESS),
+    "blank answer": (REASONING.format_reply("six", " \n"), ANSWERLESS),
     "untagged": ("72", NOTHING),
     "untagged hash": ("so #### 72", NOTHING),
     "empty": ("", NOTHING),
@@ -49,7 +49,7 @@ COMPLETIONS = {
     "unopened reasoning": (IDEAL.removeprefix("<reasoning>"), (0, 0, 0, 0, 0.375)),
     "unopened answer": (IDEAL.replace("<answer>", ""), (0, 0, 0, 0, 0.375)),
     "several answers": (IDEAL.replace("72", "1</answer><answer>72"), (0, 0, 0, 0, 0.25)),
-    "answer twice": (format_answer("<answer>72</answer>", "72"), (0, 0, 0, 0, 0.25)),
+    "answer twice": (REASONING.format_reply("<answer>72</answer>", "72"), (0, 0, 0, 0, 0.25)),
     "ideal twice": (IDEAL + "\n" + IDEAL, NOTHING),
     "answer first": ("<answer>72</answer><reasoning>six</reasoning>", NOTHING),
     "tags only": ("".join(TAGS), ANSWERLESS),
@@ -104,19 +104,19 @@ def test_completion(completion, expected):
     ("given", "gold", "correct", "integer"), ANSWERS, ids=[ascii(row[0][:20]) for row in ANSWERS]
 )
 def test_answer(given, gold, correct, integer):
-    assert scores(format_answer("six", given), gold) == [correct, integer, 0.5, 0.5, 0.5]
+    assert scores(REASONING.format_reply("six", given), gold) == [correct, integer, 0.5, 0.5, 0.5]
 
 
 @pytest.mark.parametrize("reasoning", ["one line", LINES], ids=["one line", "hundred lines"])
 @pytest.mark.parametrize("end", ["", "\n"], ids=["no newline", "newline"])
 def test_the_ideal_completion_earns_exactly_four(reasoning, end):
-    assert sum(scores(format_answer(reasoning, "72") + end)) == 4.0
+    assert sum(scores(REASONING.format_reply(reasoning, "72") + end)) == 4.0
 
 
 @pytest.mark.parametrize("func", FIVE.values(), ids=FIVE)
 def test_one_float_a_completion_within_its_range(func):
     texts = [text for text, _ in COMPLETIONS.values()]
-    texts += [format_answer("six", row[0]) for row in ANSWERS]
+    texts += [REASONING.format_reply("six", row[0]) for row in ANSWERS]
     paid = func(prompts=texts, completions=texts, completion_ids=texts, answer=["72"] * len(texts))
     assert len(paid) == len(texts)
     assert {type(score) for score in paid} == {float}
@@ -135,7 +135,7 @@ def test_names_and_highest_scores():
 def test_a_megabyte_is_scored_in_seconds(piece):
     text = piece * (1_000_000 // len(piece))
     start = time.perf_counter()
-    for completion in (text, format_answer(text, "72"), format_answer("six", text)):
+    for completion in (text, REASONING.format_reply(text, "72"), REASONING.format_reply("six", text)):
         scores(completion)
     assert time.perf_counter() - start < 10
 
@@ -146,5 +146,5 @@ def test_every_gsm8k_gold_earns_four(gsm8k_dir, split):
     golds = [json.loads(line)["answer"].rpartition("####")[2].strip() for line in lines]
     assert any("," in gold for gold in golds)
     for gold in golds:
-        assert sum(scores(format_answer("six", gold), gold)) == 4.0, gold
-        assert sum(scores(format_answer("six", gold.replace(",", "")), gold)) == 4.0, gold
+        assert sum(scores(REASONING.format_reply("six", gold), gold)) == 4.0, gold
+        assert sum(scores(REASONING.format_reply("six", gold.replace(",", "")), gold)) == 4.0, gold

@@ -13,13 +13,13 @@ from written_run import IDEAL, append_step, write_run
 
 from r1nb.policy.adapters import CARD
 from r1nb.errors import UserError
-from r1nb.evaluation.accuracy import Graded
+from r1nb.rewards.grading import Graded
 from r1nb.views.plots import pass_curves, png, training_curves
 from r1nb.runs.run import Run
 
 
 def test_a_new_run_gets_a_new_folder(tiny_recipe):
-    first, second = Run.create(tiny_recipe), Run.create(tiny_recipe)
+    first, second = new_run(tiny_recipe), new_run(tiny_recipe)
     assert (first.name, second.name) == ("tiny-cpu-001", "tiny-cpu-002")
     assert first.recipe() == tiny_recipe
     environment = json.loads((first.folder / "environment.json").read_text())
@@ -27,7 +27,7 @@ def test_a_new_run_gets_a_new_folder(tiny_recipe):
 
 
 def test_a_torn_last_line_is_left_out(tiny_recipe):
-    run = Run.create(tiny_recipe)
+    run = new_run(tiny_recipe)
     run.append({"step": 1, "reward": 0.5})
     with (run.folder / "history.jsonl").open("a") as file:
         file.write('{"step": 2, "rew')
@@ -36,7 +36,7 @@ def test_a_torn_last_line_is_left_out(tiny_recipe):
 
 
 def test_a_run_goes_on_after_a_torn_line(tiny_recipe):
-    run = Run.create(tiny_recipe)
+    run = new_run(tiny_recipe)
     with (run.folder / "history.jsonl").open("a") as file:
         file.write('{"step": 1, "rew')
     run.append({"step": 2, "reward": 0.5})
@@ -55,7 +55,7 @@ def test_torn_completions_are_left_out(tiny_recipe):
 
 def write_until_killed(recipe, finished) -> None:
     """What training does to a run folder, a step after the other."""
-    run = Run.create(recipe)
+    run = new_run(recipe)
     (run.folder / "completions").mkdir()
     log = pandas.DataFrame({"step": 1, "completion": ["é" * 200] * 64} | dict.fromkeys(recipe.rewards, 0.5))
     for step in range(1, 10_000):
@@ -87,11 +87,11 @@ def test_a_writer_may_be_killed_at_any_moment(tiny_recipe):
         trained = run.series("reward")[0]
         assert trained == list(range(1, len(trained) + 1))
         assert finished.value <= len(trained) <= finished.value + 1
-        assert run.recipe() == tiny_recipe
+        assert load_recipe(run) == tiny_recipe
         if finished.value:
             logs = run.completions()
             assert len(logs) in (64 * finished.value, 64 * finished.value + 64)
-            run.looks()
+            run.validated()
             run.progress()
         steps += finished.value
     assert steps > 50
@@ -161,10 +161,10 @@ def test_negative_rewards_are_seen(tiny_recipe):
 
 
 def test_a_broken_recipe_is_named(tiny_recipe):
-    run = Run.create(tiny_recipe)
+    run = new_run(tiny_recipe)
     (run.folder / "recipe.yaml").write_text("")
     with pytest.raises(UserError, match=r"runs/tiny-cpu-001/recipe\.yaml is no recipe"):
-        Run(run.folder).weights()
+        Run(run.folder).reward_weights
 
 
 def test_the_total_is_weighted_and_what_was_not_judged_counts_nothing(tiny_recipe):
@@ -180,7 +180,7 @@ def test_the_total_is_weighted_and_what_was_not_judged_counts_nothing(tiny_recip
 
 
 def test_the_history_follows_a_run_that_is_being_written(tiny_recipe):
-    writer = Run.create(tiny_recipe)
+    writer = new_run(tiny_recipe)
     reader = Run(writer.folder)
     assert reader.history() == []
     for step in (1, 2, 3):
@@ -189,7 +189,7 @@ def test_the_history_follows_a_run_that_is_being_written(tiny_recipe):
 
 
 def test_latest_is_the_newest_finished_run(tiny_recipe):
-    runs = [Run.create(tiny_recipe) for _ in range(3)]
+    runs = [new_run(tiny_recipe) for _ in range(3)]
     folder = tiny_recipe.output.runs_dir
     assert Run.latest(folder) is None
     runs[0].adapter.mkdir()

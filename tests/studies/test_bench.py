@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
-from r1nb.studies.bench import ENGINES, PeakMemory, longest, measure, random_llama
+from r1nb.machine.configs import grpo_config
 from r1nb.recipes.recipe import load_recipe
+from r1nb.studies.bench import ENGINES, PeakMemory, longest, measure, random_llama
 
 SHAPE = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -28,7 +29,7 @@ def test_a_real_run_is_measured_beside_its_plan(tmp_path):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_each_competitor_is_a_recipe_that_can_be(engine):
     recipe = load_recipe("llama31-8b-seed", **ENGINES[engine], max_steps=10)
-    assert recipe.grpo_config("unused").use_vllm == ("vllm" in engine)
+    assert grpo_config(recipe, "unused").use_vllm == ("vllm" in engine)
     assert (recipe.model.engine == "transformers") == (engine == "trl")
 
 

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from r1nb.studies.experiments import explains, pooled, reached, read_results, verdict
 from r1nb.recipes.recipe import load_recipe
+from r1nb.studies.experiments import explains, pooled, reached, read_results, verdict
 
 CLAIMS = make_policy.PLAN["claims"]
 PLAN = yaml.safe_load((ROOT / "data" / "controls.yaml").read_text())

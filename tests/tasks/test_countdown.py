@@ -12,13 +12,13 @@ import yaml
 from conftest import ROOT
 from make_countdown import SIZES, TARGETS, bundled, draw, split_of
 
-from r1nb.text.arithmetic import evaluate_expression, solve_countdown
-from r1nb.tasks.rows import load_rows, load_splits
-from r1nb.policy.loading import load_policy
-from r1nb.paths import DATA
-from r1nb.text.prompts import read_answer
-from r1nb.recipes.recipe import load_recipe
 from r1nb.evaluation.reflection import read_reflection
+from r1nb.paths import DATA
+from r1nb.policy.loading import load_policy
+from r1nb.recipes.recipe import load_recipe
+from r1nb.tasks.rows import load_rows, load_splits
+from r1nb.text.arithmetic import evaluate_expression, solve_countdown
+from r1nb.text.prompts import read_answer
 
 PLAN = make_countdown_policy.PLAN
 
@@ -85,7 +85,7 @@ def test_the_corpus_keeps_its_stated_shares(name):
 
 def test_the_recipe_finds_its_rows_and_its_policy():
     recipe = load_recipe("countdown-cpu")
-    train, validation, tests = load_splits(recipe)
+    train, validation, tests = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     assert (len(train), len(validation), len(tests["test"])) == (1200, 60, 280)
     policy = load_policy(recipe, say=lambda line: None)
     assert policy.tokenizer.tokenize("12*3=36") == list("12*3=36")
@@ -112,7 +112,7 @@ def test_the_8b_recipe_keeps_test_and_validation_apart(tmp_path):
     assert raw["layout"] == "think"
     slices = {"validation_split": raw["validation_split"], "test_splits": raw["test_splits"]}
     recipe = load_recipe("countdown-cpu", dataset=str(tmp_path), train_split="train", **slices)
-    train, validation, tests = load_splits(recipe)
+    train, validation, tests = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     parts = [set(part["target"]) for part in (train, validation, *tests.values())]
     assert [len(part) for part in parts] == [500, 60, 300]
     assert not parts[0] & parts[1] | parts[0] & parts[2] | parts[1] & parts[2]
@@ -125,7 +125,7 @@ def test_a_problem_with_its_numbers_in_another_order_is_not_trained_on(tmp_path,
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in turned[:10]))
     slices = {"validation_split": "train[-5:]", "test_splits": ["test"]}
     recipe = load_recipe("countdown-cpu", dataset=str(tmp_path), train_split="train", **slices)
-    train, _, tests = load_splits(recipe)
+    train, _, tests = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     assert len(tests["test"]) == 10
     assert [row["target"] for row in train] == [row["target"] for row in rows[10:-5]]
     assert "Dropped 15 training rows" in capsys.readouterr().out

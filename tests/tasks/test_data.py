@@ -4,12 +4,13 @@ import json
 
 import pytest
 
-from r1nb.tasks.rows import drop_long_prompts, load_rows, load_splits, normalize, solution_as_xml
 from r1nb.errors import UserError
 from r1nb.recipes.recipe import load_recipe
-from r1nb.rewards import REWARDS
+from r1nb.rewards.registry import find_reward
+from r1nb.tasks.rows import drop_long_prompts, load_rows, load_splits, normalize
+from r1nb.text.prompts import REASONING
 
-FIVE = [REWARDS[name] for name in list(REWARDS)[:5]]
+FIVE = [find_reward(name) for name in list(REWARDS)[:5]]
 
 GOOD = {"question": "2 packs of 3?", "answer": "That is 2*3=<<2*3=6>>6.\n#### 6"}
 
@@ -35,7 +36,7 @@ def test_a_row_becomes_chat_messages_and_a_gold(folder):
 @pytest.mark.parametrize("split", ["train", "validation", "test", "test_unseen_kinds"])
 def test_every_bundled_solution_as_xml_earns_everything(split):
     for row in load_rows("bundled", split):
-        text = solution_as_xml(row)
+        text = REASONING.format_reply(row["solution"], row["answer"])
         assert sum(func.score(text, row["answer"]) for func in FIVE) == 4.0
         assert "<<" not in text
 
@@ -45,7 +46,7 @@ def test_real_gsm8k_solutions_as_xml_earn_everything(gsm8k_dir):
         rows = load_rows(str(gsm8k_dir), split)
         assert len(rows) == count
         for row in rows:
-            text = solution_as_xml(row)
+            text = REASONING.format_reply(row["solution"], row["answer"])
             assert sum(func.score(text, row["answer"]) for func in FIVE) == 4.0
 
 

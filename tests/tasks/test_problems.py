@@ -9,8 +9,8 @@ import make_problems
 import pytest
 from make_problems import SEEN, SIZES, UNSEEN, bundled, draw, split_of
 
-from r1nb.tasks.rows import normalize
 from r1nb.paths import DATA
+from r1nb.tasks.rows import normalize
 
 TESTS = ("test", "test_unseen_kinds")
 

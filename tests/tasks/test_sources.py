@@ -5,15 +5,15 @@ import json
 import datasets
 import pytest
 
-from r1nb.evaluation.checks import check_rewards
-from r1nb.tasks.rows import load_rows, load_splits
 from r1nb.errors import UserError
+from r1nb.evaluation.checks import check_rewards
 from r1nb.paths import DATA
-from r1nb.text.prompts import format_answer
 from r1nb.recipes.recipe import load_recipe
-from r1nb.rewards import REWARDS
 from r1nb.rewards.gym import PROBLEMS, gym_problem, gym_tasks
+from r1nb.rewards.registry import find_reward
+from r1nb.tasks.rows import load_rows, load_splits
 from r1nb.tasks.sources import SOURCES, final_answer, source_of
+from r1nb.text.prompts import REASONING
 
 SAMPLES = DATA / "samples"
 GOLDS = {
@@ -55,7 +55,7 @@ def test_the_table_is_complete():
     assert set(SOURCES) == set(GOLDS)
     for source in SOURCES.values():
         assert source.card.startswith("https://huggingface.co/datasets/")
-        assert all(REWARDS[name].judges == "answer" for name in source.rewards)
+        assert all(find_reward(name).judges == "answer" for name in source.rewards)
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -118,7 +118,10 @@ def test_a_benchmark_is_not_trained_on():
         splits("livebench/reasoning", question_column="question_id", answer_column="ground_truth")
     rows = load_rows(sample("livebench/reasoning"), "train")
     for row, given in zip(rows, ("**Yes, no, yes**", "**3**"), strict=True):
-        assert REWARDS["correctness_reward_func"].score(format_answer("so", given), row["answer"]) == 2.0
+        assert (
+            find_reward("correctness_reward_func").score(REASONING.format_reply("so", given), row["answer"])
+            == 2.0
+        )
 
 
 def test_a_reward_that_does_not_suit_is_named():
@@ -179,7 +182,7 @@ def test_your_own_data_in_a_recipe(tmp_path):
     path.write_text("task,result\n" + "\n".join(f"What is {n} + 1?,{n + 1}" for n in range(40)))
     recipe = load_recipe(dataset=str(path), question_column="task", answer_column="result",
                          test_splits="train[-8:]", validation_split=None, validation_rows=8)  # fmt: skip
-    train, validation, tests = load_splits(recipe)
+    train, validation, tests = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     assert (len(train), len(validation), len(tests["train[-8:]"])) == (24, 8, 8)
     answers = [row["answer"] for part in (train, validation, tests["train[-8:]"]) for row in part]
     assert answers == [str(n + 1) for n in range(40)]
@@ -252,18 +255,18 @@ def test_the_final_answer_of_a_solution(text, answer):
 
 
 def test_all_of_reasoning_gyms_tasks(gym):
-    score, without_gold = REWARDS["gym_reward_func"].score, []
+    score, without_gold = find_reward("gym_reward_func").score, []
     assert len(gym_tasks()) == 105
     for name in gym_tasks():
         problem = f"{name}:{PROBLEMS['test'][0]}"
         question, answer = gym_problem(problem)
         assert question, name
         if answer:
-            assert score(format_answer("so", answer), problem=problem) == 1.0, name
+            assert score(REASONING.format_reply("so", answer), problem=problem) == 1.0, name
         else:
             without_gold.append(name)
         for junk in ("", "no", "9" * 5_000, "(" * 500):
-            assert 0.0 <= score(format_answer("so", junk), problem=problem) <= 1.0, name
+            assert 0.0 <= score(REASONING.format_reply("so", junk), problem=problem) <= 1.0, name
     assert without_gold == ["boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour"]
 
 
@@ -273,7 +276,7 @@ def test_reasoning_gyms_splits_are_different_problems(gym):
     assert len({problem for part in rows.values() for problem in part["problem"]}) == 1_400
     recipe = load_recipe(dataset="reasoning-gym:chain_sum", test_splits=["test"],
                          rewards={"gym_reward_func": 1.0, "r1_format_reward_func": 0.5})  # fmt: skip
-    train, *_ = load_splits(recipe)
+    train, *_ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     assert check_rewards(train, recipe) == []
 
 

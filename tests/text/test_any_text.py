@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from hypothesis import strategies as st
 
 from r1nb import child
-from r1nb.text.numbers import to_number
-from r1nb.text.arithmetic import SIGNS, evaluate_expression, solve_countdown
-from r1nb.text.prompts import LAYOUTS, format_answer
-from r1nb.rewards import REWARDS
 from r1nb.rewards.mathematics import math_equal
 from r1nb.rewards.reasoning import find_equations
+from r1nb.rewards.registry import find_reward
+from r1nb.text.arithmetic import SIGNS, evaluate_expression, solve_countdown
+from r1nb.text.numbers import to_number
+from r1nb.text.prompts import LAYOUTS, REASONING
 
 SLOW = ("judge_reward_func", "math_reward_func", "gym_reward_func")  # a server, a process, tasks made anew
 FAST = [name for name in REWARDS if name not in SLOW]
@@ -46,7 +46,7 @@ TEXTS = st.one_of(
 def scores(name: str, completions: list, layout: str, **columns) -> list[float | None]:
     """What a reward pays when it is called as TRL calls it; a column given is the same for each row."""
     same = {"prompts": "", "answer": "7", "completion_ids": [1, 2, 3], "nums": [3, 4], "target": 7} | columns
-    func = replace(REWARDS[name], settings=SETTINGS | {"layout": layout})
+    func = replace(find_reward(name), settings=SETTINGS | {"layout": layout})
     return func(completions=completions, trainer_state=None, log_extra=None, log_metric=None,
                 **{key: [value] * len(completions) for key, value in same.items()})  # fmt: skip
 
@@ -56,7 +56,7 @@ def check(name: str, completions: list, layout: str = "reasoning", **columns) ->
     assert len(paid) == len(completions)
     for score in paid:
         assert score is None or (type(score) is float and math.isfinite(score)), name
-        assert score is None or REWARDS[name].low <= score <= REWARDS[name].high, name
+        assert score is None or find_reward(name).low <= score <= find_reward(name).high, name
 
 
 @settings(max_examples=3400, **ALWAYS)
@@ -73,11 +73,15 @@ def check(name: str, completions: list, layout: str = "reasoning", **columns) ->
 def test_any_completion_is_scored_in_range(one, two, role, layout, **columns):
     completions = [
         one,
-        format_answer(one, two, layout),
-        two + format_answer(two, one, layout).replace("\n", " ") + one,
+        REASONING.format_reply(one, two, layout),
+        two + REASONING.format_reply(two, one, layout).replace("\n", " ") + one,
         [{"role": role, "content": one}, {"role": "assistant", "content": two}],
         [{"role": "assistant", "content": [{"type": "text", "text": text} for text in (one, two)]}],
-        [{"role": "assistant", "content": format_answer(one, two, layout) + "\n"}, {"role": role}, None],
+        [
+            {"role": "assistant", "content": REASONING.format_reply(one, two, layout) + "\n"},
+            {"role": role},
+            None,
+        ],
     ]
     for name in FAST:
         check(name, completions, layout, **columns)
@@ -92,15 +96,15 @@ def test_no_text_is_scored_in_range(name, completion):
 @settings(max_examples=200, **ALWAYS)
 @given(given_=st.lists(ANSWERS | st.sampled_from(MARKS), max_size=6).map("".join), gold=ANSWERS)
 def test_any_answer_is_compared_with_the_gold(given_, gold):
-    check("math_reward_func", [format_answer("so", given_)], answer=gold)
+    check("math_reward_func", [REASONING.format_reply("so", given_)], answer=gold)
 
 
 WRAPS = {
     "bare": lambda text: text,
-    "reasoning": lambda text: format_answer(text, "7"),
-    "answer": lambda text: format_answer("so", text),
+    "reasoning": lambda text: REASONING.format_reply(text, "7"),
+    "answer": lambda text: REASONING.format_reply("so", text),
     "unclosed": lambda text: "<reasoning>" + text,
-    "afterword": lambda text: format_answer("so", "7") + text,
+    "afterword": lambda text: REASONING.format_reply("so", "7") + text,
 }
 
 
@@ -131,7 +135,7 @@ def test_a_megabyte_takes_time_in_proportion(piece, wrap):
 @given(reasoning=TEXTS, number=st.integers())
 def test_the_ideal_completion_earns_exactly_four(reasoning, number, layout):
     assume(reasoning.strip() and not any(tag in reasoning for tag in LAYOUTS[layout].tags))
-    ideal = format_answer(reasoning, str(number), layout)
+    ideal = REASONING.format_reply(reasoning, str(number), layout)
     paid = [scores(name, [ideal], layout, answer=str(number))[0] for name in list(REWARDS)[:5]]
     assert sum(paid) == 4.0
     assert scores("r1_format_reward_func", [ideal], layout) == [1.0]
@@ -192,9 +196,9 @@ def test_a_solution_of_countdown_earns_one(made):
     assume(target is not None)
     solution = solve_countdown(numbers, target)
     for answer in (solution, f"{solution} = {target}"):
-        ideal = format_answer("so", answer)
+        ideal = REASONING.format_reply("so", answer)
         assert scores("countdown_reward_func", [ideal], "reasoning", nums=numbers, target=target) == [1.0]
-    wrong = format_answer("so", f"{solution} + 0")
+    wrong = REASONING.format_reply("so", f"{solution} + 0")
     assert scores("countdown_reward_func", [wrong], "reasoning", nums=numbers, target=target) == [0.0]
 
 
@@ -229,7 +233,7 @@ def test_a_solution_of_countdown_earns_one(made):
     ids=ascii,
 )
 def test_countdown(answer, score):
-    text = format_answer("so", answer)
+    text = REASONING.format_reply("so", answer)
     assert scores("countdown_reward_func", [text], "reasoning", nums=[3, 4, 5], target=35) == [score]
 
 
@@ -261,20 +265,20 @@ def test_no_step_is_misjudged(text, true):
     ("reasoning", "answer"), [("3 / 4 = 75%", "75%"), ("3 / 4 = 75%", "0.75"), ("1/2 + 1/3 = 5/6", "5/6")]
 )
 def test_an_answer_follows_from_a_step_that_is_written_like_it(reasoning, answer):
-    assert scores("steps_reward_func", [format_answer(reasoning, answer)], "reasoning") == [1.0]
+    assert scores("steps_reward_func", [REASONING.format_reply(reasoning, answer)], "reasoning") == [1.0]
 
 
 @pytest.mark.parametrize(
     ("language", "text"),
     [
-        ("en", format_answer("3² + 4² is 5², and ½ is .5", "5")),
-        ("ja", format_answer("人々のデータ", "5")),
-        ("zh", format_answer("人々〇", "5")),
+        ("en", REASONING.format_reply("3² + 4² is 5², and ½ is .5", "5")),
+        ("ja", REASONING.format_reply("人々のデータ", "5")),
+        ("zh", REASONING.format_reply("人々〇", "5")),
         ("zh", "<reasoning>\n中文"),
     ],
 )
 def test_a_text_in_one_language(language, text):
-    func = replace(REWARDS["language_reward_func"], settings={"language": language})
+    func = replace(find_reward("language_reward_func"), settings={"language": language})
     assert func(completions=[text]) == [1.0]
 
 
@@ -325,10 +329,16 @@ def test_an_answer_that_is_a_program_does_nothing(gym, task, tmp_path):
         'exec("im" + "port os; os.write(1, b\\"1.0\\\\n\\")")',
         f'ｅｖａｌ("open(\\"{trace}\\", \\"w\\")")',  # noqa: RUF001
     ):
-        assert REWARDS["gym_reward_func"].score(format_answer("so", program), problem=f"{task}:0") <= 0.1
+        assert (
+            find_reward("gym_reward_func").score(REASONING.format_reply("so", program), problem=f"{task}:0")
+            <= 0.1
+        )
         for answer, score in (("-4", 1.0), ("-5", 0.0)):  # and the next score is that of the next answer
             assert (
-                REWARDS["gym_reward_func"].score(format_answer("so", answer), problem="chain_sum:1") == score
+                find_reward("gym_reward_func").score(
+                    REASONING.format_reply("so", answer), problem="chain_sum:1"
+                )
+                == score
             )
     assert not trace.exists()
 
@@ -336,5 +346,7 @@ def test_an_answer_that_is_a_program_does_nothing(gym, task, tmp_path):
 @pytest.mark.parametrize(("task", "answer"), [("countdown", "9**9**9"), ("coin_flip", "1e99999999")])
 def test_an_answer_that_takes_for_ever_is_stopped(gym, task, answer, monkeypatch):
     monkeypatch.setattr("r1nb.rewards.gym.SECONDS", 3)
-    score, reason = REWARDS["gym_reward_func"].explain(format_answer("so", answer), problem=f"{task}:0")
+    score, reason = find_reward("gym_reward_func").explain(
+        REASONING.format_reply("so", answer), problem=f"{task}:0"
+    )
     assert (score, reason) == (0.0, f"{task} could not score the answer within 3 seconds")

@@ -5,11 +5,10 @@ from jinja2 import Template
 
 from r1nb.text.prompts import (
     LAYOUTS,
+    REASONING,
     SYSTEM_PROMPT,
-    build_messages,
     completion_text,
     ensure_chat_template,
-    format_answer,
     format_prompt,
     parse_completion,
 )
@@ -31,14 +30,14 @@ class TinyTokenizer:
 
 
 def test_messages_are_the_format_then_the_question():
-    assert build_messages("How many?") == [
+    assert REASONING.build_messages("How many?") == [
         {"role": "system", "content": SYSTEM_PROMPT},
         {"role": "user", "content": "How many?"},
     ]
 
 
 def test_format_answer_is_laid_out_as_the_system_prompt_asks():
-    ideal = format_answer("...", "...")
+    ideal = REASONING.format_reply("...", "...")
     assert ideal == "<reasoning>\n...\n</reasoning>\n<answer>\n...\n</answer>"
     assert SYSTEM_PROMPT.endswith(ideal)
     assert ideal.startswith(PREFILL)
@@ -47,7 +46,9 @@ def test_format_answer_is_laid_out_as_the_system_prompt_asks():
 def test_a_tokenizer_without_a_chat_template_gets_plain_paragraphs():
     tokenizer = TinyTokenizer()
     ensure_chat_template(tokenizer)
-    assert format_prompt(tokenizer, build_messages("How many?")) == (f"{SYSTEM_PROMPT}\n\nHow many?\n\n")
+    assert format_prompt(tokenizer, REASONING.build_messages("How many?")) == (
+        f"{SYSTEM_PROMPT}\n\nHow many?\n\n"
+    )
     reply = {"role": "assistant", "content": "Two."}
     assert format_prompt(tokenizer, [reply]) == "Two.\n\n<eos>"
 
@@ -57,7 +58,7 @@ def test_a_chat_template_is_kept_and_asked_for_the_generation_prompt():
     tokenizer = TinyTokenizer(template)
     ensure_chat_template(tokenizer)
     assert tokenizer.chat_template == template
-    assert format_prompt(tokenizer, build_messages("Hi"), PREFILL) == f"Hi|assistant:{PREFILL}"
+    assert format_prompt(tokenizer, REASONING.build_messages("Hi"), PREFILL) == f"Hi|assistant:{PREFILL}"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_completion_text(completion, text):
 
 
 def test_a_completion_is_cut_at_its_tags():
-    parsed = parse_completion("Sure!" + format_answer("a\nb", "72") + "\nDone")
+    parsed = parse_completion("Sure!" + REASONING.format_reply("a\nb", "72") + "\nDone")
     assert parsed.before == "Sure!"
     assert parsed.reasoning == "\na\nb\n"
     assert parsed.between == "\n"
@@ -96,7 +97,7 @@ def test_a_broken_tag_is_no_completion(tag, change):
         "upper case": tag.upper(),
         "with a space": tag.replace(">", " >"),
     }[change]
-    assert parse_completion(format_answer("a", "72").replace(tag, broken)) is None
+    assert parse_completion(REASONING.format_reply("a", "72").replace(tag, broken)) is None
 
 
 @pytest.mark.parametrize(

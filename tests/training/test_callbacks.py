@@ -9,7 +9,7 @@ import torch
 from written_run import append_step, write_run
 
 from r1nb.training.callbacks import LiveView, Recorder, Watchdog
-from r1nb.runs.run import Run
+from r1nb.training.resume import new_run
 
 MODEL = torch.nn.Module()
 MODEL.register_parameter("layer_lora_B", torch.nn.Parameter(torch.tensor([3.0, 4.0])))
@@ -27,7 +27,7 @@ def logs(recipe) -> dict:
 
 
 def test_the_recorder_keeps_the_norm_of_what_the_adapter_adds(tiny_recipe):
-    run = Run.create(tiny_recipe)
+    run = new_run(tiny_recipe)
     Recorder(run).on_log(None, state(1), None, logs=logs(tiny_recipe), model=MODEL)
     Recorder(run).on_log(None, state(2), None, logs={"train_runtime": 1.0}, model=MODEL)
     Recorder(run).on_log(None, state(3), None, logs=logs(tiny_recipe), model=torch.nn.Linear(2, 2))
@@ -37,8 +37,8 @@ def test_the_recorder_keeps_the_norm_of_what_the_adapter_adds(tiny_recipe):
 
 
 def test_nothing_grows_with_the_steps(tiny_recipe):
-    run = Run.create(tiny_recipe)
-    callbacks = [Recorder(run), Watchdog(run, tiny_recipe), LiveView(run)]
+    run = new_run(tiny_recipe)
+    callbacks = [Recorder(run), Watchdog(run, tiny_recipe.judge()), LiveView(run)]
     for callback in callbacks[1:]:
         callback.on_train_begin(None, state(0), None)
 
@@ -81,7 +81,7 @@ def test_the_live_view_keeps_to_its_share(tiny_recipe, monkeypatch):
 def test_nan_is_seen_at_once(tiny_recipe):
     """Whatever the budget says: the next rollout would fail."""
     run, control = write_run(tiny_recipe, 3), SimpleNamespace(should_training_stop=False)
-    watchdog, model = Watchdog(run, tiny_recipe), torch.nn.Module()
+    watchdog, model = Watchdog(run, tiny_recipe.judge()), torch.nn.Module()
     watchdog.seconds = 1e9
     recorder = Recorder(run)
     model.register_parameter("lora_B", torch.nn.Parameter(torch.tensor([1.0])))
@@ -91,7 +91,7 @@ def test_nan_is_seen_at_once(tiny_recipe):
         for callback in (recorder, watchdog):
             callback.on_log(None, state(step), control, logs=line, model=model)
         assert control.should_training_stop == (step == 5)
-    assert [line["advice"] for line in run.advice()] == ["not_finite"]
+    assert [line["alarm"] for line in run.alarms()] == ["not_finite"]
 
 
 def test_what_fails_in_a_look_is_said_once_and_training_goes_on(tiny_recipe, monkeypatch, capsys):
@@ -109,7 +109,7 @@ def test_what_fails_in_a_look_is_said_once_and_training_goes_on(tiny_recipe, mon
 @pytest.mark.parametrize("steps", [0, 40])
 def test_in_a_terminal_the_live_view_says_a_line(tiny_recipe, capsys, steps):
     tiny_recipe.grpo["max_steps"] = 100
-    run = Run.create(tiny_recipe)
+    run = new_run(tiny_recipe)
     for step in range(1, steps + 1):
         append_step(run, step, [])
     LiveView(run).on_train_end(None, state(steps), None)

@@ -6,12 +6,13 @@ import pytest
 import torch
 from trl import GRPOConfig, GRPOTrainer
 
-from r1nb.tasks.rows import load_splits
-from r1nb.training.loss import group_advantages, grpo_loss
-from r1nb.policy.loading import attach_lora, load_policy
+from r1nb.machine.configs import grpo_config
 from r1nb.paths import DATA
-from r1nb.text.prompts import build_messages, format_prompt
-from r1nb.runs.run import Run
+from r1nb.policy.loading import attach_lora, load_policy
+from r1nb.tasks.rows import load_splits
+from r1nb.text.prompts import REASONING, format_prompt
+from r1nb.training.loss import group_advantages, grpo_loss
+from r1nb.training.resume import new_run
 
 GROUP = json.loads((DATA / "samples/group.json").read_text())
 
@@ -26,14 +27,16 @@ def policy(tiny_recipe):
 @pytest.mark.parametrize("beta", [0.0, 0.04])
 @pytest.mark.parametrize("loss_type", ["dapo", "grpo", "dr_grpo"])
 def test_the_loss_is_trls(policy, tiny_recipe, tmp_path, loss_type, beta):
-    rows, *_ = load_splits(tiny_recipe)
+    rows, *_ = load_splits(tiny_recipe.data, tiny_recipe.evaluation, tiny_recipe.rewards)
     settings = tiny_recipe.grpo | {"loss_type": loss_type, "beta": beta, "report_to": "none"}
     trainer = GRPOTrainer(
         model=policy.model, processing_class=policy.tokenizer, reward_funcs=tiny_recipe.reward_funcs(),
         args=GRPOConfig(output_dir=str(tmp_path), **settings), train_dataset=rows,
     )  # fmt: skip
     trainer.current_gradient_accumulation_steps = 1
-    start = policy.tokenizer(format_prompt(policy.tokenizer, build_messages(GROUP["question"]))).input_ids
+    start = policy.tokenizer(
+        format_prompt(policy.tokenizer, REASONING.build_messages(GROUP["question"]))
+    ).input_ids
     texts = [text + policy.tokenizer.eos_token for text in GROUP["completions"]]
     ends = policy.tokenizer(texts, return_tensors="pt", padding=True, padding_side="right")
     prompts = torch.tensor([start] * len(texts))
@@ -80,11 +83,11 @@ def test_the_loss_is_trls(policy, tiny_recipe, tmp_path, loss_type, beta):
 def test_the_advantages_are_trls(policy, tiny_recipe, scale):
     """Those that TRL logs in a real step, whose groups differ."""
     tiny_recipe.grpo |= {"scale_rewards": scale, "max_steps": 1, "per_device_train_batch_size": 64}
-    run = Run.create(tiny_recipe)
-    rows, *_ = load_splits(tiny_recipe)
+    run = new_run(tiny_recipe)
+    rows, *_ = load_splits(tiny_recipe.data, tiny_recipe.evaluation, tiny_recipe.rewards)
     GRPOTrainer(
         model=policy.model, processing_class=policy.tokenizer, reward_funcs=tiny_recipe.reward_funcs(),
-        args=tiny_recipe.grpo_config(run.folder), train_dataset=rows,
+        args=grpo_config(tiny_recipe, run.folder), train_dataset=rows,
     ).train()  # fmt: skip
     log = run.completions(1)
     totals = torch.tensor(sum(log[name] for name in tiny_recipe.rewards).to_numpy(), dtype=torch.float32)

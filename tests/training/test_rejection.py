@@ -5,30 +5,40 @@ import json
 import pytest
 import torch
 
-from r1nb.tasks.rows import load_splits
 from r1nb.errors import UserError
-from r1nb.evaluation.accuracy import evaluate_stage, grade
-from r1nb.views.stage_results import equal_steps, examples_table, harvest_table, stages_table, work
+from r1nb.evaluation.accuracy import evaluate_tests, grade
 from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.policy.policy import Completion
-from r1nb.text.prompts import format_answer
 from r1nb.recipes.recipe import load_recipe
-from r1nb.training.rejection import FORMAT, LANGUAGE, REASONS, STEP, TWICE, WRONG, fault_of, harvest, sieve
-from r1nb.training.resume import begin_run
 from r1nb.runs.run import Run
+from r1nb.tasks.rows import load_splits
+from r1nb.text.prompts import REASONING
+from r1nb.training.rejection import (
+    FORMAT,
+    LANGUAGE,
+    REASONS,
+    STEP,
+    TWICE,
+    WRONG,
+    sample_examples,
+    select,
+    why_not,
+)
+from r1nb.training.resume import begin_run, new_run
 from r1nb.training.stages import finish, grpo_trainer
+from r1nb.views.stage_results import equal_steps, examples_table, rejection_table, stages_table, work
 
-GOOD = format_answer("There are 2*3=6 eggs.\nThen 6+1=7 eggs.", "7")
+GOOD = REASONING.format_reply("There are 2*3=6 eggs.\nThen 6+1=7 eggs.", "7")
 SIEVED = {
     GOOD: "",
-    format_answer("That is seven.", "7"): "",  # nothing to check
-    format_answer("2*3=6, 6+1=7", "7"): "",  # no words to check
+    REASONING.format_reply("That is seven.", "7"): "",  # nothing to check
+    REASONING.format_reply("2*3=6, 6+1=7", "7"): "",  # no words to check
     GOOD + " and more": FORMAT,
     "#### 7": FORMAT,
-    format_answer("There are 2*3=6 eggs.", "6"): WRONG,
-    format_answer("There are 2*3=5 eggs.\nThen 6+1=7 eggs.", "7"): STEP,
-    format_answer("There are 2*3=6 яиц.\nThen 6+1=7 eggs.", "7"): LANGUAGE,
-    format_answer("", "7"): FORMAT,
+    REASONING.format_reply("There are 2*3=6 eggs.", "6"): WRONG,
+    REASONING.format_reply("There are 2*3=5 eggs.\nThen 6+1=7 eggs.", "7"): STEP,
+    REASONING.format_reply("There are 2*3=6 яиц.\nThen 6+1=7 eggs.", "7"): LANGUAGE,
+    REASONING.format_reply("", "7"): FORMAT,
 }
 
 
@@ -41,14 +51,14 @@ def graded(recipe, texts, cut=False):
 @pytest.mark.parametrize(("text", "fault"), SIEVED.items(), ids=range(len(SIEVED)))
 def test_a_completion_is_dropped_for_its_first_fault(tiny_recipe, text, fault):
     (one,) = graded(tiny_recipe, [text])
-    assert fault_of(one, tiny_recipe) == fault
+    assert why_not(one, tiny_recipe) == fault
     (cut,) = graded(tiny_recipe, [text], cut=True)
-    assert fault_of(cut, tiny_recipe) == "cut off"
+    assert why_not(cut, tiny_recipe) == "cut off"
 
 
 def test_every_completion_is_kept_once_or_counted_once(tiny_recipe):
     groups = [graded(tiny_recipe, [*SIEVED, GOOD, GOOD]), graded(tiny_recipe, [GOOD])]
-    kept, counts = sieve(groups, tiny_recipe)
+    kept, counts = select(groups, tiny_recipe)
     assert [g.completion for g in kept[0]] == [text for text, fault in SIEVED.items() if not fault]
     assert [g.completion for g in kept[1]] == [GOOD]  # the same words for another problem
     assert tuple(counts) == REASONS
@@ -75,36 +85,36 @@ class Scripted:
 
 @pytest.fixture
 def rows(tiny_recipe):
-    return load_splits(tiny_recipe)[0].select(range(4))
+    return load_splits(tiny_recipe.data, tiny_recipe.evaluation, tiny_recipe.rewards)[0].select(range(4))
 
 
 def test_what_is_kept_becomes_examples_and_is_read_again(tiny_recipe, rows):
-    run = Run.create(tiny_recipe)
-    policy = Scripted(rows, format_answer("So it is.", "{answer}"), "no tags")
-    examples = harvest(run, policy, rows, tiny_recipe, samples=4)
+    run = new_run(tiny_recipe)
+    policy = Scripted(rows, REASONING.format_reply("So it is.", "{answer}"), "no tags")
+    examples = sample_examples(run, policy, rows, tiny_recipe, samples=4)
     assert len(examples) == len(rows)  # two of four of each are right, and the same
     for row, example in zip(rows, examples, strict=True):
         assert example["prompt"] == row["prompt"]
-        assert example["completion"][0]["content"] == format_answer("So it is.", row["answer"])
+        assert example["completion"][0]["content"] == REASONING.format_reply("So it is.", row["answer"])
     found = json.loads((run.folder / "harvest.json").read_text())
     assert (found["samples"], found["kept"], found["solved"], found["problems"]) == (16, 4, 4, 4)
     assert found["dropped"][FORMAT] == 8
     assert found["dropped"][TWICE] == 4
     assert work(run) == (16, 0)
-    shown = harvest_table(run).to_html()
+    shown = rejection_table(run).to_html()
     assert "50.0%" in shown
     assert "4 of 4" in shown
     assert "So it is." in examples_table(run, 2).to_html()
-    again = harvest(run, None, rows, tiny_recipe, samples=4)  # nobody is asked again
+    again = sample_examples(run, None, rows, tiny_recipe, samples=4)  # nobody is asked again
     assert again[:] == examples[:]
 
 
 def test_an_empty_harvest_says_why_and_leaves_the_parent_as_it_was(tiny_recipe, rows):
-    parent = Run.create(tiny_recipe)
+    parent = new_run(tiny_recipe)
     before = sorted(path.read_bytes() for path in parent.folder.iterdir())
     run = begin_run(tiny_recipe, rows, parent=parent.name)
     with pytest.raises(UserError, match=r"kept none of 8 completions \(8 not well-formed\): sample more"):
-        harvest(run, Scripted(rows, "no tags"), rows, tiny_recipe, samples=2)
+        sample_examples(run, Scripted(rows, "no tags"), rows, tiny_recipe, samples=2)
     assert not (run.folder / "examples.json").exists()
     assert sorted(path.read_bytes() for path in parent.folder.iterdir()) == before
 
@@ -117,16 +127,16 @@ def test_a_judge_that_does_not_answer_is_named_before_a_run_is_made(tiny_recipe,
     with pytest.raises(UserError, match=r"judge_url = 'http://127.0.0.1:9/v1'.*could not be asked"):
         begin_run(recipe, rows)
     assert not list((tmp_path / "judged").iterdir())
-    policy = Scripted(rows, format_answer("So it is.", "{answer}"))
+    policy = Scripted(rows, REASONING.format_reply("So it is.", "{answer}"))
     with pytest.raises(UserError, match=r"The judge scored none of the completions"):
-        harvest(Run.create(recipe), policy, rows.select(range(1)), recipe, samples=1)
+        sample_examples(new_run(recipe), policy, rows.select(range(1)), recipe, samples=1)
 
 
 def test_a_parent_that_is_missing_or_did_not_finish_is_named_before_anything_is_loaded(tiny_recipe):
     runs_dir = tiny_recipe.output.runs_dir
     with pytest.raises(UserError, match=r"Run 'nowhere' cannot be built on: it does not exist.*is none"):
         load_recipe("tiny-cpu", runs_dir=runs_dir, start_from="nowhere")
-    run = Run.create(tiny_recipe)
+    run = new_run(tiny_recipe)
     with pytest.raises(UserError, match=rf"Run '{run.name}' cannot be built on: it did not finish"):
         load_recipe("tiny-cpu", runs_dir=runs_dir, start_from=run.name)
 
@@ -135,10 +145,10 @@ def test_a_parent_that_is_missing_or_did_not_finish_is_named_before_anything_is_
 def stage(tiny_recipe):
     """A finished run, with the policy and the data that it was made with."""
     policy = load_policy(tiny_recipe, say=lambda line: None)
-    rows, _, tests = load_splits(tiny_recipe)
+    rows, _, tests = load_splits(tiny_recipe.data, tiny_recipe.evaluation, tiny_recipe.rewards)
     run = begin_run(tiny_recipe, rows)
-    base = evaluate_stage(run, "before", policy, tests, tiny_recipe)
-    evaluate_stage(run, "prefilled", policy, tests, tiny_recipe)
+    base = evaluate_tests(run, "before", policy, tests, tiny_recipe)
+    evaluate_tests(run, "prefilled", policy, tests, tiny_recipe)
     attach_lora(policy, tiny_recipe)
     with torch.no_grad():
         for name, weight in policy.model.named_parameters():
@@ -187,7 +197,7 @@ def test_a_stage_trains_on_from_its_parent_and_names_it(tiny_recipe, stage, caps
 
 def test_work_counts_completions_sampled_and_trained_on(tiny_recipe, tmp_path):
     recipe = load_recipe("tiny-r1", runs_dir=str(tmp_path / "r1"))
-    grpo, sft, both = Run.create(recipe), Run.create(recipe), Run.create(recipe, processes=2)
+    grpo, sft, both = new_run(recipe), new_run(recipe), Run.create(recipe, processes=2)
     for step in (1, 2, 3):
         grpo.append({"step": step, "loss": 0.0, "reward": 1.0})
         both.append({"step": step, "loss": 0.0, "reward": 1.0})

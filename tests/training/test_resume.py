@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from r1nb import resume
-from r1nb.training.callbacks import HeldOut, Recorder
-from r1nb.tasks.rows import load_splits
 from r1nb.errors import UserError
 from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.recipes.recipe import load_recipe
-from r1nb.training.resume import begin_run, find_fault, resumable
 from r1nb.runs.run import Run
+from r1nb.tasks.rows import load_splits
+from r1nb.training.callbacks import Recorder, Validation
+from r1nb.training.resume import begin_run, find_fault, resumable
 from r1nb.training.stages import grpo_trainer
 
 STEPS = 4
@@ -45,11 +45,11 @@ class At(TrainerCallback):
 def train(recipe, *callbacks, rows=None) -> tuple[Run, dict]:
     """As notebook 03 does, on the first `rows`; the run, and the adapter's weights."""
     policy = load_policy(recipe, say=lambda line: None)
-    train_rows, validation, _ = load_splits(recipe)
+    train_rows, validation, _ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     rows = train_rows.select(range(rows or len(train_rows)))
     run = begin_run(recipe, rows)
     attach_lora(policy, recipe)
-    looking = [Recorder(run), HeldOut(run, policy, validation, recipe)]
+    looking = [Recorder(run), Validation(run, policy, validation, recipe)]
     trainer = grpo_trainer(policy, rows, recipe, run.folder, [*looking, *callbacks])
     with resumable(trainer, run) as checkpoint:
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -114,7 +114,7 @@ def test_steps_after_the_checkpoint_are_undone_and_done_again(whole, tmp_path):
     assert torn.series("reward")[0] == [1, 2, 3]
     run, weights = train(recipe_for(tmp_path))
     assert run.series("reward")[0] == [1, 2, 3, 4]
-    assert run.series("held_out/n")[0] == [0, 2, 4]
+    assert run.series("validation/n")[0] == [0, 2, 4]
     assert resumed(run) == [2]
     assert figures(run) == figures(whole[0])
     assert same(weights, whole[1])
@@ -136,7 +136,7 @@ def test_a_run_that_a_callback_ends_early_is_not_taken_for_a_whole_one(tmp_path)
         def on_step_end(self, args, state, control, **kwargs):
             if state.global_step == 2:
                 (run,) = Run.all(str(tmp_path))
-                run.append({"step": 2, "advice": "not_finite", "sentence": "The loss is NaN."})
+                run.append({"step": 2, "alarm": "not_finite", "sentence": "The loss is NaN."})
                 control.should_training_stop = True
 
     with pytest.raises(UserError, match=r"The training ended after step 2 of 4\. The loss is NaN\."):
@@ -161,7 +161,7 @@ def begun(recipe, rows):
 
 @pytest.fixture
 def rows(tiny_recipe):
-    return load_splits(tiny_recipe)[0]
+    return load_splits(tiny_recipe.data, tiny_recipe.evaluation, tiny_recipe.rewards)[0]
 
 
 def test_only_an_unfinished_run_of_the_same_recipe_and_data_goes_on(tmp_path, rows):
@@ -198,7 +198,7 @@ def test_a_broken_folder_of_another_run_is_no_hindrance(tmp_path, rows, text):
 
 def test_a_run_that_failed_does_not_go_on(tmp_path, rows):
     recipe = recipe_for(tmp_path)
-    begun(recipe, rows).append({"step": 1, "advice": "not_finite", "sentence": "NaN."})
+    begun(recipe, rows).append({"step": 1, "alarm": "not_finite", "sentence": "NaN."})
     assert begin_run(recipe, rows).name == "tiny-cpu-002"
 
 
@@ -320,11 +320,11 @@ def test_the_cell_alone_can_be_run_again(tmp_path, whole):
     """Not the whole notebook: the same trainer goes on from the checkpoint, not from its own weights."""
     recipe = recipe_for(tmp_path)
     policy = load_policy(recipe, say=lambda line: None)
-    rows, validation, _ = load_splits(recipe)
+    rows, validation, _ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     run = begin_run(recipe, rows)
     attach_lora(policy, recipe)
     stop = At(1, lambda: signal.raise_signal(signal.SIGINT))
-    looking = [Recorder(run), HeldOut(run, policy, validation, recipe)]
+    looking = [Recorder(run), Validation(run, policy, validation, recipe)]
     trainer = grpo_trainer(policy, rows, recipe, run.folder, [*looking, stop])
     for _ in range(2):
         with contextlib.suppress(UserError), resumable(trainer, run) as checkpoint:

@@ -13,6 +13,7 @@ from r1nb import train
 from r1nb.evaluation.proof import Proof
 from r1nb.recipes.recipe import recipe_names
 from r1nb.runs.run import Run
+from r1nb.training.resume import new_run
 
 SHORT = ["max_steps=4", "per_device_train_batch_size=16", "test_problems=8", "validation_problems=8",
          "eval_every=2", "samples=2", "sampled_problems=4", "torch_threads=1"]  # fmt: skip
@@ -72,7 +73,7 @@ def test_a_mistake_ends_with_its_code_and_one_sentence(tmp_path, arguments, code
 
 
 def test_an_adapter_that_is_not_proven_has_a_code_of_its_own(tmp_path, monkeypatch, capsys, tiny_recipe):
-    run = Run.create(tiny_recipe)
+    run = new_run(tiny_recipe)
     monkeypatch.setattr(train, "train", lambda recipe: (run, Proof(8, 8, 0, trained=[0.0, 0.0, 0.3])))
     with pytest.raises(SystemExit) as ended:
         train.main("tiny-cpu", f"runs_dir={tmp_path}")

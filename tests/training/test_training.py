@@ -3,40 +3,41 @@
 import pytest
 from trl import GRPOTrainer
 
-from r1nb.training.callbacks import HeldOut, LiveView, Recorder, Watchdog, cost_of_looking
-from r1nb.evaluation.checks import check_groups
-from r1nb.tasks.rows import load_splits
 from r1nb.errors import UserError
-from r1nb.evaluation.accuracy import evaluate, evaluate_stage
+from r1nb.evaluation.accuracy import evaluate, evaluate_tests
+from r1nb.evaluation.checks import check_groups
+from r1nb.evaluation.proof import prove
+from r1nb.machine.configs import grpo_config
 from r1nb.policy.loading import attach_lora, load_policy, load_trained
 from r1nb.policy.policy import Completion
-from r1nb.evaluation.proof import prove
 from r1nb.recipes.recipe import load_recipe
-from r1nb.training.resume import begin_run, resumable
 from r1nb.runs.run import Run
+from r1nb.tasks.rows import load_splits
+from r1nb.training.callbacks import LiveView, Recorder, Validation, Watchdog, cost_of_observing
+from r1nb.training.resume import begin_run, new_run, resumable
 from r1nb.training.stages import finish, grpo_trainer, sft, solution_examples
 
 
 @pytest.fixture
 def parts(tiny_recipe):
     policy = load_policy(tiny_recipe, say=lambda line: None)
-    return tiny_recipe, policy, *load_splits(tiny_recipe)
+    return tiny_recipe, policy, *load_splits(tiny_recipe.data, tiny_recipe.evaluation, tiny_recipe.rewards)
 
 
 def test_a_run_leaves_its_whole_story(parts):
     recipe, policy, train, validation, tests = parts
-    run = Run.create(recipe)
-    before = evaluate_stage(run, "before", policy, tests, recipe)
+    run = new_run(recipe)
+    before = evaluate_tests(run, "before", policy, tests, recipe)
     attach_lora(policy, recipe)
-    watchdog = Watchdog(run, recipe)
-    callbacks = [Recorder(run), HeldOut(run, policy, validation, recipe), LiveView(run), watchdog]
+    watchdog = Watchdog(run, recipe.judge())
+    callbacks = [Recorder(run), Validation(run, policy, validation, recipe), LiveView(run), watchdog]
     trainer = grpo_trainer(policy, train, recipe, run.folder, callbacks)
     trainer.train()
-    assert "Recorder" in cost_of_looking(callbacks)
+    assert "Recorder" in cost_of_observing(callbacks)
 
     assert run.series("reward")[0] == [1, 2]
-    assert run.advice() == []
-    assert run.series("held_out/strict")[0] == [0, 1, 2]
+    assert run.alarms() == []
+    assert run.series("validation/strict")[0] == [0, 1, 2]
     for name in recipe.rewards:
         assert run.series(f"rewards/{name}/mean")[0] == [1, 2]
     log = run.completions(2)
@@ -47,10 +48,10 @@ def test_a_run_leaves_its_whole_story(parts):
     assert (log["total"] == log[list(recipe.rewards)].sum(axis=1)).all()
     assert log["cut"].mean() == run.series("completions/clipped_ratio")[1][1]
     assert (run.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert run.looks() == [0, 1, 2]
-    assert len(run.held_out(2)) == len(validation)
+    assert run.validated() == [0, 1, 2]
+    assert len(run.validation(2)) == len(validation)
 
-    after = evaluate_stage(run, "after", policy, tests, recipe)
+    after = evaluate_tests(run, "after", policy, tests, recipe)
     policy.save_adapter(run.adapter, recipe, run)
     assert not run.finished  # before the proof
     assert set(run.evaluation()) == set(recipe.data.test_splits)
@@ -64,10 +65,10 @@ def test_a_run_leaves_its_whole_story(parts):
     assert proof.norm == pytest.approx(run.series("adapter/norm")[1][-1])
     assert proof.strict == proof.trained[0]
     assert proof.holds == (proof.differs_from_base > 0)
-    held = evaluate_stage(run, "before", None, tests, recipe)  # what the run holds is not asked again
+    held = evaluate_tests(run, "before", None, tests, recipe)  # what the run holds is not asked again
     assert held == before
     fewer = {split: rows.select(range(2)) for split, rows in tests.items()}
-    again = evaluate_stage(run, "before", policy, fewer, recipe)  # other problems are
+    again = evaluate_tests(run, "before", policy, fewer, recipe)  # other problems are
     assert [g.ids for g in again["test"]] == [g.ids for g in before["test"][:2]]  # and it is the base that is
     assert run.finished
 
@@ -83,20 +84,20 @@ def test_a_run_whose_loss_is_not_finite_is_stopped_and_says_why(parts, capsys):
                 float("nan") if self.state.global_step == 1 else 1
             )
 
-    run = Run.create(recipe)
+    run = new_run(recipe)
     trainer = Poisoned(
         model=policy.model, processing_class=policy.tokenizer, reward_funcs=recipe.reward_funcs(),
-        args=recipe.grpo_config(run.folder), train_dataset=train,
-        callbacks=[Recorder(run), Watchdog(run, recipe)],
+        args=grpo_config(recipe, run.folder), train_dataset=train,
+        callbacks=[Recorder(run), Watchdog(run, recipe.judge())],
     )  # fmt: skip
     trainer.train()
     assert run.series("reward")[0] == [1, 2]
-    (said,) = run.advice()
-    assert (said["step"], said["advice"]) == (2, "not_finite")
+    (said,) = run.alarms()
+    assert (said["step"], said["alarm"]) == (2, "not_finite")
     assert said["sentence"] in capsys.readouterr().out
     for act in (
         lambda: policy.save_adapter(run.adapter),
-        lambda: evaluate_stage(run, "after", policy, {"test": train.select(range(2))}, recipe),
+        lambda: evaluate_tests(run, "after", policy, {"test": train.select(range(2))}, recipe),
     ):
         with pytest.raises(UserError, match="not finite, so the policy is neither asked nor saved"):
             act()
@@ -111,7 +112,7 @@ def test_an_sft_start_teaches_the_format(parts):
     )  # fmt: skip
     rows = train.select(range(24))
     attach_lora(policy, recipe)
-    run = Run.create(recipe)
+    run = new_run(recipe)
     shares = [sum(g.format for g in evaluate(policy, rows, recipe)) / len(rows)]
     assert sft(policy, solution_examples(train, recipe), recipe, run.folder / "sft") > 0
     shares.append(sum(g.format for g in evaluate(policy, rows, recipe)) / len(rows))
@@ -149,10 +150,10 @@ def test_a_run_without_an_adapter_trains_and_saves_the_whole_model(tmp_path):
         sampled_problems=2, torch_threads=1,
         runs_dir=str(tmp_path / "runs"),
     )  # fmt: skip
-    rows, _, tests = load_splits(recipe)
+    rows, _, tests = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     policy = load_policy(recipe, say=lambda line: None)
     run = begin_run(recipe, rows)
-    before = evaluate_stage(run, "before", policy, tests, recipe)
+    before = evaluate_tests(run, "before", policy, tests, recipe)
     attach_lora(policy, recipe)
     with pytest.raises(UserError, match=r"no adapter: policy\.save_trained"):
         policy.save_adapter(run.adapter)

@@ -6,8 +6,8 @@ import pandas
 import pytest
 
 from r1nb.recipes.recipe import load_recipe
-from r1nb.rewards import REWARDS, reward
-from r1nb.training.watchdog import advise, window
+from r1nb.rewards.registry import reward
+from r1nb.training.watchdog import find_alarms, window
 
 WINDOW = 10  # lines, with tiny-cpu's eight groups a step
 
@@ -41,18 +41,18 @@ def with_fault(n=2 * WINDOW, last=WINDOW, **figures):
 
 
 def kinds(history, **settings):
-    return {advice.kind for advice in advise(history, load_recipe(**settings))}
+    return {advice.kind for advice in find_alarms(history, load_recipe(**settings))}
 
 
 def test_a_healthy_run_is_left_in_peace():
     lines = healthy(64)
     for n in range(len(lines) + 1):
-        assert advise(lines[:n], load_recipe()) == []
+        assert find_alarms(lines[:n], load_recipe()) == []
 
 
 def looks(**rates):
     """Looks at 60 held-out problems after some steps."""
-    return [{"step": int(s[1:]), "held_out/strict": rate, "held_out/n": 60} for s, rate in rates.items()]
+    return [{"step": int(s[1:]), "validation/strict": rate, "validation/n": 60} for s, rate in rates.items()]
 
 
 SILENT = {f"rewards__{name}_reward_func__mean": 0.0 for name in FIVE}
@@ -78,7 +78,7 @@ FAULTS = {
 @pytest.mark.parametrize(("kind", "history"), FAULTS.items(), ids=FAULTS)
 def test_a_fault_is_named_alone(kind, history):
     assert kinds(history) == {kind}
-    (advice,) = advise(history, load_recipe())
+    (advice,) = find_alarms(history, load_recipe())
     assert advice.sentence.endswith((".", "?"))
     assert advice.step == max(line["step"] for line in history if "reward" in line)
 
@@ -103,13 +103,13 @@ def test_hacking_is_shown_by_a_completion():
             "advantage": [2.0, -1.0, 1.0],
         }
     )
-    (advice,) = advise(FAULTS["hacked"], load_recipe(), log)
+    (advice,) = find_alarms(FAULTS["hacked"], load_recipe(), log)
     assert advice.sentence.endswith(r"(advantage +1.0, gold '24'): '\x1b[31mbest'.")
 
 
 def test_the_same_question_over_and_over():
     log = pandas.DataFrame({"step": 1, "prompt": ["a", "b"] * 160, "completion": range(320)})
-    (advice,) = advise(healthy(WINDOW), load_recipe(), log)
+    (advice,) = find_alarms(healthy(WINDOW), load_recipe(), log)
     assert advice.kind == "repeated"
     assert "40 groups asked only 2 different questions" in advice.sentence
 
@@ -156,7 +156,7 @@ def test_the_same_batch_used_twice_is_no_duplicate():
             for i in range(64)
         ]
     )
-    assert advise(healthy(WINDOW), load_recipe(num_iterations=5, save_steps=15), log) == []
+    assert find_alarms(healthy(WINDOW), load_recipe(num_iterations=5, save_steps=15), log) == []
 
 
 SMALL = {"per_device_train_batch_size": 8, "learning_rate": 5e-6}  # one group a step, as with an 8B model
@@ -185,20 +185,20 @@ def test_noise_of_small_steps_is_no_fault(chance):
     for seed in range(10):
         lines = one_group_a_step(seed, chance)
         for n in range(1, len(lines), 3):
-            assert advise(lines[:n], recipe) == []
+            assert find_alarms(lines[:n], recipe) == []
 
 
 def test_a_fault_is_found_in_small_steps_too():
     recipe = load_recipe(rewards={"correctness_reward_func": 1.0}, **SMALL)
     lines = one_group_a_step(0, lambda step: 0.8 if step < 120 else 0.05)
-    assert [advice.kind for advice in advise(lines, recipe)] == ["fallen"]
+    assert [advice.kind for advice in find_alarms(lines, recipe)] == ["fallen"]
 
 
 def test_the_way_back_is_a_checkpoint_that_is_kept():
     recipe = load_recipe()
-    (advice,) = advise(FAULTS["not_finite"], recipe, checkpoints=[8, 16, 20])
+    (advice,) = find_alarms(FAULTS["not_finite"], recipe, checkpoints=[8, 16, 20])
     assert "go back to checkpoint-16" in advice.sentence
-    (advice,) = advise(FAULTS["not_finite"], recipe)
+    (advice,) = find_alarms(FAULTS["not_finite"], recipe)
     assert "start again" in advice.sentence
 
 

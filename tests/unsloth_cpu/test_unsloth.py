@@ -16,17 +16,16 @@ from bitsandbytes.functional import has_avx512bf16
 from transformers import TrainerCallback
 from trl import GRPOConfig
 
-from r1nb.studies.bench import random_llama
-from r1nb.training.callbacks import HeldOut, Recorder
-from r1nb.tasks.rows import load_rows, load_splits
 from r1nb.errors import UserError
 from r1nb.evaluation.accuracy import evaluate
+from r1nb.evaluation.proof import prove
 from r1nb.machine.hardware import LADDER
 from r1nb.policy.loading import attach_lora, load_policy, load_trained
-from r1nb.evaluation.proof import prove
 from r1nb.recipes.recipe import load_recipe
-from r1nb.training.resume import begin_run, resumable
-from r1nb.runs.run import Run
+from r1nb.studies.bench import random_llama
+from r1nb.tasks.rows import load_rows, load_splits
+from r1nb.training.callbacks import Recorder, Validation
+from r1nb.training.resume import begin_run, new_run, resumable
 from r1nb.training.stages import grpo_trainer
 
 FORMS = {
@@ -58,7 +57,7 @@ def recipe(request, tmp_path):
 
 
 def test_a_run_trains_and_its_adapter_answers_the_same_in_a_fresh_process(recipe):
-    train, validation, tests = load_splits(recipe)
+    train, validation, tests = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     said = []
     policy = load_policy(recipe, say=said.append)
     assert said[0].startswith("FastLanguageModel.from_pretrained('tiny-policy', dtype=torch.bfloat16")
@@ -66,9 +65,9 @@ def test_a_run_trains_and_its_adapter_answers_the_same_in_a_fresh_process(recipe
     base = evaluate(policy, rows, recipe)
     attach_lora(policy, recipe)
     start = adapter(policy)
-    run = Run.create(recipe)
+    run = new_run(recipe)
     trainer = grpo_trainer(
-        policy, train, recipe, run.folder, [Recorder(run), HeldOut(run, policy, validation, recipe)]
+        policy, train, recipe, run.folder, [Recorder(run), Validation(run, policy, validation, recipe)]
     )
     trainer.train()
     moved = {name: float((w - start[name]).abs().max()) for name, w in adapter(policy).items()}
@@ -106,7 +105,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(recipe, tmp_p
 
     def train(folder, *callbacks):
         recipe.output.runs_dir = str(tmp_path / folder)
-        rows = load_splits(recipe)[0]
+        rows = load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0]
         policy = load_policy(recipe, say=lambda line: None)
         run = begin_run(recipe, rows)
         attach_lora(policy, recipe)

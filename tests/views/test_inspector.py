@@ -9,9 +9,9 @@ import pytest
 from written_run import HOSTILE, IDEAL, append_step, write_run
 
 from r1nb.errors import UserError
-from r1nb.views.inspector import Inspector
 from r1nb.recipes.recipe import load_recipe
 from r1nb.runs.run import Run
+from r1nb.views.inspector import Inspector
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 import pytest
 from written_run import HOSTILE, IDEAL, write_run
 
+from r1nb.training.resume import new_run
 from r1nb.views.report import write_report
-from r1nb.runs.run import Run
 
 
 class Tags(HTMLParser):
@@ -23,7 +23,7 @@ class Tags(HTMLParser):
 
 def test_a_report_tells_the_whole_story(tiny_recipe):
     run = write_run(tiny_recipe, 40)
-    run.append({"step": 40, "advice": "cut_off", "sentence": "Too <short>."})
+    run.append({"step": 40, "alarm": "cut_off", "sentence": "Too <short>."})
     text = write_report(run).read_text()
     for word in ("tiny-cpu-001", "Step 40 of 2", "Step 40: Too &lt;short&gt;.", "data:image/png;base64,",
                  "max_completion_length: 112", "&#34;trl&#34;", "after step 32", "advantage"):  # fmt: skip
@@ -40,7 +40,7 @@ def test_a_report_loads_nothing(tiny_recipe):
 
 
 def test_a_run_that_has_just_begun_has_a_report(tiny_recipe):
-    text = write_report(Run.create(tiny_recipe)).read_text()
+    text = write_report(new_run(tiny_recipe)).read_text()
     assert "The watchdog has said nothing." in text
     assert "Accuracy" not in text
 

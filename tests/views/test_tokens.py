@@ -7,7 +7,7 @@ import torch
 from written_run import HOSTILE
 
 from r1nb.policy.loading import attach_lora, load_policy
-from r1nb.text.prompts import build_messages, format_prompt
+from r1nb.text.prompts import REASONING, format_prompt
 from r1nb.views.token_view import FULL, show_gains, token_gains
 
 QUESTION, COMPLETION = "What is 3 + 4?", "<answer>\n7\n</answer>"
@@ -32,7 +32,7 @@ def shift(policy, size: float) -> None:
 
 def log_likelihood(policy, text: str, adapter: bool) -> float:
     """By the loss that transformers itself computes."""
-    prompt = format_prompt(policy.tokenizer, build_messages(QUESTION))
+    prompt = format_prompt(policy.tokenizer, REASONING.build_messages(QUESTION))
     start = len(policy.tokenizer(prompt, add_special_tokens=False).input_ids)
     ids = policy.tokenizer(prompt + text, add_special_tokens=False, return_tensors="pt").input_ids
     labels = ids.clone()

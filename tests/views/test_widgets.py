@@ -2,12 +2,12 @@
 
 import pytest
 
-from r1nb.views.html import colored
-from r1nb.text.prompts import format_answer
 from r1nb.recipes.recipe import load_recipe
+from r1nb.text.prompts import REASONING
+from r1nb.views.html import colored
 from r1nb.views.playgrounds import group_playground, reward_playground
 
-IDEAL = format_answer("6*12=72", "72")
+IDEAL = REASONING.format_reply("6*12=72", "72")
 
 
 def test_a_reward_playground_follows_the_completion_and_the_gold():
@@ -36,12 +36,12 @@ def test_a_group_playground_follows_its_completions():
 def test_other_columns_reach_the_rewards():
     recipe = load_recipe(rewards={"countdown_reward_func": 1.0, "overlong_reward_func": 1.0})
     row = {"answer": "24", "nums": [4, 6], "target": 24}
-    playground = reward_playground(recipe, format_answer("so", "4*6"), row)
+    playground = reward_playground(recipe, REASONING.format_reply("so", "4*6"), row)
     assert "equals 24" in playground.children[2].value
 
 
 @pytest.mark.parametrize(
-    "text", ["<script>x</script>", format_answer("<b>&", "<img src=x>"), "<answer>\n<i>"]
+    "text", ["<script>x</script>", REASONING.format_reply("<b>&", "<img src=x>"), "<answer>\n<i>"]
 )
 def test_nothing_typed_becomes_markup(text):
     shown = colored(text, "reasoning")

@@ -13,15 +13,15 @@ from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from vllm import LLM, SamplingParams
 from vllm.lora.request import LoRARequest
 
-from r1nb.training.callbacks import Recorder
-from r1nb.tasks.rows import load_rows
 from r1nb.evaluation.accuracy import grade, summarize
-from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.paths import DATA
+from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.policy.policy import Completion, Policy
-from r1nb.text.prompts import format_prompt
 from r1nb.recipes.recipe import load_recipe
-from r1nb.runs.run import Run
+from r1nb.tasks.rows import load_rows
+from r1nb.text.prompts import format_prompt
+from r1nb.training.callbacks import Recorder
+from r1nb.training.resume import new_run
 from r1nb.training.stages import grpo_trainer, sft, solution_examples
 
 LIMIT = 112  # tokens of a completion, as in the recipe
@@ -45,7 +45,7 @@ def recipe_for(folder, **changes):
 
 def train(policy, recipe):
     """A few steps of GRPO on the policy's adapter; returns their run."""
-    run = Run.create(recipe)
+    run = new_run(recipe)
     trainer = grpo_trainer(policy, load_rows("bundled", "train"), recipe, run.folder, [Recorder(run)])
     trainer.train()
     return run
