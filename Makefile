@@ -1,5 +1,5 @@
 PYTHON ?= python3
-RECIPE ?=
+RECIPE ?= tiny-cpu
 BIN := .venv/bin
 PYTEST := pytest==9.2.0
 KILLS ?= 20
@@ -13,12 +13,12 @@ export JUPYTER_PLATFORM_DIRS := 1
 help: ## list the targets
 	@awk -F ':.*## ' '/^[-.a-z0-9]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-train: .venv/installed ## train the tiny policy, or what RECIPE=name says
+train: .venv/installed ## train the tiny policy, or the recipe RECIPE=name (auto: for this machine)
 ifneq (,$(filter llama%,$(RECIPE)))
 	@$(BIN)/python -m r1nb.machine.plan $(RECIPE)
 	@$(MAKE) .venv/gpu
 endif
-	@$(BIN)/python -m r1nb.execute $(RECIPE)
+	@$(BIN)/python -m r1nb.train $(RECIPE)
 
 test: .venv/installed ## run the tests; needs no network once installed
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -75,9 +75,10 @@ check-pins: .venv/uv ## can the GPU set be resolved, for each Python?
 lab: .venv/installed ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks
 
-lint: .venv/installed ## check style, notebooks included
+lint: .venv/installed ## check style, notebooks included, and that imports point one way
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 
 notebooks: .venv/installed ## execute the notebooks and keep their outputs
 	$(BIN)/python tests/refresh_notebooks.py

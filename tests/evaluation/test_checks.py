@@ -1,4 +1,4 @@
-"""The check before training finds what is planted."""
+"""The checks before training find what is planted."""
 
 import importlib.util
 
@@ -6,28 +6,31 @@ import pytest
 from datasets import Dataset
 
 from r1nb.errors import UserError
-from r1nb.evaluation.checks import FAULTS, check_rewards, fault_table
+from r1nb.evaluation.checks import FLAWS, check_groups, check_rewards, flaw_table
+from r1nb.policy.policy import Completion
 from r1nb.recipes.recipe import load_recipe
+from r1nb.rewards import registry
+from r1nb.rewards.grading import make_judge
 from r1nb.rewards.registry import reward
-from r1nb.tasks.rows import load_rows
+from r1nb.tasks.rows import load_rows, load_splits
 
 ROWS = [{"question": "2*3?", "answer": "6", "solution": "2*3=6", "prompt": []}]
 
 
 def check(rows=ROWS, **rewards):
-    return check_rewards(Dataset.from_list(rows), load_recipe(rewards=rewards))
+    return check_rewards(Dataset.from_list(rows), make_judge(rewards))
 
 
-def test_every_fault_costs_the_five_something():
-    table = fault_table(ROWS[0], load_recipe())
+def test_every_flaw_costs_the_five_something():
+    table = flaw_table(ROWS[0], load_recipe().judge())
     assert table.loc["ideal", "total"] == 4.0
-    assert list(table.index) == ["ideal", *FAULTS]
+    assert list(table.index) == ["ideal", *FLAWS]
     assert (table["total"].iloc[1:] < 4.0).all()
 
 
 def test_nothing_is_wrong_with_real_gsm8k(gsm8k_dir):
     for split in ("train", "test"):
-        assert check_rewards(load_rows(str(gsm8k_dir), split), load_recipe()) == []
+        assert check_rewards(load_rows(str(gsm8k_dir), split), load_recipe().judge()) == []
 
 
 def test_the_demos_rewards_never_fire():
@@ -35,18 +38,16 @@ def test_the_demos_rewards_never_fire():
     assert ["never fires, not even on an ideal completion" in sentence for sentence in found] == [True, True]
 
 
-def test_a_reward_that_pays_for_a_fault_is_named(monkeypatch):
-    spoilt = dict(REWARDS)
-    monkeypatch.setattr("r1nb.rewards.registry.REWARDS", spoilt)
-    monkeypatch.setattr("r1nb.rewards.REWARDS", spoilt)
+def test_a_reward_that_pays_for_a_flaw_is_named(monkeypatch):
+    monkeypatch.setattr(registry, "_LOADED", dict(registry._LOADED))  # to be forgotten
 
     @reward(high=2.0, judges="answer")
     def correctness_reward_func(text, answer):
         return 2.0 if answer in text else 0.0
 
     found = check(correctness_reward_func=1.0)
-    assert any("the fault 'no tags' as much as an ideal one" in sentence for sentence in found)
-    assert any("the fault 'two answers'" in sentence for sentence in found)
+    assert any("the flaw 'no tags' as much as an ideal one" in sentence for sentence in found)
+    assert any("the flaw 'two answers'" in sentence for sentence in found)
 
 
 def test_golds_that_cannot_earn_full_marks_are_counted():
@@ -75,9 +76,9 @@ def test_rows_without_any_gold_are_not_blamed():
 
 def test_a_judge_out_of_reach_is_said_not_punished():
     settings = {"judge_url": "http://127.0.0.1:9", "judge_model": "any"}
-    recipe = load_recipe(rewards={"judge_reward_func": 1.0, "soft_format_reward_func": 1.0}, **settings)
-    (found,) = check_rewards(Dataset.from_list(ROWS), recipe)
-    assert fault_table(ROWS[0] | {"question": "?"}, recipe).loc["ideal", "total"] == 0.5
+    judge = make_judge({"judge_reward_func": 1.0, "soft_format_reward_func": 1.0}, **settings)
+    (found,) = check_rewards(Dataset.from_list(ROWS), judge)
+    assert flaw_table(ROWS[0] | {"question": "?"}, judge).loc["ideal", "total"] == 0.5
     assert found.startswith("judge_reward_func gave no score for an ideal completion: the judge could not be")
 
 
@@ -91,3 +92,28 @@ def test_a_missing_library_is_said_with_the_recipe(monkeypatch, name, library):
     )
     with pytest.raises(UserError, match=f"{name}_reward_func needs {library}, which is missing: pip install"):
         load_recipe(rewards={f"{name}_reward_func": 1.0}, judge_url="http://127.0.0.1:9", judge_model="any")
+
+
+class Scripted:
+    """A policy that always answers from a list, to plant what the check must find."""
+
+    def __init__(self, texts, cut=False):
+        self.texts, self.cut = texts, cut
+
+    def generate(self, prompts, *args, **kwargs):
+        return [Completion(self.texts[i % len(self.texts)], (7,) * 3, self.cut) for i in range(len(prompts))]
+
+    def rest(self):
+        pass
+
+
+def test_the_check_of_groups_names_what_is_wrong(tiny_recipe):
+    recipe = tiny_recipe
+    train = load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0]
+    ideal = "<reasoning>\nx\n</reasoning>\n<answer>\n-1\n</answer>"
+    assert "nothing to choose from" in check_groups(Scripted(["no tags"]), train, recipe)[0]
+    (silent,) = check_groups(Scripted([ideal, "no tags"]), train, recipe)
+    assert silent.endswith("never fired: correctness_reward_func.")
+    assert "cut off at 112 tokens" in check_groups(Scripted(["no"], cut=True), train, recipe)[-1]
+    half = [ideal, *(ideal.replace("-1", str(n)) for n in range(400))]
+    assert not check_groups(Scripted(half), train, recipe, groups=60)

@@ -78,7 +78,7 @@ def test_bounds_that_leave_too_few_are_refused(policy, recipe_of):
     ("settings", "words"),
     [
         ({"min_pass_rate": 0.8, "max_pass_rate": 0.2}, "min_pass_rate = 0.8 is above max_pass_rate = 0.2"),
-        ({"max_pass_rate": 50}, "max_pass_rate = 50.0: a pass rate is between 0 and 1"),
+        ({"max_pass_rate": 50}, r"max_pass_rate = 50: must be at most 1\."),
     ],
 )
 def test_bounds_that_cannot_be_are_refused(recipe_of, settings, words):

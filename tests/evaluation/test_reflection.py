@@ -1,22 +1,12 @@
 """Reflection and backtracking: what a completion does, and whether that changed its answer."""
 
-import pandas
 import pytest
 
 from r1nb.errors import UserError
-from r1nb.evaluation.reflection import (
-    attempts_table,
-    read_reflection,
-    reflection_table,
-    reflections_table,
-    rescue_rates,
-)
-from r1nb.recipes.recipe import load_recipe
+from r1nb.evaluation.reflection import count_checks, read_reflection, rescue_rates
 from r1nb.rewards.grading import Graded
-from r1nb.runs.run import Run
 from r1nb.tasks.sources import SOURCES
 from r1nb.text.prompts import THINK
-from r1nb.views.plots import png, reflection_curves
 
 QUESTION = SOURCES["Jiayi-Pan/Countdown-Tasks-3to4"].read({"nums": [3, 8, 1], "target": 24})["question"]
 RESCUED = THINK.format_reply("8*3=24, 24+1=25, not 24.\n8*3=24, 24/1=24.", "8*3/1")
@@ -72,30 +62,17 @@ def test_going_back_is_compared_with_guessing_again():
     assert rescue_rates([[graded("8*3*1")]]) == (0, 0.0, 0.0)
 
 
-def test_the_tables_count_and_show():
-    stages = {"before": [graded("8*3*1")], "after": [graded(t) for t in (RESCUED, IN_VAIN, FIRST, SPOILED)]}
-    html = reflection_table(stages, "think").to_html()
-    for cell in ("1.50", "50.0% [15.0, 85.0] of 4", "25.0% [4.6, 69.9] of 4", "50.0% [9.5, 90.5] of 2"):
-        assert cell in html
-    html = attempts_table(stages, "think").to_html()
-    assert "50.0% [15.0, 85.0] of 4" in html
-    assert "50.0% [9.5, 90.5] of 2" in html
-    html = reflections_table(stages["after"], "think").to_html()
-    assert [html.index(word) for word in ("rescued", "spoiled", "in vain")] == sorted(
-        html.index(word) for word in ("rescued", "spoiled", "in vain")
-    )
-
-
-def test_the_curves_read_the_completion_log(tmp_path):
-    run = Run.create(load_recipe("countdown-cpu", runs_dir=str(tmp_path)))
-    (run.folder / "completions").mkdir()
-    for step, texts in enumerate(([SPOILED, IN_VAIN], [RESCUED, FIRST]), 1):
-        table = {"step": step, "prompt": QUESTION, "completion": texts, "answer": "24",
-                 "r1_format_reward_func": 1.0, "countdown_reward_func": 1.0}  # fmt: skip
-        pandas.DataFrame(table).to_parquet(run.folder / "completions" / f"completions_{step:05d}.parquet")
-    figure = reflection_curves(run)
-    attempts, habits, outcomes = figure.axes
-    assert list(attempts.lines[0].get_ydata()) == [1.5, 1.5]
-    assert [list(line.get_ydata()) for line in habits.lines] == [[0.5, 0.5], [0, 0.5], [0, 0]]
-    assert [list(line.get_ydata()) for line in outcomes.lines] == [[0, 1], [0, 0.5], [0.5, 0]]
-    assert png(figure).startswith(b"\x89PNG")
+@pytest.mark.parametrize(
+    ("line", "corrected", "spoiled", "missed"),
+    [
+        ("There are 6*7=42 pens. Check: 6*7=42, right.", 0, 0, 0),
+        ("There are 6*7=44 pens. Check: 6*7=42, not 44.", 1, 0, 0),
+        ("There are 6*7=42 pens. Check: 6*7=44, not 42.", 0, 1, 0),
+        ("There are 6*7=44 pens. Check: 6*7=44, right.", 0, 0, 1),
+    ],
+)
+def test_what_a_check_did(line, corrected, spoiled, missed):
+    counts = count_checks([line, "no check: 1+1=2"])
+    assert counts["completions"] == 2
+    assert counts["with_check"] == counts["checks"] == 1
+    assert (counts["corrected"], counts["spoiled"], counts["missed"]) == (corrected, spoiled, missed)

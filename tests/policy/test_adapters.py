@@ -12,10 +12,13 @@ from safetensors.torch import load_file, save_file
 from r1nb.errors import UserError
 from r1nb.machine.model_files import licence
 from r1nb.paths import DATA
-from r1nb.policy.adapters import CARD, CONFIG, WEIGHTS, prompt_format
+from r1nb.policy.adapters import CONFIG, WEIGHTS
+from r1nb.policy.cards import prompt_format
 from r1nb.policy.loading import attach_lora, load_policy, load_trained
 from r1nb.recipes.recipe import load_recipe
+from r1nb.runs.run import CARD
 from r1nb.tasks.rows import load_splits
+from r1nb.text.prompts import REASONING, THINK
 from r1nb.training.resume import begin_run
 
 
@@ -37,7 +40,7 @@ def saved(tmp_path_factory):
     for name, weight in policy.model.named_parameters():
         if "lora_B" in name:
             weight.data.copy_(0.1 * torch.randn(weight.shape, generator=generator))
-    policy.save_adapter(run.adapter, recipe, run)
+    policy.save_adapter(run.adapter, run)
     return run
 
 
@@ -146,7 +149,7 @@ REFUSED = {
     "empty": (written(WEIGHTS, b""), "or no safetensors file"),
     "a tensor lost": (lose_a_tensor, "1 of its 56 tensors are missing"),
     "another rank": (configured(r=16), "is of rank 8, but its adapter_config.json says r = 16"),
-    "not finite": (poison, "lora_A.weight is not finite"),
+    "not finite": (poison, "lora_A.weight holds numbers that are not finite"),
     "a tensor without a side": (flatten, "does not fit tiny-policy"),
     "a rank in words": (configured(r="8"), "is not a LoRA's: r: Input should be a valid integer"),
     "no rank": (written(CONFIG, b'{"peft_type": "LORA"}'), "is not a LoRA's: r: Field required"),
@@ -183,12 +186,12 @@ def test_what_does_not_belong_is_refused_in_one_sentence(saved, tmp_path, name):
     folder = tmp_path / "adapter"
     shutil.copytree(saved.adapter, folder)
     policy = fresh()
-    policy.load_adapter(folder, "reasoning")
+    policy.load_adapter(folder, REASONING)
     assert policy.has_adapter  # as it was
     change(folder)
     policy = fresh()
     with pytest.raises(UserError) as refused:
-        policy.load_adapter(folder, "reasoning")
+        policy.load_adapter(folder, REASONING)
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
     assert not policy.has_adapter
@@ -217,7 +220,7 @@ def test_an_adapter_alone_brings_its_layout_and_base(tmp_path):
     recipe = load_recipe("tiny-cpu", layout="think")
     policy = fresh()
     attach_lora(policy, recipe)
-    _, loaded, _ = load_trained(policy.save_adapter(tmp_path / "adapter", recipe))
+    _, loaded, _ = load_trained(policy.save_adapter(tmp_path / "adapter", layout=THINK))
     assert loaded.data.layout == "think"
 
 
@@ -249,7 +252,7 @@ def test_a_base_in_a_folder_may_lie_elsewhere_and_is_not_told(tmp_path):
     recipe = load_recipe("tiny-cpu", model_name=str(tmp_path / "here" / "base"))
     policy = load_policy(recipe, say=lambda line: None)
     attach_lora(policy, recipe)
-    folder = policy.save_adapter(tmp_path / "adapter", recipe)
+    folder = policy.save_adapter(tmp_path / "adapter")
     assert json.loads((folder / CONFIG).read_text())["base_model_name_or_path"] == "base"
     fresh(model_name=str(tmp_path / "there" / "base")).load_adapter(folder)
 
@@ -258,7 +261,7 @@ def test_a_template_that_writes_the_date_is_the_same_tomorrow():
     policy = fresh()
     template = "{{ strftime_now('%Y-%m-%d') }} " + policy.tokenizer.chat_template
     policy.tokenizer.chat_template = template
-    assert prompt_format(policy.tokenizer, "reasoning").startswith("{date} ")
+    assert prompt_format(policy.tokenizer, REASONING).startswith("{date} ")
 
 
 def test_the_reference_of_a_kl_term_is_not_saved(tmp_path):
@@ -266,7 +269,7 @@ def test_the_reference_of_a_kl_term_is_not_saved(tmp_path):
     policy = fresh()
     attach_lora(policy, recipe)
     policy.model.add_adapter("ref", policy.model.peft_config["default"])
-    folder = policy.save_adapter(tmp_path / "adapter", recipe)
+    folder = policy.save_adapter(tmp_path / "adapter")
     assert not [path for path in folder.iterdir() if path.is_dir()]
     fresh().load_adapter(folder)
 

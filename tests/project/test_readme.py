@@ -4,16 +4,16 @@ import re
 
 from conftest import ROOT
 
+from r1nb.rewards.registry import _LOADED
+
 
 def test_your_own_task_in_15_lines(monkeypatch, tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) == 15
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("R1NB_SET", "max_steps=1 per_device_train_batch_size=8 torch_threads=1")
-    try:
-        exec(compile(code, "README.md", "exec"), {})
-    finally:
-        REWARDS.pop("brief_reward_func", None)  # the example adds it
+    monkeypatch.setattr("r1nb.rewards.registry._LOADED", dict(_LOADED))  # the example adds to it
+    exec(compile(code, "README.md", "exec"), {})
     assert list((tmp_path / "runs/brief/completions").iterdir())
 
 

@@ -10,7 +10,7 @@ from written_run import HOSTILE, IDEAL, append_step, write_run
 
 from r1nb.errors import UserError
 from r1nb.recipes.recipe import load_recipe
-from r1nb.runs.run import Run
+from r1nb.training.resume import new_run
 from r1nb.views.inspector import Inspector
 
 
@@ -116,7 +116,7 @@ def test_a_name_that_is_taken_anew(runs_dir):
 
 
 def test_a_run_that_has_just_begun_opens(runs_dir):
-    Run.create(recipe(runs_dir))
+    new_run(recipe(runs_dir))
     inspector = Inspector(runs_dir)
     assert "no completions" in inspector.completions.value
 

@@ -41,7 +41,7 @@ def test_a_report_loads_nothing(tiny_recipe):
 
 def test_a_run_that_has_just_begun_has_a_report(tiny_recipe):
     text = write_report(new_run(tiny_recipe)).read_text()
-    assert "The watchdog has said nothing." in text
+    assert "None was raised." in text
     assert "Accuracy" not in text
 
 

@@ -5,17 +5,16 @@ from trl import GRPOTrainer
 
 from r1nb.errors import UserError
 from r1nb.evaluation.accuracy import evaluate, evaluate_tests
-from r1nb.evaluation.checks import check_groups
 from r1nb.evaluation.proof import prove
 from r1nb.machine.configs import grpo_config
 from r1nb.policy.loading import attach_lora, load_policy, load_trained
-from r1nb.policy.policy import Completion
 from r1nb.recipes.recipe import load_recipe
 from r1nb.runs.run import Run
 from r1nb.tasks.rows import load_splits
-from r1nb.training.callbacks import LiveView, Recorder, Validation, Watchdog, cost_of_observing
+from r1nb.training.callbacks import Recorder, Validation, Watchdog, cost_of_observing
 from r1nb.training.resume import begin_run, new_run, resumable
 from r1nb.training.stages import finish, grpo_trainer, sft, solution_examples
+from r1nb.views.live import LiveView
 
 
 @pytest.fixture
@@ -52,15 +51,10 @@ def test_a_run_leaves_its_whole_story(parts):
     assert len(run.validation(2)) == len(validation)
 
     after = evaluate_tests(run, "after", policy, tests, recipe)
-    policy.save_adapter(run.adapter, recipe, run)
+    policy.save_adapter(run.adapter, run)
     assert not run.finished  # before the proof
     assert set(run.evaluation()) == set(recipe.data.test_splits)
-    proof = prove(
-        run,
-        tests["test"],
-        trained=after["test"],
-        base=before["test"],
-    )
+    proof = prove(run, tests["test"], trained=after["test"], base=before["test"])
     assert proof.same_as_trained == proof.n == len(tests["test"])
     assert proof.norm == pytest.approx(run.series("adapter/norm")[1][-1])
     assert proof.strict == proof.trained[0]
@@ -80,9 +74,8 @@ def test_a_run_whose_loss_is_not_finite_is_stopped_and_says_why(parts, capsys):
 
     class Poisoned(GRPOTrainer):
         def compute_loss(self, *args, **kwargs):
-            return super().compute_loss(*args, **kwargs) * (
-                float("nan") if self.state.global_step == 1 else 1
-            )
+            spoilt = float("nan") if self.state.global_step == 1 else 1
+            return super().compute_loss(*args, **kwargs) * spoilt
 
     run = new_run(recipe)
     trainer = Poisoned(
@@ -113,34 +106,14 @@ def test_an_sft_start_teaches_the_format(parts):
     rows = train.select(range(24))
     attach_lora(policy, recipe)
     run = new_run(recipe)
-    shares = [sum(g.format for g in evaluate(policy, rows, recipe)) / len(rows)]
-    assert sft(policy, solution_examples(train, recipe), recipe, run.folder / "sft") > 0
-    shares.append(sum(g.format for g in evaluate(policy, rows, recipe)) / len(rows))
-    assert shares[1] > shares[0] + 0.5
 
+    def well_formed() -> float:
+        graded = evaluate(policy, rows, recipe.judge(), recipe.greedy, batch_size=24)
+        return sum(g.format for g in graded) / len(rows)
 
-class Scripted:
-    """A policy that always answers from a list, to plant what the check must find."""
-
-    def __init__(self, texts, cut=False):
-        self.texts, self.cut = texts, cut
-
-    def generate(self, prompts, *args, **kwargs):
-        return [Completion(self.texts[i % len(self.texts)], (7,) * 3, self.cut) for i in range(len(prompts))]
-
-    def rest(self):
-        pass
-
-
-def test_the_check_before_training_names_what_is_wrong(parts):
-    recipe, _, train, *_ = parts
-    ideal = "<reasoning>\nx\n</reasoning>\n<answer>\n-1\n</answer>"
-    assert "nothing to choose from" in check_groups(Scripted(["no tags"]), train, recipe)[0]
-    (silent,) = check_groups(Scripted([ideal, "no tags"]), train, recipe)
-    assert silent.endswith("never fired: correctness_reward_func.")
-    assert "cut off at 112 tokens" in check_groups(Scripted(["no"], cut=True), train, recipe)[-1]
-    half = [ideal, *(ideal.replace("-1", str(n)) for n in range(400))]
-    assert not check_groups(Scripted(half), train, recipe, groups=60)
+    before = well_formed()
+    assert sft(policy, solution_examples(train, recipe.layout), recipe, run.folder / "sft") > 0
+    assert well_formed() > before + 0.5
 
 
 def test_a_run_without_an_adapter_trains_and_saves_the_whole_model(tmp_path):

@@ -1,7 +1,6 @@
 """The policy on its real libraries: formatting, adapters, and what is refused."""
 
 import contextlib
-import dataclasses
 import json
 import re
 
@@ -10,8 +9,10 @@ import torch
 
 from r1nb.errors import UserError
 from r1nb.machine.configs import grpo_config
+from r1nb.policy.export import save_merged
 from r1nb.policy.loading import attach_lora, load_policy, load_trained
 from r1nb.recipes.recipe import load_recipe
+from r1nb.recipes.settings import Sampling
 from r1nb.tasks.rows import load_rows
 from r1nb.text.prompts import REASONING, ensure_chat_template, format_prompt
 
@@ -23,7 +24,7 @@ def policy(tiny_recipe):
 
 @pytest.fixture
 def prompts():
-    return [REASONING.build_messages(q) for q in load_rows("bundled", "validation")["question"][:6]]
+    return [REASONING.build_messages(q) for q in load_rows("bundled", "validation", layout=REASONING)["question"][:6]]
 
 
 def randomize(policy, seed=0, scale=0.5):
@@ -35,7 +36,7 @@ def randomize(policy, seed=0, scale=0.5):
 
 
 def texts(policy, prompts, **kwargs):
-    return [c.text for c in policy.generate(prompts, 24, **kwargs)]
+    return [c.text for c in policy.generate(prompts, Sampling(24), **kwargs)]
 
 
 def test_trl_reads_the_same_tokens(policy, tiny_recipe, tmp_path, prompts):
@@ -46,7 +47,7 @@ def test_trl_reads_the_same_tokens(policy, tiny_recipe, tmp_path, prompts):
         processing_class=policy.tokenizer,
         reward_funcs=tiny_recipe.reward_funcs(),
         args=grpo_config(tiny_recipe, tmp_path),
-        train_dataset=load_rows("bundled", "train"),
+        train_dataset=load_rows("bundled", "train", layout=REASONING),
     )
     ours = [
         policy.tokenizer(format_prompt(policy.tokenizer, p), add_special_tokens=False).input_ids
@@ -68,7 +69,7 @@ def test_answers_do_not_depend_on_their_neighbours(policy, prompts):
 
 
 def test_generation_stops_at_its_limit_and_says_so(policy, prompts):
-    (one,) = policy.generate(prompts[:1], 1)
+    (one,) = policy.generate(prompts[:1], Sampling(1))
     assert (len(one.ids), one.cut) == (1, True)
     prefilled = texts(policy, prompts, prefill="<reasoning>\n")
     assert all(text.startswith("<reasoning>\n") for text in prefilled)
@@ -101,7 +102,7 @@ def test_an_adapter_saved_and_loaded_is_the_same(policy, tiny_recipe, tmp_path, 
     again, recipe, _ = load_trained(folder)
     assert texts(again, prompts) == trained
     assert recipe.model.model_name == "tiny-policy"
-    merged, _, _ = load_trained(policy.save_merged(tmp_path / "merged"))
+    merged, _, _ = load_trained(save_merged(policy, tmp_path / "merged"))
     assert texts(merged, prompts) == trained
     assert not merged.has_adapter
 
@@ -144,7 +145,7 @@ def test_an_adapter_names_modules_that_the_model_has(tiny_recipe, wanted, words)
 
 def test_the_same_seed_starts_from_the_same_adapter(tiny_recipe):
     def start(seed):
-        recipe = dataclasses.replace(tiny_recipe, grpo=tiny_recipe.grpo | {"seed": seed})
+        recipe = tiny_recipe.model_copy(update={"grpo": tiny_recipe.grpo | {"seed": seed}})
         policy = load_policy(recipe, say=lambda line: None)
         attach_lora(policy, recipe)
         return torch.cat([w.flatten() for n, w in policy.model.named_parameters() if "lora_A" in n])
@@ -188,12 +189,3 @@ def test_the_fingerprint_is_the_same_on_a_card_with_either_of_two_precisions(pol
     ours = policy.fingerprint()
     policy.model.to(torch.float16)
     assert policy.fingerprint() == ours
-
-
-def test_an_export_does_not_overwrite(policy, tiny_recipe, tmp_path):
-    attach_lora(policy, tiny_recipe)
-    (tmp_path / "notes").write_text("mine")
-    with pytest.raises(UserError, match="holds files already"):
-        policy.save_merged(tmp_path)
-    with pytest.raises(UserError, match="GGUF is written by Unsloth"):
-        policy.save_gguf(tmp_path / "gguf")

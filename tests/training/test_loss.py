@@ -106,9 +106,9 @@ def test_the_page_is_one_page():
     import ast
     import inspect
 
-    from r1nb import grpo
+    from r1nb.training import loss
 
-    code = ast.unparse(ast.parse(inspect.getsource(grpo)))
+    code = ast.unparse(ast.parse(inspect.getsource(loss)))
     docstrings = [ast.get_docstring(node) or "" for node in ast.walk(ast.parse(code))
                   if isinstance(node, ast.Module | ast.FunctionDef)]  # fmt: skip
     assert len(code.splitlines()) - sum(text.count("\n") + 1 for text in docstrings) <= 40

@@ -11,7 +11,7 @@ IDEAL = REASONING.format_reply("6*12=72", "72")
 
 
 def test_a_reward_playground_follows_the_completion_and_the_gold():
-    playground = reward_playground(load_recipe(), IDEAL, {"answer": "72"})
+    playground = reward_playground(load_recipe().judge(), IDEAL, {"answer": "72"})
     text, gold, shown = playground.children
     assert "72 equals the gold 72" in shown.value
     assert "4.000" in shown.value
@@ -22,7 +22,7 @@ def test_a_reward_playground_follows_the_completion_and_the_gold():
 
 
 def test_a_group_playground_follows_its_completions():
-    playground = group_playground(load_recipe(), [IDEAL, "72", "72", "72"], {"answer": "72"})
+    playground = group_playground(load_recipe().judge(), [IDEAL, "72", "72", "72"], {"answer": "72"})
     *pairs, gold, summary = playground.children
     assert "reward 4.000<br>advantage +1.50" in pairs[0].children[1].value
     assert "mean 1.000, deviation 2.000" in summary.value
@@ -36,7 +36,7 @@ def test_a_group_playground_follows_its_completions():
 def test_other_columns_reach_the_rewards():
     recipe = load_recipe(rewards={"countdown_reward_func": 1.0, "overlong_reward_func": 1.0})
     row = {"answer": "24", "nums": [4, 6], "target": 24}
-    playground = reward_playground(recipe, REASONING.format_reply("so", "4*6"), row)
+    playground = reward_playground(recipe.judge(row), REASONING.format_reply("so", "4*6"), row)
     assert "equals 24" in playground.children[2].value
 
 
@@ -44,12 +44,12 @@ def test_other_columns_reach_the_rewards():
     "text", ["<script>x</script>", REASONING.format_reply("<b>&", "<img src=x>"), "<answer>\n<i>"]
 )
 def test_nothing_typed_becomes_markup(text):
-    shown = colored(text, "reasoning")
+    shown = colored(text, REASONING)
     assert not any(tag in shown for tag in ("<script", "<b>", "<img", "<i>\n", "<answer>"))
 
 
 def test_parts_are_coloured():
-    shown = colored("Hi " + IDEAL, "reasoning")
+    shown = colored("Hi " + IDEAL, REASONING)
     assert shown.count("rgba(0,114,178,.30)") == 4  # the tags
     assert shown.count("rgba(0,158,115,.30)") == 1  # the answer
     assert shown.count("rgba(213,94,0,.30)") == 1  # the preface

@@ -44,14 +44,14 @@ def log_likelihood(policy, text: str, adapter: bool) -> float:
 
 def test_a_fresh_adapter_changes_nothing(policy):
     shift(policy, 0.0)
-    gains = token_gains(policy, QUESTION, COMPLETION, "reasoning")
+    gains = token_gains(policy, QUESTION, COMPLETION, REASONING)
     assert "".join(text for text, _ in gains) == COMPLETION
     assert max(abs(gain) for _, gain in gains) < 1e-5
 
 
 def test_gains_add_up_to_the_ratio_of_likelihoods(policy):
     shift(policy, 0.05)
-    gains = token_gains(policy, QUESTION, COMPLETION, "reasoning")
+    gains = token_gains(policy, QUESTION, COMPLETION, REASONING)
     ratio = log_likelihood(policy, COMPLETION, True) - log_likelihood(policy, COMPLETION, False)
     assert math.isclose(sum(gain for _, gain in gains), ratio, abs_tol=1e-3)
     assert abs(ratio) > 0.1
@@ -72,5 +72,5 @@ def test_colours_follow_the_gains(policy, monkeypatch):
 def test_any_text_is_shown_and_does_nothing(policy, text):
     page = show_gains(policy, QUESTION, text).data
     assert not any(tag in page for tag in ("<script", "<img", "<style", "<b on", "\x1b", "\u202e"))
-    gains = token_gains(policy, QUESTION, text, "reasoning")
+    gains = token_gains(policy, QUESTION, text, REASONING)
     assert "".join(piece for piece, _ in gains) == text

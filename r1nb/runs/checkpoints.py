@@ -1,0 +1,50 @@
+"""Which checkpoints of a run are whole: training goes on from the last one that is."""
+
+import json
+import zipfile
+from pathlib import Path
+
+from r1nb.errors import first_line
+from r1nb.machine.model_files import read_tensors
+from r1nb.runs.run import Run
+
+
+def last_checkpoint(run: Run, say=lambda line: None) -> tuple[int, Path | None]:
+    """(step, folder) of the last checkpoint that is whole, or (0, None); says which are skipped."""
+    for number in reversed(run.checkpoints()):
+        folder = run.folder / f"checkpoint-{number}"
+        if not (damage := find_damage(folder, number)):
+            return number, folder
+        say(f"{folder.name} is skipped: {damage}.")
+    return 0, None
+
+
+def find_damage(checkpoint: Path, step: int) -> str:
+    """Why training cannot go on from a checkpoint, in words; "" if it can.
+
+    Each file is read: sizes and checksums of what was being written when a process was killed are wrong.
+    Nothing is unpickled.
+    """
+    try:
+        state = json.loads((checkpoint / "trainer_state.json").read_text())
+        if state["global_step"] != step:
+            return f"its trainer_state.json is of step {state['global_step']}"
+        weights = [*checkpoint.rglob("adapter_model.safetensors"), *checkpoint.glob("model*.safetensors")]
+        shares = [*checkpoint.glob("global_step*/*.pt")]  # as DeepSpeed keeps the optimizer
+        archives = [
+            *checkpoint.glob("rng_state*.pth"),
+            *(shares or [checkpoint / "optimizer.pt"]),
+            checkpoint / "scheduler.pt",
+        ]
+        if not weights or len(archives) < 3:
+            return "its weights are missing" if not weights else "rng_state.pth is missing"
+        for file in weights:
+            read_tensors(file)
+        for file in archives:
+            if damaged := zipfile.ZipFile(file).testzip():
+                return f"{file.name} is damaged at {damaged}"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename or checkpoint).name} is missing"
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
+        return f"it is not whole ({first_line(error)})"
+    return ""

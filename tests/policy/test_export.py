@@ -1,0 +1,17 @@
+"""A trained policy as a model that needs no PEFT: what an export refuses."""
+
+import pytest
+
+from r1nb.errors import UserError
+from r1nb.policy.export import save_gguf, save_merged
+from r1nb.policy.loading import attach_lora, load_policy
+
+
+def test_an_export_does_not_overwrite(tiny_recipe, tmp_path):
+    policy = load_policy(tiny_recipe, say=lambda line: None)
+    attach_lora(policy, tiny_recipe)
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(UserError, match="holds files already"):
+        save_merged(policy, tmp_path)
+    with pytest.raises(UserError, match="GGUF is written by Unsloth"):
+        save_gguf(policy, tmp_path / "gguf")
