@@ -14,19 +14,19 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import yaml
 from transformers import TrainerCallback
 
-from r1nb.evaluation.accuracy import evaluate_tests, sample_groups, summarize_samples
+from r1nb.evaluation.accuracy import evaluate_tests, sample_groups
 from r1nb.evaluation.difficulty import keep_by_difficulty
 from r1nb.evaluation.reflection import read_reflection, rescue_rates
 from r1nb.paths import runs_folder
 from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.recipes.recipe import load_recipe
 from r1nb.rewards import reward
+from r1nb.rewards.grading import summarize_samples
 from r1nb.runs.evaluations import MOMENTS
 from r1nb.runs.run import Run
 from r1nb.tasks.rows import load_splits
@@ -68,9 +68,12 @@ def own_correct_samples(policy, rows, recipe, prefill: str):
     """{prompt, completion} of the policy's own right completions: as many samples as GRPO draws."""
     from datasets import Dataset
 
-    problems = recipe.grpo["max_steps"] * recipe.batch_size // recipe.group_size
-    some = rows.shuffle(seed=recipe.grpo["seed"]).select(range(problems))
-    groups = sample_groups(policy, some, recipe, recipe.group_size, prefill)
+    some = rows.shuffle(seed=recipe.grpo["seed"])
+    some = some.select(range(recipe.grpo["max_steps"] * recipe.problems_per_step))
+    judge, batch_size = recipe.judge(rows.column_names), recipe.evaluation.eval_batch_size
+    groups = sample_groups(
+        policy, some, judge, recipe.sampling, batch_size, recipe.group_size, prefill=prefill
+    )
     right = [[g for g in group if g.strict] for group in groups]
     kept = [list({g.completion: g for g in group}.values()) for group in right]
     print(f"{sum(map(len, right))} right, {sum(map(len, kept))} different")
@@ -81,7 +84,7 @@ def run_arm(plan: dict, runs_dir: Path, arm: str, seed: int) -> None:
     settings = dict(plan["arms"][arm])
     sampling = settings.pop("sft", None)
     recipe = load_recipe(plan["recipe"], runs_dir=str(runs_dir), seed=seed, **plan["common"], **settings)
-    recipe = replace(recipe, name=arm)
+    recipe = recipe.model_copy(update={"name": arm})
     if sampling is not None:
         recipe.sft.update(plan["sft"], seed=seed)
     policy = load_policy(recipe)
@@ -89,10 +92,10 @@ def run_arm(plan: dict, runs_dir: Path, arm: str, seed: int) -> None:
     rows = keep_by_difficulty(policy, rows, recipe)
     run = new_run(recipe)
     if arm == "shipped":
-        for stage in ("before", "prefilled"):
-            evaluate_tests(run, stage, policy, tests, recipe)
+        for moment in ("before", "prefilled"):
+            evaluate_tests(run, moment, policy, tests, recipe)
     if sampling is not None:
-        prefill = LAYOUTS[recipe.data.layout].prefill if sampling.get("prefill") else ""
+        prefill = recipe.layout.prefill if sampling.get("prefill") else ""
         examples = own_correct_samples(policy, rows, recipe, prefill)
         attach_lora(policy, recipe)
         sft(policy, examples, recipe, run.folder)
@@ -112,26 +115,26 @@ def sorted_out(plan: dict, folder: Path) -> tuple[dict[tuple[str, int], Run], li
 
 
 def write_results(name: str, plan: dict, runs: dict[tuple[str, int], Run], folder: Path) -> None:
-    """NAME.csv: rates of each run and stage; NAME-curves.csv: the looks of each GRPO run."""
+    """NAME.csv: rates of each run and moment; NAME-curves.csv: the validations of each GRPO run."""
     rates = ("strict", "lenient", "format")
     columns = [name for rate in rates for name in (rate, f"{rate}_low", f"{rate}_high")]
     rows, curves = [], []
     order = list(plan["arms"])
     for arm, seed in sorted(runs, key=lambda key: (order.index(key[0]), key[1])):
         run = runs[arm, seed]
-        for split, stages in run.evaluation().items():
-            for stage, summary in stages.items():
+        for split, moments in run.evaluation().items():
+            for moment, summary in moments.items():
                 cells = [c for rate in rates for c in (summary[rate], *summary[f"{rate}_interval"])]
                 passed = {}
-                if split in (groups := run.samples(stage)):
+                if split in (groups := run.samples(moment)):
                     passed = summarize_samples(groups[split])["pass"]
                 cells = [f"{cell:.4f}" for cell in cells] + [f"{summary['tokens']:.1f}"]
                 cells += [f"{passed[k][0]:.4f}" if k in passed else "" for k in "1248"]
-                rows.append([arm, seed, stage, split, summary["n"], *cells])
+                rows.append([arm, seed, moment, split, summary["n"], *cells])
         seconds = dict(zip(*run.series("cpu_seconds"), strict=True))
-        looks = [line for line in run.history() if "validation/strict" in line]
+        validated = [line for line in run.history() if "validation/strict" in line]
         batch = load_recipe(run).batch_size
-        for line in looks:
+        for line in validated:
             cells = [f"{line[f'validation/{rate}']:.4f}" for rate in rates]
             cells.append(f"{seconds.get(line['step'], 0):.1f}" if seconds else "")
             curves.append([arm, seed, line["step"], line["step"] * batch, *cells])
@@ -145,13 +148,13 @@ def write_reflection(name: str, runs: dict[tuple[str, int], Run], folder: Path) 
     """NAME-reflection.csv, of Countdown's samples: how many go back, and what that is worth."""
     rows = []
     for (arm, seed), run in runs.items():
-        layout = run.recipe["data"]["layout"]
-        for stage in MOMENTS:
-            for split, groups in run.samples(stage).items():
+        layout = LAYOUTS[run.recipe["data"]["layout"]]
+        for moment in MOMENTS:
+            for split, groups in run.samples(moment).items():
                 read = [read_reflection(g.completion, g.question, layout) for group in groups for g in group]
                 failed_first, *rates = rescue_rates(groups, layout)
                 rates = [f"{rate:.4f}" for rate in (sum(r.backtracks for r in read) / len(read), *rates)]
-                rows.append([arm, seed, stage, split, len(read), rates[0], failed_first, *rates[1:]])
+                rows.append([arm, seed, moment, split, len(read), rates[0], failed_first, *rates[1:]])
     head = ["arm", "seed", "stage", "split", "n", "goes_back", "failed_first", "rescued", "guessed"]
     _write(folder / f"{name}-reflection.csv", head, rows)
 

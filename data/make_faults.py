@@ -105,7 +105,8 @@ def one_question(rows, policy):
 def solved(rows, policy):
     """Those of the first 300 that the policy answers right, in the right format."""
     rows = rows.select(range(300))
-    graded = evaluate(policy, rows, load_recipe())
+    recipe = load_recipe()
+    graded = evaluate(policy, rows, recipe.judge(), recipe.greedy, recipe.evaluation.eval_batch_size)
     return rows.select([i for i, g in enumerate(graded) if g.strict and g.format])
 
 
@@ -192,7 +193,7 @@ def train(recipe, fault: Fault = HEALTHY_RUN, adapter: Path | None = None) -> Ru
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     if fault is HEALTHY_RUN:
-        policy.save_adapter(run.adapter, recipe, run)
+        policy.save_adapter(run.adapter, run)
     return run
 
 

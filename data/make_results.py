@@ -22,7 +22,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def write_curves(runs: list[Run], path: Path) -> None:
-    """A row for each seed and step: reward, held-out rates, length, checks."""
+    """A row for each seed and step: reward, validation rates, length, checks."""
     names = ("reward", "reward_std", "validation/strict", "validation/lenient", "validation/format",
              "completions/mean_length", "completions/clipped_ratio")  # fmt: skip
     counted = ("with_check", "corrected", "spoiled")
@@ -41,7 +41,7 @@ def write_curves(runs: list[Run], path: Path) -> None:
 
 
 def write_evaluation(runs: list[Run], path: Path) -> None:
-    """A row for each seed, test split and stage: rates with intervals, rewards."""
+    """A row for each seed, test split and moment: rates with intervals, rewards."""
     rewards, rates = list(runs[0].reward_weights), ("strict", "lenient", "format")
     columns = [c for rate in rates for c in (rate, f"{rate}_low", f"{rate}_high")]
     with path.open("w", newline="") as file:
@@ -49,12 +49,12 @@ def write_evaluation(runs: list[Run], path: Path) -> None:
         writer.writerow(["seed", "train_seconds", "split", "stage", "n", *columns, "tokens", *rewards])
         for run in runs:
             seed, seconds = load_recipe(run).grpo["seed"], round(run.series("time")[1][-1])
-            for split, stages in run.evaluation().items():
-                for stage in MOMENTS:
-                    summary = stages[stage]
+            for split, moments in run.evaluation().items():
+                for moment in MOMENTS:
+                    summary = moments[moment]
                     cells = [c for r in rates for c in (summary[r], *summary[f"{r}_interval"])]
                     cells += [summary["tokens"], *(summary["rewards"][name] for name in rewards)]
-                    facts = [seed, seconds, split, stage, summary["n"]]
+                    facts = [seed, seconds, split, moment, summary["n"]]
                     writer.writerow([*facts, *(f"{c:.6f}" for c in cells)])
 
 
@@ -63,12 +63,12 @@ def table(runs: list[Run]) -> str:
     first, *_ = runs
     rows = [("before", first, "before"), ("before, prefilled", first, "prefilled")]
     rows += [(f"**after**, seed {load_recipe(run).grpo['seed']}", run, "after") for run in runs]
-    splits = {split: stages["before"]["n"] for split, stages in first.evaluation().items()}
+    splits = {split: moments["before"]["n"] for split, moments in first.evaluation().items()}
     columns = [(split, rate) for split in splits for rate in ("strict", "lenient", "format")]
     names = " | ".join(f"{split} ({splits[split]}): {rate}" for split, rate in columns)
     lines = [f"| | {names} |", "|---" * (len(columns) + 1) + "|"]
-    for name, run, stage in rows:
-        cells = [rate_cell(run.evaluation()[split][stage], rate) for split, rate in columns]
+    for name, run, moment in rows:
+        cells = [rate_cell(run.evaluation()[split][moment], rate) for split, rate in columns]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -80,16 +80,16 @@ def draw_hero(runs: list[Run], problem: int, path: Path) -> None:
     for number, run in enumerate(runs):
         draw_validation(top, run, alpha=0.75, labels=number == 0)
     n = int(runs[0].series("validation/n")[1][0])
-    top.set_title(f"GRPO on two CPU cores: {n} held-out problems, greedy, {len(runs)} seeds", fontsize=12)
+    top.set_title(f"GRPO on two CPU cores: {n} validation problems, greedy, {len(runs)} seeds", fontsize=12)
     top.set_xlabel("optimizer step (64 completions each)", fontsize=9)
     top.set_xlim(0, runs[0].series("validation/strict")[0][-1])
     top.spines[["top", "right"]].set_visible(False)
     run = runs[0]
-    looks = run.validated()
-    answers = [run.validation(step)[problem] for step in looks]
+    validated = run.validated()
+    answers = [run.validation(step)[problem] for step in validated]
     question = textwrap.fill(f"Held-out problem: {answers[0]['question']}", 120)
     figure.text(0.07, 0.425, question, fontsize=9.5, va="top", wrap=True)
-    for column, (step, answer) in enumerate(zip(looks, answers, strict=True)):
+    for column, (step, answer) in enumerate(zip(validated, answers, strict=True)):
         left = 0.07 + column * 0.31
         right = "right" if answer["strict"] else "right number, no format" if answer["lenient"] else "wrong"
         figure.text(left, 0.355, f"after step {step}: {right}", fontsize=9.5, weight="bold", va="top")
@@ -100,9 +100,9 @@ def draw_hero(runs: list[Run], problem: int, path: Path) -> None:
 
 
 def telling_problem(run: Run) -> int:
-    """The first held-out problem that was wrong before and right, in three steps or more, after."""
-    looks = [run.validation(step) for step in run.validated()]
-    for number, (first, *_, last) in enumerate(zip(*looks, strict=True)):
+    """The first validation problem that was wrong before and right, in three steps or more, after."""
+    validated = [run.validation(step) for step in run.validated()]
+    for number, (first, *_, last) in enumerate(zip(*validated, strict=True)):
         if not first["lenient"] and last["strict"] and last["completion"].count("=") >= 3:
             return number
     return 0
@@ -111,7 +111,7 @@ def telling_problem(run: Run) -> int:
 def main(folders: list[str]) -> None:
     runs = [Run(folder) for folder in folders]
     RESULTS.mkdir(exist_ok=True)
-    name = runs[0].recipe().name
+    name = load_recipe(runs[0]).name
     write_curves(runs, RESULTS / f"{name}-curves.csv")
     write_evaluation(runs, RESULTS / f"{name}-evaluation.csv")
     if len(runs) > 1:

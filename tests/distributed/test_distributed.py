@@ -63,7 +63,7 @@ def test_two_processes_write_one_run_once(tmp_path):
     for once in ("Run folder:", "A step takes 16 completions, 8 in each of 2 processes.", "run folder:"):
         assert said.count(once) == 1
     ours = {"recipe.yaml", "environment.json", "history.jsonl", "evaluation.json", "proof.json", "curves.png",
-            "report.html", "README.md", ".lock", "evaluation", "held_out", "completions", "adapter",
+            "report.html", "README.md", ".lock", "evaluation", "validation", "completions", "adapter",
             "checkpoint-2", "checkpoint-4"}  # fmt: skip
     assert {path.name for path in run.folder.iterdir()} == ours
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {run.name}
@@ -103,7 +103,8 @@ def test_zero3_killed_goes_on_and_what_it_saves_answers(tmp_path, settings):
     policy, recipe, folder = load_trained(run.folder)  # as notebook 05 does
     assert folder == (run.model if settings else run.adapter)
     assert policy.has_adapter == (not settings)
-    graded = evaluate(policy, load_rows("bundled", "test").select(range(6)), recipe)
+    rows = load_rows("bundled", "test").select(range(6))
+    graded = evaluate(policy, rows, recipe.judge(), recipe.greedy, batch_size=6)
     assert [g.ids for g in graded] == [g.ids for g in run.graded("after")["test"]]
     assert [g.ids for g in graded] != [g.ids for g in run.graded("before")["test"]]
 

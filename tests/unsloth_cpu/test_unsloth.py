@@ -17,11 +17,13 @@ from transformers import TrainerCallback
 from trl import GRPOConfig
 
 from r1nb.errors import UserError
-from r1nb.evaluation.accuracy import evaluate
+from r1nb.evaluation import accuracy
 from r1nb.evaluation.proof import prove
 from r1nb.machine.hardware import LADDER
+from r1nb.policy.export import save_merged
 from r1nb.policy.loading import attach_lora, load_policy, load_trained
 from r1nb.recipes.recipe import load_recipe
+from r1nb.recipes.settings import Sampling
 from r1nb.studies.bench import random_llama
 from r1nb.tasks.rows import load_rows, load_splits
 from r1nb.training.callbacks import Recorder, Validation
@@ -33,6 +35,10 @@ FORMS = {
     "4-bit": {"dtype": "bfloat16", "load_in_4bit": True},
 }
 STEPS = 5
+
+
+def evaluate(policy, rows, recipe):
+    return accuracy.evaluate(policy, rows, recipe.judge(), recipe.greedy, recipe.evaluation.eval_batch_size)
 
 
 def adapter(policy):
@@ -76,7 +82,7 @@ def test_a_run_trains_and_its_adapter_answers_the_same_in_a_fresh_process(recipe
     unlike = [share < 1 for share in run.series("frac_reward_zero_std")[1]]
     assert len(norms) == STEPS
     assert [norm > 0 for norm in norms] == unlike
-    assert any(unlike[2:])  # after a look at held-out problems, that is in eval mode
+    assert any(unlike[2:])  # after a validation, that is in eval mode
     # Stronger than a few steps can: the answers must differ from the base's.
     with torch.no_grad():
         for name, weight in policy.model.named_parameters():
@@ -151,7 +157,7 @@ def test_an_answer_in_eval_mode_does_not_cost_the_gradient(model_folder, guarded
                 module.support_avx512bf16_for_cpu = True
     attach_lora(policy, recipe)
     prompt = load_rows("bundled", "train")[0]["prompt"]
-    policy.generate([prompt], 8)
+    policy.generate([prompt], Sampling(8))
     policy.model.train()
     ids = torch.tensor([policy.tokenizer("12+3=15").input_ids])
     policy.model(input_ids=ids, labels=ids).loss.backward()
@@ -173,21 +179,21 @@ def test_merged_weights_answer_like_the_adapter(recipe, tmp_path, loaded):
         policy, _, _ = load_trained(policy.save_adapter(tmp_path / "adapter"))
     elif recipe.model.load_in_4bit:  # on a GPU Unsloth can; on a CPU it says so
         with pytest.raises(UserError, match="could not be written: Unsloth"):
-            policy.save_merged(tmp_path / "merged")
+            save_merged(policy, tmp_path / "merged")
         return
     prompts = load_rows("bundled", "validation")["prompt"][:24]
-    ours = [c.ids for c in policy.generate(prompts, 40)]
-    assert ours != [c.ids for c in policy.generate(prompts, 40, adapter=False)]
-    folder = policy.save_merged(tmp_path / "merged")
+    ours = [c.ids for c in policy.generate(prompts, Sampling(40))]
+    assert ours != [c.ids for c in policy.generate(prompts, Sampling(40), adapter=False)]
+    folder = save_merged(policy, tmp_path / "merged")
     if recipe.model.load_in_4bit:  # which bitsandbytes unpacks wrongly on a CPU: vLLM's suite mends that
         assert (folder / "model.safetensors").is_file()
         return
     merged, _, _ = load_trained(folder)
-    theirs = [c.ids for c in merged.generate(prompts, 40)]
+    theirs = [c.ids for c in merged.generate(prompts, Sampling(40))]
     # 16 bits round the sum of base and adapter once more, so a few answers may part ways.
     assert sum(a == b for a, b in zip(ours, theirs, strict=True)) >= 18
     with pytest.raises(UserError, match="holds files already"):
-        policy.save_merged(folder)
+        save_merged(policy, folder)
 
 
 def replaced_defaults():

@@ -1,9 +1,8 @@
 """vLLM itself, on a CPU: what r1nb trains and exports answers there as it does here (`make test-vllm`).
 
-Greedy, on held-out problems, in fp32 unless a test says otherwise.
+Greedy, on test problems, in fp32 unless a test says otherwise.
 """
 
-import dataclasses
 import itertools
 
 import pytest
@@ -13,18 +12,20 @@ from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from vllm import LLM, SamplingParams
 from vllm.lora.request import LoRARequest
 
-from r1nb.evaluation.accuracy import grade, summarize
 from r1nb.paths import DATA
+from r1nb.policy.export import save_merged
 from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.policy.policy import Completion, Policy
 from r1nb.recipes.recipe import load_recipe
+from r1nb.recipes.settings import Sampling
+from r1nb.rewards.grading import grade, summarize
 from r1nb.tasks.rows import load_rows
 from r1nb.text.prompts import format_prompt
 from r1nb.training.callbacks import Recorder
 from r1nb.training.resume import new_run
 from r1nb.training.stages import grpo_trainer, sft, solution_examples
 
-LIMIT = 112  # tokens of a completion, as in the recipe
+GREEDY = Sampling(112)  # tokens of a completion, as in the recipe
 
 
 def recipe_for(folder, **changes):
@@ -55,7 +56,7 @@ def teach(recipe, folder):
     """A policy whose adapter r1nb trained: a short SFT start, then GRPO."""
     policy = load_policy(recipe, say=lambda line: None)
     attach_lora(policy, recipe)
-    sft(policy, solution_examples(load_rows("bundled", "train"), recipe), recipe, folder)
+    sft(policy, solution_examples(load_rows("bundled", "train"), recipe.layout), recipe, folder)
     train(policy, recipe)
     return policy
 
@@ -69,7 +70,7 @@ def answers(llm, tokenizer, prompts, adapter=None):
     texts = [format_prompt(tokenizer, prompt) for prompt in prompts]
     outputs = llm.generate(
         [{"prompt_token_ids": tokenizer(text, add_special_tokens=False).input_ids} for text in texts],
-        sampling_params=SamplingParams(temperature=0, max_tokens=LIMIT),
+        sampling_params=SamplingParams(temperature=0, max_tokens=GREEDY.max_tokens),
         lora_request=adapter,
         use_tqdm=False,
     )
@@ -114,8 +115,8 @@ def number():
 
 
 def test_a_trained_adapter_answers_in_vllm_as_in_peft(base_engine, trained, adapter, prompts, number):
-    base = ids_of(trained.generate(prompts, LIMIT, adapter=False))
-    ours = ids_of(trained.generate(prompts, LIMIT))
+    base = ids_of(trained.generate(prompts, GREEDY, adapter=False))
+    ours = ids_of(trained.generate(prompts, GREEDY))
     assert sum(a != b for a, b in zip(base, ours, strict=True)) > len(prompts) / 2
     assert answers(base_engine, trained.tokenizer, prompts) == base
     request = LoRARequest("trained", next(number), str(adapter))
@@ -132,7 +133,7 @@ def served(trained, base_engine, number, monkeypatch):
     }
     for name, method in unsloth.items():
         monkeypatch.setattr(trained.model, name, method, raising=False)
-    settings = dataclasses.replace(trained.settings, fast_inference=True)
+    settings = trained.model_settings.model_copy(update={"fast_inference": True})
     return Policy(trained.model, trained.tokenizer, settings)
 
 
@@ -140,17 +141,17 @@ def served(trained, base_engine, number, monkeypatch):
 @pytest.mark.parametrize("prefill", ["", "<reasoning>\n"])
 def test_generating_with_vllm_gives_the_same_completions(served, trained, prompts, adapter, prefill):
     asked = {"adapter": adapter, "prefill": prefill}
-    ours = trained.generate(prompts, LIMIT, **asked)
-    assert served.generate(prompts, LIMIT, **asked) == ours
+    ours = trained.generate(prompts, GREEDY, **asked)
+    assert served.generate(prompts, GREEDY, **asked) == ours
     assert all(completion.text.startswith(prefill) for completion in ours)
 
 
 def test_a_completion_that_is_cut_off_says_so(served, trained, prompts):
-    lengths = sorted(len(ids) for ids in ids_of(trained.generate(prompts, LIMIT)))
+    lengths = sorted(len(ids) for ids in ids_of(trained.generate(prompts, GREEDY)))
     limit = lengths[len(lengths) // 2]  # some end before it, some after, one exactly there
-    ours = trained.generate(prompts, limit)
+    ours = trained.generate(prompts, Sampling(limit))
     assert 0 < sum(completion.cut for completion in ours) < len(prompts)
-    assert served.generate(prompts, limit) == ours
+    assert served.generate(prompts, Sampling(limit)) == ours
 
 
 def test_a_completion_ends_at_any_end_token(served, trained, prompts, monkeypatch):
@@ -159,31 +160,31 @@ def test_a_completion_ends_at_any_end_token(served, trained, prompts, monkeypatc
     assert len(newline) == 1
     ends = [tokenizer.eos_token_id, *newline]
     monkeypatch.setattr(trained.model.generation_config, "eos_token_id", ends)
-    ours = trained.generate(prompts, LIMIT)
+    ours = trained.generate(prompts, GREEDY)
     assert not any("\n" in completion.text or completion.cut for completion in ours)
-    assert served.generate(prompts, LIMIT) == ours
+    assert served.generate(prompts, GREEDY) == ours
 
 
 def test_vllm_answers_with_the_adapter_as_it_is_now(served, trained, prompts, monkeypatch):
-    before = served.generate(prompts, LIMIT)
+    before = served.generate(prompts, GREEDY)
     for name, weight in trained.model.named_parameters():
         if "lora_B" in name:
             monkeypatch.setattr(weight, "data", torch.zeros_like(weight))
-    now = served.generate(prompts, LIMIT)
+    now = served.generate(prompts, GREEDY)
     assert now != before
-    assert now == trained.generate(prompts, LIMIT, adapter=False)
+    assert now == trained.generate(prompts, GREEDY, adapter=False)
 
 
 def test_vllm_samples_when_asked_to(served, prompts):
-    greedy = served.generate(prompts, LIMIT)
-    sampled = served.generate(prompts, LIMIT, temperature=1.0)
+    greedy = served.generate(prompts, GREEDY)
+    sampled = served.generate(prompts, Sampling(GREEDY.max_tokens, 1.0))
     assert sampled != greedy
-    assert served.generate(prompts, LIMIT, temperature=1.0, top_p=1e-6) == greedy
+    assert served.generate(prompts, Sampling(GREEDY.max_tokens, 1.0, 1e-6)) == greedy
 
 
 def test_the_merged_export_answers_in_vllm_as_the_adapter_does(trained, prompts, tmp_path):
-    engine = serve(trained.save_merged(tmp_path / "merged"))
-    assert answers(engine, trained.tokenizer, prompts) == ids_of(trained.generate(prompts, LIMIT))
+    engine = serve(save_merged(trained, tmp_path / "merged"))
+    assert answers(engine, trained.tokenizer, prompts) == ids_of(trained.generate(prompts, GREEDY))
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +218,7 @@ def test_the_merged_export_of_a_4bit_policy_keeps_its_answers(trained_in_4bit, r
     """The adapter belongs to the 4-bit weights as they are; every other way of merging moves away from it."""
     policy, recipe = trained_in_4bit, recipe_for(folder)
     prompts = rows["prompt"]
-    merged = policy.save_merged(tmp_path / "merged")
+    merged = save_merged(policy, tmp_path / "merged")
     full = load_policy(recipe, say=lambda line: None).model
     adapter = policy.save_adapter(tmp_path / "adapter")
     onto_full = PeftModel.from_pretrained(full, adapter).merge_and_unload()
@@ -225,7 +226,7 @@ def test_the_merged_export_of_a_4bit_policy_keeps_its_answers(trained_in_4bit, r
     policy.tokenizer.save_pretrained(tmp_path / "onto-full")
     in_4bit = load_policy(recipe_for(folder, load_in_4bit=True), say=lambda line: None)
 
-    trained = policy.generate(prompts, LIMIT)
+    trained = policy.generate(prompts, GREEDY)
     ways = {
         "4 bits and adapter, not merged": ids_of(trained),
         "merged, fp32": answers(serve(merged), policy.tokenizer, prompts),
@@ -234,13 +235,13 @@ def test_the_merged_export_of_a_4bit_policy_keeps_its_answers(trained_in_4bit, r
     }
     in_4bit.load_adapter(adapter)
     in_4bit.model = in_4bit.model.merge_and_unload()  # and quantised once more
-    ways["merged in 4 bits"] = ids_of(in_4bit.generate(prompts, LIMIT))
+    ways["merged in 4 bits"] = ids_of(in_4bit.generate(prompts, GREEDY))
 
     same, strict, lenient = {}, {}, {}
     print()
     for way, ids in ways.items():
         completions = [Completion(policy.tokenizer.decode(one), one, cut=False) for one in ids]
-        summary = summarize(grade(rows[:], completions, recipe))
+        summary = summarize(grade(rows[:], completions, recipe.judge()))
         same[way] = sum(a == b for a, b in zip(ids, ids_of(trained), strict=True)) / len(ids)
         strict[way], lenient[way] = summary["strict"], summary["lenient"]
         print(f"{way:32} same {same[way]:.3f}  strict {strict[way]:.3f}  lenient {lenient[way]:.3f}")
@@ -263,9 +264,9 @@ def test_a_policy_that_comes_in_4_bits_is_exported_too(trained_in_4bit, prompts,
     recipe = recipe_for(folder, load_in_4bit=True, model_name=str(tmp_path / "base"))
     policy = load_policy(recipe, say=lambda line: None)
     policy.load_adapter(trained_in_4bit.save_adapter(tmp_path / "adapter"))
-    ours = ids_of(policy.generate(prompts, LIMIT))
-    assert ours == ids_of(trained_in_4bit.generate(prompts, LIMIT))
-    engine = serve(policy.save_merged(tmp_path / "merged"))
+    ours = ids_of(policy.generate(prompts, GREEDY))
+    assert ours == ids_of(trained_in_4bit.generate(prompts, GREEDY))
+    engine = serve(save_merged(policy, tmp_path / "merged"))
     assert answers(engine, policy.tokenizer, prompts) == ours
 
 
