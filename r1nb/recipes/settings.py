@@ -11,15 +11,27 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, create_model
 
+# Keys of TRL that r1nb sets.
 RESERVED = {"output_dir", "reward_weights", "log_completions", "num_completions_to_print", "disable_tqdm",
             "save_only_model"}  # fmt: skip
 # Names that are no folder of the user's.
 SHIPPED = ("bundled", "bundled-countdown", "tiny-policy", "tiny-countdown", "smollm2-135m")
 
+
+def _absolute(name: str) -> str:
+    """A file or folder with its whole path, which stays right in another working directory; else the name."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if name and name not in SHIPPED and path.exists() else name
+
+
 AtLeastOne = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Splits = Annotated[
+    list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v), Field(min_length=1)
+]
+NameOrPath = Annotated[str, AfterValidator(_absolute)]
 
 
 @dataclass(frozen=True)
@@ -32,14 +44,14 @@ class Sampling:
     seed: int | None = None  # None: the random numbers go on from where they are
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class Section(BaseModel, extra="forbid"):
+    """Part of a recipe; a key that it does not know is a mistake."""
 
 
 class ModelSettings(Section):
     """How the base model is loaded: arguments of FastLanguageModel.from_pretrained, and engine."""
 
-    model_name: str
+    model_name: NameOrPath
     engine: Literal["transformers", "unsloth"]
     max_seq_length: AtLeastOne  # tokens of prompt and completion
     dtype: Literal["float32", "bfloat16", "float16"] | None = None  # None: by the machine
@@ -72,9 +84,9 @@ class DataSettings(Section):
     A split may be a slice, as in "train[-300:]".
     """
 
-    dataset: str
+    dataset: NameOrPath
     train_split: str
-    test_splits: Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
+    test_splits: Splits  # one at least, to measure accuracy on
     max_prompt_length: AtLeastOne  # tokens; longer prompts are dropped, and the number is printed
     validation_split: str | None = None
     validation_rows: AtLeastOne | None = None  # without such a split: the last rows of training
@@ -132,23 +144,29 @@ class GrpoSettings(TrlSettings):
     importance_sampling_level: Literal["token", "sequence"] = "token"
 
 
+OURS = {"model": ModelSettings, "lora": LoraSettings, "data": DataSettings, "scoring": ScoringSettings,
+        "evaluation": EvaluationSettings, "output": OutputSettings}  # fmt: skip
+
+
+def section_keys(section: str) -> dict:
+    """The keys of a section, as pydantic's fields by name."""
+    return (OURS.get(section) or trl_section(section)).model_fields
+
+
 @cache
 def trl_section(name: Literal["grpo", "sft"]) -> type[Section]:
     """The model of the section `grpo` or `sft`: TRL's keys and types, and the checks above."""
-    trl, transformers = (
-        Path(importlib.util.find_spec(package).submodule_search_locations[0])
-        for package in ("trl", "transformers")
-    )
-    sources = (trl / f"trainer/{name}_config.py", trl / "trainer/base_config.py",
-               transformers / "training_args.py")  # fmt: skip
     fields = {}
-    for source in reversed(sources):
-        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+    for file in ("transformers/training_args", "trl/trainer/base_config", f"trl/trainer/{name}_config"):
+        package = importlib.util.find_spec(file.partition("/")[0])
+        source = (Path(package.origin).parents[1] / f"{file}.py").read_text(encoding="utf-8")
+        for node in ast.parse(source).body:
             if isinstance(node, ast.ClassDef) and node.name.endswith(("Config", "TrainingArguments")):
                 found = [line for line in node.body if isinstance(line, ast.AnnAssign)]
-                fields |= {line.target.id: (_type(ast.unparse(line.annotation)), None) for line in found}
+                fields |= {line.target.id: ast.unparse(line.annotation) for line in found}
     base = GrpoSettings if name == "grpo" else TrlSettings
-    others = {k: field for k, field in fields.items() if k not in base.model_fields and k not in RESERVED}
+    ours = {*base.model_fields, *RESERVED}
+    others = {key: (_type(text), None) for key, text in fields.items() if key not in ours}
     return create_model(name, __base__=base, **others)
 
 

@@ -1,5 +1,6 @@
-"""The public demo's five rewards as the field copies them (willccb, "GRPO demo", 2025), faults and
-all: to be compared with r1nb's own, not to be trained with. five.py says what differs.
+"""The public demo's five rewards as the field copies them (willccb, "GRPO demo", 2025), mistakes included.
+
+They are here for comparison with r1nb's own, not for training. five.py says what differs.
 """
 
 import math

@@ -1,9 +1,9 @@
-"""The five rewards of the format; an ideal completion earns exactly 4.0.
+"""Five rewards for a right answer in the right format; an ideal completion earns exactly 4.0.
 
-They carry the names and weights of the public demo that the field copies (demo.py), and differ:
-reasoning may have several lines; a completion may stop at </answer>; untagged, unclosed and
-repeated answers earn nothing for being right; numbers are compared as numbers; the tag count takes
-off at most 0.125, and only for text after the end.
+They have the names and weights of the public demo that the field copies (demo.py), but reasoning may have
+several lines; a completion may stop at </answer>; an answer without tags, not closed or given twice earns
+nothing for being right; numbers are compared as numbers; the tag count subtracts at most 0.125, and only for
+text after the end.
 """
 
 import re
@@ -13,27 +13,21 @@ from r1nb.text.numbers import is_integer, same_answer
 from r1nb.text.prompts import REASONING, Layout
 
 
-@reward(high=2.0, judges="answer")
-def correctness_reward_func(text: str, answer: str, layout=REASONING):
+@reward(high=2.0, judges="answer", block=True)
+def correctness_reward_func(given: str, answer: str):
     """2.0 if the answer block equals the gold.
 
-    There must be one closed answer block after closed reasoning; `1080`, `1,080` and `$1,080.00`
-    are the same. Blank reasoning costs the format rewards, not this one.
+    There must be one closed answer block after closed reasoning; `1080`, `1,080` and `$1,080.00` are equal.
+    Blank reasoning costs the format rewards, not this one.
     """
-    given, reason = layout.read_answer(text)
-    if reason:
-        return 0.0, reason
     if same_answer(given, answer):
         return 2.0, f"{given[:40]} equals the gold {answer[:40]}"
     return 0.0, f"{given[:40] or 'nothing'} is not the gold {answer[:40]}"
 
 
-@reward(high=0.5)
-def int_reward_func(text: str, answer: str, layout=REASONING):
+@reward(high=0.5, block=True)
+def int_reward_func(given: str, answer: str):
     """0.5 if the answer block is an integer, right or wrong, without unit or other text."""
-    given, reason = layout.read_answer(text)
-    if reason:
-        return 0.0, reason
     if is_integer(given):
         return 0.5, f"{given[:40]} is an integer"
     return 0.0, f"{given[:40] or 'nothing'} is not an integer and nothing else"
@@ -42,15 +36,10 @@ def int_reward_func(text: str, answer: str, layout=REASONING):
 @reward(high=0.5, judges="format")
 def strict_format_reward_func(text: str, answer: str, layout=REASONING):
     """0.5 if the whole text is the two blocks, each tag on a line of its own, neither blank."""
-    if reason := _why_not_blocks(text, layout):
+    if reason := why_not_blocks(text, layout, alone=True):
         return 0.0, reason
-    opening, closing, answer_opening, answer_closing = layout.tags
-    pattern = f"{opening}\n.*\n{closing}\n{answer_opening}\n.*\n{answer_closing}"
-    if re.fullmatch(pattern, text.strip(), re.DOTALL):
+    if re.fullmatch(layout.format_reply(".*", ".*"), text.strip(), re.DOTALL):
         return 0.5, "exactly the layout asked for"
-    parsed = layout.parse(text)
-    if parsed.before.strip() or parsed.after.strip():
-        return 0.0, f"text {'before' if parsed.before.strip() else 'after'} the two blocks"
     return 0.0, "a tag is not on a line of its own"
 
 
@@ -60,7 +49,7 @@ def soft_format_reward_func(text: str, answer: str, layout=REASONING):
 
     Text before or after them is allowed: a preface costs the strict reward, not this one.
     """
-    reason = _why_not_blocks(text, layout)
+    reason = why_not_blocks(text, layout)
     return (0.0, reason) if reason else (0.5, "the two blocks follow each other")
 
 
@@ -68,29 +57,32 @@ def soft_format_reward_func(text: str, answer: str, layout=REASONING):
 def xmlcount_reward_func(text: str, answer: str, layout=REASONING):
     """0.125 for each tag that occurs exactly once and in its place, less 0.001 a trailing character.
 
-    In its place: after every single tag that belongs before it, before every one that belongs
-    after it. The penalty counts the text after the last tag, up to 0.125.
+    A tag is in its place if, of the others that occur once, those that belong before it are before it and
+    the rest after it. The penalty is for the text after the last tag, up to 0.125.
     """
-    tags = layout.tags
-    places = [text.find(tag) if text.count(tag) == 1 else None for tag in tags]
+    single = {i: text.index(tag) for i, tag in enumerate(layout.tags) if text.count(tag) == 1}
     good = 0
-    for i, place in enumerate(places):
-        others = [(j, other) for j, other in enumerate(places) if other is not None and j != i]
-        good += place is not None and all((other < place) == (j < i) for j, other in others)
-    trailing = len(text.rpartition(tags[-1])[2].strip()) if tags[-1] in text else 0
+    for i, place in single.items():
+        good += all((other < place) == (j < i) for j, other in single.items())
+    _, last, after = text.rpartition(layout.tags[-1])
+    trailing = len(after.strip()) if last else 0
     reason = f"{good} of 4 tags once and in place"
     if trailing:
-        reason += f", {trailing} characters after {tags[-1]}"
+        reason += f", {trailing} characters after {last}"
     return max(0.0, 0.125 * good - min(0.125, 0.001 * trailing)), reason
 
 
-def _why_not_blocks(text: str, layout: Layout) -> str:
-    """Why a text does not hold the two blocks, one after the other, neither blank; or ""."""
+def why_not_blocks(text: str, layout: Layout, alone: bool = False) -> str:
+    """Why a text does not hold the two blocks in a row, neither blank; "" if it does.
+
+    With `alone` it may hold nothing else.
+    """
     parsed = layout.parse(text)
     if not parsed:
         return layout.why_unreadable(text)
-    if parsed.between.strip():
-        return "text between the two blocks"
+    for part in ("between", "before", "after") if alone else ("between",):
+        if getattr(parsed, part).strip():
+            return f"text {part} the two blocks"
     if not parsed.reasoning.strip():
         return "the reasoning is blank"
     return "" if parsed.answer.strip() else "the answer is blank"

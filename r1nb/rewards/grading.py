@@ -1,8 +1,8 @@
-"""How completions are graded: right or wrong, well-formed or not, and what each reward pays.
+"""Grade completions: right or wrong, well-formed or not, and what each reward pays.
 
-Strict: the answer block earns full marks from the reward that judges answers; what a judge could not score
-is left out. Lenient: the last number anywhere is right, or the last line. Format: the reward that judges
-the format fires.
+Strict: the answer block earns full marks from the reward that judges answers; completions that a judge could
+not score are left out. Lenient: that, or the last number or the last line is right. Format: the reward that
+judges the format pays something.
 """
 
 import re
@@ -60,7 +60,7 @@ def make_judge(weights: dict[str, float], layout: Layout = REASONING, columns=()
 
 @dataclass(frozen=True)
 class Graded:
-    """One problem, what the policy answered, and how that counts."""
+    """A completion, its problem and its grades."""
 
     question: str
     answer: str
@@ -129,19 +129,21 @@ def summarize(graded: list[Graded]) -> dict:
     {"strict": rate, "strict_interval": [low, high], "lenient": .., "format": .., "cut": ..,
     "tokens": .., "n": .., "rewards": {name: mean}}
     """
-    n = len(graded)
-    summary: dict = {"n": n}
+    summary: dict = {"n": len(graded)}
     for rate in ("strict", "lenient", "format"):
         judged = [getattr(g, rate) for g in graded if getattr(g, rate) is not None]
-        summary[rate] = sum(judged) / len(judged) if judged else None
+        summary[rate] = _mean(judged)
         summary[f"{rate}_interval"] = wilson(sum(judged), len(judged)) if judged else None
-    summary["cut"] = sum(g.cut for g in graded) / n
-    summary["tokens"] = sum(len(g.ids) for g in graded) / n
-    summary["rewards"] = {}
-    for name in graded[0].rewards if graded else ():
-        counted = [g.rewards[name] for g in graded if g.rewards[name] is not None]
-        summary["rewards"][name] = sum(counted) / len(counted) if counted else None
+    summary["cut"] = _mean([g.cut for g in graded])
+    summary["tokens"] = _mean([len(g.ids) for g in graded])
+    summary["rewards"] = {name: _mean([g.rewards[name] for g in graded]) for name in graded[0].rewards}
     return summary
+
+
+def _mean(values: list) -> float | None:
+    """The mean of the values that are not None."""
+    counted = [value for value in values if value is not None]
+    return sum(counted) / len(counted) if counted else None
 
 
 def summarize_samples(groups: list[list[Graded]]) -> dict:
@@ -151,14 +153,13 @@ def summarize_samples(groups: list[list[Graded]]) -> dict:
     without a block the last number. Problems with a sample that no judge scored are left out.
     """
     groups = [group for group in groups if all(g.right is not None for g in group)]
-    n, counted = len(groups[0]) if groups else 0, []
-    for group in groups:
-        wrong = Counter(g.given for g in group if not g.right and g.given)
-        counted.append((sum(g.right for g in group), list(wrong.values())))
+    n = len(groups[0]) if groups else 0
+    right = [sum(g.right for g in group) for group in groups]
+    wrong = [Counter(g.given for g in group if not g.right and g.given) for group in groups]
     summary: dict = {"problems": len(groups), "samples": n, "pass": {}, "maj": {}}
     for k in (2**i for i in range(n.bit_length())):
-        passed = sum(pass_at_k(n, right, k) for right, _ in counted)
-        voted = sum(maj_at_k(n, right, wrong, k) for right, wrong in counted)
+        passed = sum(pass_at_k(n, hits, k) for hits in right)
+        voted = sum(maj_at_k(n, hits, [*w.values()], k) for hits, w in zip(right, wrong, strict=True))
         for name, total in (("pass", passed), ("maj", voted)):
             summary[name][str(k)] = [total / len(groups), *wilson(total, len(groups))]
     return summary

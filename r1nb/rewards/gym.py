@@ -1,4 +1,4 @@
-"""reasoning-gym's tasks: problems made on demand, each scored by its task's own score_answer."""
+"""Problems of reasoning-gym, made on demand, and the reward that each task computes itself."""
 
 import re
 import unicodedata
@@ -6,34 +6,34 @@ from functools import cache, lru_cache
 
 from r1nb.errors import UserError
 from r1nb.rewards.registry import reward
-from r1nb.rewards.sandbox import ask
-from r1nb.text.prompts import REASONING
+from r1nb.rewards.sandbox import run_sandboxed
 
 SECONDS, PREPARING = 5, 30  # for one answer, and for the first of a task
 LONGEST = 10_000  # characters of an answer
 SIZE = 20_000  # problems of a task; with another seed it would begin in the middle of the same sequence
 PROBLEMS = {"train": range(1_000), "validation": range(16_000, 16_200), "test": range(18_000, 18_200)}
-DUNDER = re.compile(r"__\w*[a-z]")  # a way out of Python, and no answer to any task
+DUNDER = re.compile(r"__\w*[a-z]")  # as in __import__: no answer to any task
 _prepared: set[str] = set()
 
 
 def gym_problem(problem: str) -> tuple[str, str]:
     """(question, gold) of a problem "task:number", always the same.
 
-    The gold is "" where many answers are right, both where the task failed to make it.
+    The gold is "" if many answers are right; both are "" if the task could not make the problem.
     """
     return tuple(_ask(problem, None) or ("", ""))
 
 
 def _ask(problem: str, answer: str | None):
+    """What make_or_score returns; None if it takes too long. The first call of a task may take longer."""
     task = problem.partition(":")[0]
     seconds = SECONDS if task in _prepared else PREPARING
     _prepared.add(task)
-    return ask("r1nb.rewards.gym:serve", "reasoning_gym", problem, answer, seconds=seconds)
+    return run_sandboxed("r1nb.rewards.gym:make_or_score", "reasoning_gym", problem, answer, seconds=seconds)
 
 
 def gym_tasks() -> list[str]:
-    """The names of the tasks that there are."""
+    """The names of reasoning-gym's tasks."""
     try:
         from reasoning_gym.factory import DATASETS
     except ImportError:
@@ -41,12 +41,9 @@ def gym_tasks() -> list[str]:
     return sorted(set(DATASETS) - {"composite"})  # which mixes others, as "a+b" does here
 
 
-@reward(high=1.0, judges="answer", library="reasoning_gym")
-def gym_reward_func(text: str, answer: str, problem, layout=REASONING):
-    """What the task's own score_answer gives the answer block, 0.0 to 1.0 (some give partial credit)."""
-    given, reason = layout.read_answer(text)
-    if reason:
-        return 0.0, reason
+@reward(high=1.0, judges="answer", block=True, library="reasoning_gym")
+def gym_reward_func(given: str, answer: str, problem):
+    """The score of the answer block by the task's own score_answer, 0.0 to 1.0; some give partial credit."""
     task = problem.partition(":")[0]
     if len(given) > LONGEST or DUNDER.search(unicodedata.normalize("NFKC", given)):
         return 0.0, "too long, or a program instead of an answer"
@@ -56,10 +53,10 @@ def gym_reward_func(text: str, answer: str, problem, layout=REASONING):
     return float(score), f"{task} gives {score:.2f}"
 
 
-def serve(problem: str, answer: str | None):
-    """Only the child calls this: some tasks evaluate the answer, or depend on the order of a set.
+def make_or_score(problem: str, answer: str | None):
+    """The task's score of an answer, 0 to 1; without an answer, what gym_problem returns.
 
-    The task's score of an answer, 0 to 1; without an answer, what gym_problem returns.
+    Runs in the sandbox: some tasks evaluate the answer, or depend on the order of a set.
     """
     name, _, number = problem.partition(":")
     task, entry = _task(name), _entry(name, int(number))

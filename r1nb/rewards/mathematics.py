@@ -1,9 +1,8 @@
-"""Answers that mean the same: fractions, units, LaTeX, sets and intervals, by math-verify."""
+"""Whether two answers mean the same, by math-verify: fractions, units, LaTeX, sets and intervals."""
 
 from r1nb.rewards.registry import reward
-from r1nb.rewards.sandbox import ask
+from r1nb.rewards.sandbox import run_sandboxed
 from r1nb.text.numbers import is_integer, same_answer, to_number
-from r1nb.text.prompts import REASONING
 
 SECONDS = 5  # for one comparison
 LONGEST = 1_000  # characters of an answer
@@ -13,7 +12,7 @@ def math_equal(given: str, gold: str, seconds: float = SECONDS) -> bool | None:
     """Whether two answers, as text or LaTeX, mean the same; None if it took too long to say."""
     if len(given) > LONGEST or len(gold) > LONGEST:
         return False
-    return ask("r1nb.rewards.mathematics:compare", "math_verify", given, gold, seconds=seconds)
+    return run_sandboxed("r1nb.rewards.mathematics:compare", "math_verify", given, gold, seconds=seconds)
 
 
 def readable(gold: str) -> bool:
@@ -22,7 +21,7 @@ def readable(gold: str) -> bool:
 
 
 def compare(given: str, gold: str) -> bool:
-    """math-verify's opinion, for as long as it takes."""
+    """Whether math-verify finds two answers equal; runs in the sandbox, as it may take for ever."""
     from math_verify import parse, verify
 
     parsed = []
@@ -33,16 +32,13 @@ def compare(given: str, gold: str) -> bool:
     return all(parsed) and bool(verify(*parsed, timeout_seconds=None))
 
 
-@reward(high=1.0, judges="answer", library="math_verify")
-def math_reward_func(text: str, answer: str, layout=REASONING):
+@reward(high=1.0, judges="answer", block=True, library="math_verify")
+def math_reward_func(given: str, answer: str):
     r"""1.0 if the answer block means the same as the gold: 1/2, 0.5 and \boxed{\frac{1}{2}} do.
 
-    Units and degrees are ignored, and 50% is both 50 and 0.5, as math-verify has it; so is an
-    unordered list equal to the same in another order. What takes over 5 seconds earns nothing.
+    As math-verify has it, units and degrees do not count, 50% is both 50 and 0.5, and the order of a set does
+    not matter. What takes over 5 seconds earns nothing.
     """
-    given, reason = layout.read_answer(text)
-    if reason:
-        return 0.0, reason
     if same_answer(given, answer):
         return 1.0, f"{given[:40]} equals the gold {answer[:40]}"
     both_integers = is_integer(given) and is_integer(answer)

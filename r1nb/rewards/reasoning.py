@@ -1,4 +1,4 @@
-"""Rewards for how a completion reasons: do its steps hold, is it in one language, is it too long."""
+"""Rewards for the reasoning: do its equations hold, is it in one language, is it too long."""
 
 import re
 import unicodedata
@@ -12,13 +12,22 @@ from r1nb.text.arithmetic import evaluate_expression
 from r1nb.text.numbers import to_number
 from r1nb.text.prompts import REASONING
 
+PERCENT = re.compile(r"(?<=\d)(?:\.\.\.|…)?\s?(?:\\?%|per ?cent\b)")  # 33%, 33 %, 33\%, 33 percent
 NUMBER = r"\(*\$?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)%?\)*"
 UNIT = r"(?:\s+[A-Za-z/]{2,20}){0,2}"  # 5 boxes * 12 pens/box = 60 pens
 SIGN = r"\s*[-+*/×÷x–−]\s*"  # noqa: RUF001
 LEFT = re.compile(rf"(?P<sum>{NUMBER}(?:{UNIT}{SIGN}{NUMBER})+){UNIT}\s*\Z", re.ASCII)
-MIDDLE = re.compile(rf"(?:[\w.)^√²³]|\d\s|\d[:,]|\S{SIGN})\Z", re.ASCII)  # what begins there began earlier
-END = rf"(?!,?\d|\s\d|\s*and \d|\(|[\^²³]|{SIGN}[\d.(])(?![\w.:]\w)"  # what ends there does not go on
-RIGHT = re.compile(rf"\s*(?P<sum>-?{NUMBER}(?:{SIGN}{NUMBER})*){END}", re.ASCII)
+# After MIDDLE an equation has begun earlier; after END its result does not go on.
+MIDDLE = re.compile(rf"(?:[\w.)^√²³]|\d\s|\d%\s?|mod\s|\d[:,]|\S{SIGN})\Z", re.ASCII)
+END = rf"(?!,?\d|\s\d|\(|\s*%|\s+mod\b|\^|\s?[²³¼-¾⅐-⅞]|{SIGN}[\d.(])(?![\w.:]\w)"
+REMAINDER = (  # 3 remainder 2, 3 R2, 3 boxes with a remainder of 2, 3 with 2 pens left over
+    r"(?:(?:[\s,;(]+(?!(?:no|of|without|zero)\b)[A-Za-z/]+){0,4}?"
+    r"[\s,;(]+(?i:remainder|rem\b\.?)(?:\s+(?:of|is)\b)?\s*[:=]?|\s*\(?[rR]\.?(?=\s*\d)"
+    rf"|{UNIT},? with(?=\s+{NUMBER}{UNIT}\s+(?:left|remain)))"
+)
+REST = rf"(?:{REMAINDER}\s*(?P<rest>{NUMBER})|(?!{REMAINDER}|(?<!%)\s*and \d))"
+RIGHT = re.compile(rf"\s*(?P<sum>-?{NUMBER}(?:{SIGN}{NUMBER})*){REST}{END}", re.ASCII)
+EQUALS = re.compile("(?<!remainder)(?<!remainder )=", re.IGNORECASE)  # not that of "remainder = 2"
 WIDTH = 120  # characters on either side of an equals sign that may belong to its equation
 
 # How a language is written, by the first word of its characters' names in Unicode.
@@ -30,37 +39,48 @@ SCRIPTS = {language: {"LATIN"} for language in LATIN} | {
 }  # fmt: skip
 
 
-def find_equations(text: str) -> list[tuple[str, Fraction, bool]]:
-    """Every `a op b = c` in a text: (as written, c, whether it holds).
+def find_equations(text: str) -> list[tuple[str, tuple[Fraction, ...], bool]]:
+    """Every `a op b = c` in a text: (as written, its results, whether it holds).
 
-    c may be rounded to the decimals that it has. Units of one or two words may follow a number.
+    c may be rounded to the decimals that it has, and as a percentage also to a whole one: 1/3 = 33%. Units of
+    one or two words may follow a number. A division may have a remainder: 17 / 5 = 3 remainder 2. The results
+    are the numbers that an answer may take from the equation: c, 33 as well as 33%, and a remainder.
     """
-    found, pieces = [], text.split("=")
+    found, pieces = [], EQUALS.split(PERCENT.sub("%", text))
     for left, right in pairwise(pieces):
         line = left[-WIDTH:].rpartition("\n")[2]
         a, b = LEFT.search(line), RIGHT.match(right[:WIDTH].partition("\n")[0])
         if not a or not b or MIDDLE.search(line[: a.start()]):
             continue
         minus = "-" if line[: a.start()].endswith("-") else ""
-        value, result = _value(minus + a["sum"]), _value(b["sum"])
+        value, result, rest = _value(minus + a["sum"]), _value(b["sum"]), _value(b["rest"] or "")
         if value is None or result is None:
             continue
         decimals = len(b["sum"].rstrip(")%").partition(".")[2])
-        tolerance = Fraction(1, 2 * 10**decimals) if decimals else 0
-        shares = (1, 100) if b["sum"].endswith("%") else (1,)  # 75% is .75, or 75
-        holds = any(abs(value - result * n) <= tolerance * n / shares[-1] for n in shares)
-        found.append((f"{a['sum']} = {b['sum']}", result, holds))
+        half = Fraction(1, 2 * 10**decimals)  # of the last digit
+        if rest is not None:
+            results, holds = (result, rest), _divides(a["sum"], value, result, rest)
+        elif b["sum"].rstrip(")").endswith("%"):  # 75% is .75, or 75; 1/3 and 1/3 * 100 are about 33%
+            results, near = (result, 100 * result), half if decimals or "100" in a["sum"] else 0
+            holds = abs(value - result) <= half / 100 or abs(value - 100 * result) <= near
+        else:
+            results, holds = (result,), abs(value - result) <= (half if decimals else 0)
+        found.append((f"{a['sum']} = {b[0].strip()}", results, holds))
     return found
+
+
+def _divides(division: str, value: Fraction, quotient: Fraction, rest: Fraction) -> bool:
+    """Whether a division of this value has this whole quotient and this remainder."""
+    divisors = [_value(division[sign.end() :]) for sign in re.finditer("[/÷]", division)]
+    exact = any(d and rest < d and value == quotient + rest / d for d in divisors)
+    return exact and quotient.denominator == 1
 
 
 def _value(text: str) -> Fraction | None:
     text = re.sub(r"[A-Za-z/]*[A-Za-z]{2}[A-Za-z/]*|[$,]", "", text).replace("x", "*")  # no units
     text = re.sub(r"([\d.]+)%", r"(\1/100)", text)
     surplus = text.count("(") - text.count(")")  # a parenthesis that belongs to the prose
-    while surplus > 0 and text.startswith("("):
-        text, surplus = text[1:], surplus - 1
-    while surplus < 0 and text.endswith(")"):
-        text, surplus = text[:-1], surplus + 1
+    text = text.removeprefix("(" * surplus).removesuffix(")" * -surplus)
     text = re.sub(r"(?<![\d.])0+(?=\d)", "", text)
     evaluated = evaluate_expression(f"0{text}" if text.startswith("-") else text)
     return evaluated[0] if evaluated else None
@@ -70,7 +90,7 @@ def _value(text: str) -> Fraction | None:
 def steps_reward_func(text: str, answer: str, layout=REASONING):
     """The share of equations in the reasoning that hold, if the answer is the result of the last one.
 
-    0.0 without an equation, and where the answer does not follow.
+    0.0 without an equation, or if the answer is no result of the last one.
     """
     parsed = layout.parse(text)
     if not parsed:
@@ -78,11 +98,12 @@ def steps_reward_func(text: str, answer: str, layout=REASONING):
     equations = find_equations(parsed.reasoning)
     if not equations:
         return 0.0, "no equation in the reasoning"
-    given = to_number(parsed.answer)
-    given = _value(parsed.answer.strip()) if given is None else Fraction(given)
-    last, result, _ = equations[-1]
-    if given is None or given not in (result, 100 * result if last.endswith("%") else result):
-        return 0.0, f"the answer does not follow from the last step, {equations[-1][0][:60]}"
+    written, results, _ = equations[-1]
+    answer = PERCENT.sub("%", parsed.answer.strip())
+    given = to_number(answer)
+    given = _value(answer) if given is None else Fraction(given)
+    if given not in results and not written.endswith(f"= {answer}"):
+        return 0.0, f"the answer does not follow from the last step, {written[:60]}"
     wrong = [written for written, _, holds in equations if not holds]
     reason = f"{len(equations) - len(wrong)} of {len(equations)} steps hold"
     return 1 - len(wrong) / len(equations), reason + (f"; {wrong[0][:60]} does not" if wrong else "")
@@ -92,8 +113,8 @@ def steps_reward_func(text: str, answer: str, layout=REASONING):
 def language_reward_func(text: str, answer: str, language="en", layout=REASONING):
     """The share of words in the target language (arXiv 2501.12948v1, section 2.3.2), by their script.
 
-    A word counts if its letters are of the language's script, a Chinese character as one word. So
-    it tells English from Chinese, the mixture that R1 showed, but not English from French.
+    A word counts if its letters are of the language's script; a Chinese character is a word. So it tells
+    English from Chinese, the mixture that R1 showed, but not English from French.
     """
     if language not in SCRIPTS:
         raise UserError(f"language = {language!r}: known are {', '.join(sorted(SCRIPTS))}.")

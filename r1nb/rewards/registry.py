@@ -1,4 +1,4 @@
-"""What a reward is: a function of one completion, made into what TRL calls, with name and range."""
+"""What a reward is, and how it is found by name: a function that scores one completion, for TRL to call."""
 
 import importlib
 import inspect
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 from r1nb.errors import UserError, did_you_mean
-from r1nb.text.prompts import completion_text
+from r1nb.text.prompts import REASONING, completion_text
 
 # The rewards that ship, by the module of this folder that defines them.
 SHIPPED = {
@@ -22,25 +22,27 @@ SHIPPED = {
     "demo": ["demo_correctness_reward_func", "demo_int_reward_func", "demo_strict_format_reward_func",
              "demo_soft_format_reward_func", "demo_xmlcount_reward_func"],
 }  # fmt: skip
-_LOADED: dict[str, "Reward"] = {}  # by name, those of a notebook too
+_LOADED: dict[str, "Reward"] = {}  # by name, those that do not ship: a notebook's own
 
 
 @dataclass(frozen=True, eq=False)
 class Reward:
-    """A TRL reward function: called with lists, it returns one float or None each.
+    """A reward function as TRL calls it: with lists, for one float or None each.
 
-    None is a completion that could not be judged: TRL leaves it out of this reward's mean, but in the
-    sum of several rewards it counts as 0.
+    None means that a completion could not be judged. TRL leaves it out of this reward's mean, but counts it
+    as 0 in the sum of several rewards.
 
-    `function(text, answer, ...)` scores one completion's text against the gold answer, between
-    `low` and `high`. Each further parameter is one of `options` (layout, language, ...; `bind` sets them)
-    or else a column of the dataset, by name.
+    `function(text, answer, ...)` scores one completion's text against the gold answer, between `low` and
+    `high`. Each further parameter is one of `options` (language, judge_url, ...; `bind` sets them) or else a
+    column of the dataset, by name. With `block`, the function gets the text of the answer block instead of
+    the whole completion, and a completion without one earns 0.0.
     """
 
     function: Callable
     high: float
     low: float = 0.0
     judges: str = ""  # "answer" or "format": what evaluation may measure by it
+    block: bool = False
     threads: int = 1
     library: str = ""  # that must be installed
     options: dict = field(default_factory=dict)
@@ -61,16 +63,22 @@ class Reward:
         return [name for name, required in parameters if required and name not in self.options]
 
     def bind(self, **options) -> "Reward":
-        """The same reward with options set: math_reward_func.bind(layout=THINK)."""
-        taken = {name: value for name, value in options.items() if name in _parameters(self.function)}
-        return replace(self, options=self.options | taken)
+        """The same reward with options set, as in math_reward_func.bind(layout=THINK)."""
+        return replace(self, options=self.options | options)
 
     def explain(self, text: str, answer: str = "", **columns) -> tuple[float | None, str]:
         """(score, the reason in words) of one completion."""
         if missing := [name for name in self.needs if columns.get(name) is None]:
-            found = ", ".join(sorted(columns)) or "none"
-            raise UserError(f"{self.__name__} needs {' and '.join(missing)}; other columns: {found}.")
-        known = {k: v for k, v in (columns | self.options).items() if k in _parameters(self.function)}
+            raise UserError(
+                f"{self.__name__} needs {' and '.join(missing)}: a column of the dataset, or an option that "
+                f".bind({missing[-1]}=...) sets; the columns are: {', '.join(sorted(columns)) or 'none'}."
+            )
+        values = columns | self.options
+        if self.block:
+            text, problem = values.get("layout", REASONING).read_answer(text)
+            if problem:
+                return 0.0, problem
+        known = {name: values[name] for name in _parameters(self.function) if name in values}
         result = self.function(text, answer, **known)
         score, reason = result if isinstance(result, tuple) else (result, "")
         return (None if score is None else float(score)), reason
@@ -84,9 +92,7 @@ class Reward:
         count = len(completions)
         golds = [""] * count if answer is None else answer
         if isinstance(golds, str) or len(golds) != count:
-            raise UserError(
-                f"answer holds {len(golds)} golds for {count} completions; give a list of one each."
-            )
+            raise UserError(f"answer holds {len(golds)} golds for {count} completions; list one for each.")
         if self.end_tokens and log_extra:
             tokens = columns["completion_ids"]
             log_extra("answer", list(golds))
@@ -112,16 +118,17 @@ def _parameters(function: Callable) -> dict[str, bool]:
     return {p.name: p.default is p.empty for p in others}
 
 
-def reward(high: float, low: float = 0.0, judges: str = "", threads: int = 1, library: str = ""):
+def reward(high: float, low: float = 0.0, **fields):
     """Make `function(text, answer, ...)` a Reward that recipes can name.
 
-    The function returns a number, or a number and the reason for it in words; None as the number
-    means that the completion could not be judged.
+    The function returns a number, or a number and the reason for it in words; None as the number means that
+    the completion could not be judged. `fields` are others of Reward: judges, block, threads, library.
     """
 
     def register(function: Callable) -> Reward:
-        made = Reward(function, high, low, judges, threads, library)
-        _LOADED[function.__name__] = made
+        made = Reward(function, high, low, **fields)
+        if not function.__module__.startswith("r1nb.rewards."):
+            _LOADED[function.__name__] = made
         return made
 
     return register
@@ -133,20 +140,18 @@ def reward_names() -> list[str]:
 
 
 def find_reward(name: str) -> Reward:
-    """A reward by the name of its function; raises UserError if there is none."""
-    if name not in _LOADED:
-        module = next((module for module, names in SHIPPED.items() if name in names), None)
-        if module is None:
-            raise UserError(
-                f"Unknown reward {name!r}{did_you_mean(name, reward_names())} One of your own is defined with "
-                "@reward before the recipe is read."
-            )
-        importlib.import_module(f"r1nb.rewards.{module}")  # its decorators fill _LOADED
-    return _LOADED[name]
+    """A reward by the name of its function, one of your own first; raises UserError if there is none."""
+    if name in _LOADED:
+        return _LOADED[name]
+    for module, names in SHIPPED.items():
+        if name in names:
+            return getattr(importlib.import_module(f"r1nb.rewards.{module}"), name)
+    known = did_you_mean(name, reward_names())
+    raise UserError(f"Unknown reward {name!r}{known} Define your own with @reward before you name it.")
 
 
 def columns_of(row: dict) -> dict:
-    """A row's columns beside the gold, as a reward takes them; without completion, no token ids."""
+    """A row's columns beside the gold, as a reward takes them; there is no completion, so no token ids."""
     return {name: value for name, value in row.items() if name != "answer"} | {"completion_ids": []}
 
 

@@ -1,21 +1,23 @@
-"""Code that reads what a model wrote, in a process of its own: it can be stopped, and it may do nothing.
+"""Run a parser in a subprocess with a time limit: for code that reads what a model wrote.
 
-math-verify and some tasks of reasoning-gym evaluate an answer as Python or SymPy. An innocent looking
-tower of powers keeps them busy for ever, and a time-out by signal works in the main thread alone; so
-here the process is killed, whichever thread or worker process asks. In it, an audit hook refuses to
-start programs, to write files and to open sockets, in case an answer is a program. That stops what a
-model stumbles into; it is no sandbox against somebody who means harm.
+math-verify and some tasks of reasoning-gym evaluate an answer as Python or SymPy. A tower of powers keeps
+them busy for ever, and a time limit by signal works in the main thread alone. Here the subprocess is killed,
+whichever thread or process asks. An audit hook in it refuses to start programs, to write files and to open
+sockets, in case an answer is a program. That is enough for what a model stumbles into; it does not stop
+somebody who means harm.
 """
 
 import atexit
 import json
+import logging
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import threading
 from functools import cache
-from importlib import import_module
+from pkgutil import resolve_name
 
 from r1nb.errors import UserError
 
@@ -24,33 +26,35 @@ FORBIDDEN = ("subprocess", "socket", "ctypes", "shutil", "os", "pty", "sqlite3")
 HARMLESS = ("os.listdir", "os.scandir", "os.walk")
 
 
-def ask(function: str, library: str, *arguments, seconds: float):
-    """What `function` ("module:name") returns for JSON arguments; None if it took longer than `seconds`.
+def run_sandboxed(function: str, library: str, *arguments, seconds: float):
+    """What `function` ("module:name") returns for JSON arguments; None if it takes longer than `seconds`.
 
-    `library` is imported first, and does not count. Raises UserError if it is missing.
+    The subprocess imports `library` when it starts, which does not count. Raises UserError if it is missing.
     """
-    return _child(function, library, os.getpid()).ask(arguments, seconds)
+    return _sandbox(function, library, os.getpid()).run(arguments, seconds)
 
 
 @cache
-def _child(function: str, library: str, _pid: int) -> "Child":
-    """One for each function and process: a forked process must not read its parent's answers."""
-    return Child(function, library)
+def _sandbox(function: str, library: str, _pid: int) -> "Sandbox":
+    """One for each function and process: after a fork, both processes would read the same replies."""
+    return Sandbox(function, library)
 
 
-class Child:
+class Sandbox:
+    """A function in a subprocess, which is started when it is first needed and after it was killed."""
+
     def __init__(self, function: str, library: str):
         self.function, self.library = function, library
         self.lock, self.process = threading.Lock(), None
         atexit.register(self._stop)
 
-    def ask(self, arguments, seconds: float):
+    def run(self, arguments: tuple, seconds: float):
         with self.lock:
             token = secrets.token_hex(8)  # a reply without it is not a reply to this question
             if self.process is None or self.process.poll() is not None:
                 self.process = self._start()
-            process, late, reply = self.process, threading.Event(), ""
-            timer = threading.Timer(seconds, lambda: (late.set(), process.kill()))
+            process, reply = self.process, ""
+            timer = threading.Timer(seconds, process.kill)
             try:
                 process.stdin.write(json.dumps([token, *arguments]) + "\n")
                 process.stdin.flush()
@@ -60,9 +64,9 @@ class Child:
             except OSError:  # it ended before it was asked
                 pass
             finally:
-                timer.cancel()
-                if late.is_set() or not reply:  # also if this thread is interrupted: no one waits for it
+                if not reply or not timer.is_alive():  # late, or this thread is interrupted
                     self._stop()
+                timer.cancel()
         return json.loads(reply) if reply else None
 
     def _stop(self) -> None:
@@ -79,45 +83,42 @@ class Child:
         )  # fmt: skip
         if process.stdout.readline() != "ready\n":
             process.communicate()
-            raise UserError(
-                f"The process that needs {self.library} did not start; is it installed? "
-                "pip install 'r1nb[rewards,gym]'."
-            )
+            raise UserError(f"{self.library} is missing or did not start: pip install 'r1nb[rewards,gym]'.")
         return process
 
 
 def _refuse(event: str, arguments: tuple) -> None:
+    """The audit hook."""
     writes = event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
     if writes or (event.partition(".")[0] in FORBIDDEN and event not in HARMLESS):
         raise PermissionError(f"{event} is not allowed to code that reads a model's answer")
 
 
-def _serve(function: str, library: str) -> None:
-    import logging
-
+def _answer_requests(function: str, library: str) -> None:
+    """The subprocess: a line of JSON in, a line of JSON out."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is the parent's: it may want an answer yet
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # tasks print
-    import_module(library)
-    module, _, name = function.partition(":")
-    called = getattr(import_module(module), name)
+    resolve_name(library)
+    parse = resolve_name(function)
     logging.disable()
     sys.dont_write_bytecode = True
     if sys.platform == "linux":
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    sys.modules["_posixsubprocess"] = sys.modules["_ctypes"] = None  # they start programs unheard
+    sys.modules["_posixsubprocess"] = sys.modules["_ctypes"] = None  # they start programs without an event
     subprocess._fork_exec = None
     sys.addaudithook(_refuse)
     print("ready", file=replies, flush=True)
     for line in sys.stdin:
         token, *arguments = json.loads(line)
         try:
-            result = called(*arguments)
-        except Exception:  # whatever it makes of what a model wrote
+            result = parse(*arguments)
+        except Exception:  # whatever a model's answer makes it raise
             result = False
         print(token, json.dumps(result), file=replies, flush=True)
 
 
 if __name__ == "__main__":
-    _serve(*sys.argv[1:])
+    _answer_requests(*sys.argv[1:])

@@ -1,5 +1,6 @@
 """Raw rows as a datasets.Dataset: from a file, a folder, or the Hub."""
 
+import contextlib
 import json
 import re
 import warnings
@@ -7,78 +8,76 @@ from pathlib import Path
 
 from r1nb.errors import UserError, first_line
 
-SHARD = re.compile(r"-\d{5}-of-\d{5}$")
-SUFFIXES = (".jsonl", ".csv", ".parquet")
+SHARD = re.compile(r"-\d{5}-of-\d{5}$")  # of the Hub's train-00000-of-00002.parquet
 
 
 def read_local(path: Path, split: str) -> tuple:
-    """(raw rows, what to call them) of a file, or of a split's file or files in a folder."""
-    from datasets import Dataset, concatenate_datasets
+    """(raw rows, the file's name) of a file, or of a split's file or files in a folder."""
+    from datasets import concatenate_datasets
 
     if path.is_dir():
-        splits: dict[str, list[Path]] = {}
-        for file in sorted(path.iterdir()):
-            if file.suffix in SUFFIXES:  # train.jsonl, or the Hub's train-00000-of-00002.parquet
-                splits.setdefault(SHARD.sub("", file.stem), []).append(file)
-        if split not in splits:
-            raise UserError(f"{split}.jsonl is not in {path}; splits there: {', '.join(splits) or 'none'}.")
-        if len(splits[split]) > 1:
-            parts = [read_local(file, "train")[0] for file in splits[split]]
-            return concatenate_datasets(parts), splits[split][0].name
-        (path,) = splits[split]
+        files = sorted(file for file in path.iterdir() if file.suffix in READERS)
+        parts = [file for file in files if SHARD.sub("", file.stem) == split]
+        if not parts:
+            splits = ", ".join(dict.fromkeys(SHARD.sub("", file.stem) for file in files))
+            raise UserError(f"{split}.jsonl is not in {path}; splits there: {splits or 'none'}.")
     elif split != "train":
-        raise UserError(
-            f"{path.name} is one file, whose only split is 'train': take a slice of it, as in "
-            f"'train[-100:]', instead of {split!r}."
-        )
+        raise UserError(f"{path.name} has one split: use 'train', or a slice, 'train[-9:]', not {split!r}.")
+    else:
+        parts = [path]
+    return concatenate_datasets([_read(part) for part in parts]), parts[0].name
+
+
+def _read(path: Path):
+    from datasets import Dataset
+
+    if path.suffix not in READERS:
+        raise UserError(f"{path.name}: use a file that ends in {', '.join(READERS)}.")
     try:
-        if path.suffix == ".jsonl":
-            return Dataset.from_list(read_jsonl(path)), path.name
-        if path.suffix == ".parquet":
-            import pyarrow.parquet
-
-            return Dataset.from_list(pyarrow.parquet.read_table(path).to_pylist()), path.name
-        if path.suffix == ".csv":
-            import pandas
-
-            # As text, so that 007 and 1,080 stay what they are.
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", pandas.errors.ParserWarning)  # a row longer than the header
-                table = pandas.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
-            if not len(table):
-                raise UserError(f"{path.name} holds no rows below its header.")
-            return Dataset.from_pandas(table), path.name
-    except UserError:
-        raise
+        if rows := READERS[path.suffix](path):
+            return Dataset.from_list(rows)
     except (ValueError, Warning) as error:  # pyarrow's and pandas' own errors are ValueErrors
         raise UserError(f"{path.name} cannot be read: {first_line(error)}.") from None
-    raise UserError(f"{path.name}: use a file that ends in {', '.join(SUFFIXES)}.")
+    raise UserError(f"{path.name} is empty: it holds no rows.")
 
 
-def read_jsonl(path: Path) -> list[dict]:
-    """The objects of a file, one a line."""
+def _read_jsonl(path: Path) -> list[dict]:
     rows = []
     for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         if not line.strip():
             continue
-        try:
+        row = None
+        with contextlib.suppress(ValueError):  # not JSON, or not UTF-8
             row = json.loads(line.decode("utf-8-sig"))
-        except ValueError:  # not JSON, or not UTF-8
-            shown = line[:40].decode("utf-8", "replace")
-            raise UserError(f"{path.name}, line {number} is not JSON in UTF-8: {shown!r}.") from None
         if not isinstance(row, dict):
-            raise UserError(f"{path.name}, line {number} is no JSON object but a {type(row).__name__}.")
+            shown = line[:40].decode("utf-8", "replace")
+            raise ValueError(f"line {number} is not a JSON object in UTF-8: {shown!r}")
         if rows and (missing := rows[0].keys() - row.keys()):
-            raise UserError(
-                f"{path.name}, line {number} lacks {', '.join(sorted(missing))}; it has {', '.join(row)}."
-            )
+            raise ValueError(f"line {number} lacks {', '.join(sorted(missing))}; it has {', '.join(row)}")
         rows.append(row)
-    if not rows:
-        raise UserError(f"{path.name} is empty: it needs one JSON object a line.")
     return rows
 
 
+def _read_csv(path: Path) -> list[dict]:
+    """Every cell as text, so that 007 and 1,080 stay what they are."""
+    import pandas
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pandas.errors.ParserWarning)  # a row longer than the header
+        return pandas.read_csv(path, dtype=str, keep_default_na=False, index_col=False).to_dict("records")
+
+
+def _read_parquet(path: Path) -> list[dict]:
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(path).to_pylist()
+
+
+READERS = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}  # by a file's ending
+
+
 def read_hub(name: str, subset: str | None, split: str):
+    """The raw rows of a dataset of the Hub."""
     import datasets
 
     try:

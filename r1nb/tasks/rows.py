@@ -1,7 +1,6 @@
 """Datasets: a name, file or folder, and a split, to rows {prompt, answer, question, solution}."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 from r1nb.errors import UserError
@@ -9,7 +8,7 @@ from r1nb.paths import DATA
 from r1nb.rewards.gym import PROBLEMS, gym_problem, gym_tasks
 from r1nb.rewards.registry import find_reward
 from r1nb.tasks.files import read_hub, read_local
-from r1nb.tasks.sources import MARKER, SOURCES, Source, own_source, source_of
+from r1nb.tasks.sources import SOURCES, Source, own_source, source_of
 from r1nb.text.prompts import LAYOUTS, REASONING, Layout
 
 GYM = "reasoning-gym:"
@@ -33,6 +32,15 @@ def load_rows(dataset: str, split: str, question=None, answer=None, layout: Layo
     return _load(dataset, split, question, answer, layout)[0]
 
 
+def load_split(data, split: str):
+    """The rows of one split; `data` is a recipe's section `data`."""
+    return _load_split(data, split)[0]
+
+
+def _load_split(data, split: str) -> tuple:
+    return _load(data.dataset, split, data.question_column, data.answer_column, LAYOUTS[data.layout])
+
+
 def _load(dataset: str, split: str, question, answer, layout) -> tuple:
     """(rows, their Source, None for a reasoning-gym task)."""
     import datasets
@@ -40,6 +48,8 @@ def _load(dataset: str, split: str, question, answer, layout) -> tuple:
     dataset = str(dataset)
     if not (match := SPLIT.fullmatch(str(split))):
         raise UserError(f"split = {split!r}: write a name, or a slice of one, as in 'train[-300:]'.")
+    if bool(question) != bool(answer):
+        raise UserError("Name both columns: question_column and answer_column.")
     if dataset.startswith(GYM):
         return _slice(_gym_rows(dataset, match[1], layout), split), None
     name, _, subset = dataset.partition(":")
@@ -47,47 +57,36 @@ def _load(dataset: str, split: str, question, answer, layout) -> tuple:
     if path.exists():
         raw, where = read_local(path, match[1])
     elif HUB.fullmatch(name):
-        known = SOURCES.get(dataset) or SOURCES.get(name)
-        raw, where = read_hub(name, subset or (known and known.subset), match[1]), name
+        named = SOURCES.get(dataset) or SOURCES.get(name)
+        raw, where = read_hub(name, subset or (named and named.subset), match[1]), name
     else:
         raise UserError(
             f"Unknown dataset {dataset!r}: use {', '.join([*BUNDLED, *SOURCES])}, {GYM}<task>, another "
             "name of the Hub, or a file or folder of .jsonl, .csv or .parquet."
         )
-    columns, raw = raw.column_names, _slice(raw, split)
-    if bool(question) != bool(answer):
-        raise UserError("Name both columns: question_column and answer_column.")
-    known = SOURCES.get(dataset) or source_of(columns)
+    columns, known = raw.column_names, SOURCES.get(dataset) or source_of(raw)
     source = own_source(question, answer) if question else known
-    if question and known and known.benchmark:  # whatever its columns are called
-        source = replace(source, name=known.name, benchmark=True)
-    if path.exists() and source is SOURCES["openai/gsm8k"]:  # by its columns, which others use too
-        marked = sum(MARKER in str(row["answer"]) for row in raw)
-        source = source if 2 * marked >= len(raw) else own_source("question", "answer")
     if source is None or not set(source.columns) <= set(columns):
         wanted = " and ".join(source.columns) if source else "columns of a known dataset"
         hint = "" if question else "; say which hold them with question_column and answer_column"
         raise UserError(f"{where} has no {wanted}; it has the columns {', '.join(columns)}{hint}.")
+    raw = _slice(raw, split)
     if path.exists():  # a file of yours keeps its other columns
         others = [column for column in columns if column not in source.columns]
-        made = [{c: row[c] for c in others} | _row(source, row, layout) for row in raw]
-        rows = datasets.Dataset.from_list(made)
+        rows = [{c: row[c] for c in others} | _row(source, row, layout) for row in raw]
+        rows = datasets.Dataset.from_list(rows)
     else:  # the Hub's other columns are long texts that nobody asks for here
         rows = raw.map(lambda row: _row(source, row, layout), remove_columns=columns)
     pairs = enumerate(zip(rows["question"], rows["answer"], strict=True))
     kept = rows.select([i for i, (asked, gold) in pairs if gold and asked and asked.strip()])
-    if len(kept) < len(rows):
-        print(
-            f"Dropped {len(rows) - len(kept)} of {len(rows)} rows of {split}: "
-            "no question or gold, or marked invalid."
-        )
+    if dropped := len(rows) - len(kept):
+        print(f"Dropped {dropped} of {len(rows)} rows of {split}: no question or gold, or marked invalid.")
     if not len(kept):
-        shown = str(raw[0])[:150]
         raise UserError(
             f"No row of {where} has a question and a gold; for {source.name} the gold is: {source.gold}. For "
-            f"other data name the columns: question_column, answer_column. A row: {shown}"
+            f"other data name the columns: question_column, answer_column. A row: {str(raw[0])[:150]}"
         )
-    return kept, source
+    return kept, known if known and known.benchmark else source  # a benchmark whatever columns are named
 
 
 def _row(source: Source, row: dict, layout: Layout) -> dict:
@@ -103,15 +102,13 @@ def _slice(rows, split: str):
     """The rows that a split's slice asks for; all without one."""
     from datasets import ReadInstruction
 
-    base = SPLIT.fullmatch(split)[1]
     try:
-        (part,) = ReadInstruction.from_spec(split).to_absolute({base: len(rows)})
+        (part,) = ReadInstruction.from_spec(split).to_absolute({SPLIT.fullmatch(split)[1]: len(rows)})
     except (ValueError, AssertionError) as error:
         raise UserError(f"split = {split!r}: {str(error).splitlines()[0]}") from None
-    chosen = range(part.from_ or 0, len(rows) if part.to is None else part.to)
-    if not len(chosen) or chosen[-1] >= len(rows):
-        raise UserError(f"split = {split!r} takes no row, or more than the {len(rows)} that there are.")
-    return rows.select(chosen)
+    if part.from_ >= part.to:
+        raise UserError(f"split = {split!r} takes none of the {len(rows)} rows that there are.")
+    return rows.select(range(part.from_, part.to))
 
 
 def _gym_rows(dataset: str, split: str, layout: Layout):
@@ -135,15 +132,6 @@ def _gym_rows(dataset: str, split: str, layout: Layout):
     return Dataset.from_list(rows)
 
 
-def load_split(data, split: str):
-    """The rows of one split; `data` is a recipe's section `data`."""
-    return _load_split(data, split)[0]
-
-
-def _load_split(data, split: str) -> tuple:
-    return _load(data.dataset, split, data.question_column, data.answer_column, LAYOUTS[data.layout])
-
-
 def load_splits(data, sizes, rewards=()) -> tuple:
     """(training rows, validation rows, {test split: rows}) by a recipe's sections `data` and `evaluation`.
 
@@ -155,19 +143,16 @@ def load_splits(data, sizes, rewards=()) -> tuple:
     tests = {name: load_split(data, name) for name in data.test_splits}
     sealed = {question for rows in tests.values() for question in _normalized(rows)}
     questions = _normalized(train)
-
-    def outside(asked: set[str]) -> list[int]:
-        return [i for i, question in enumerate(questions) if question not in asked]
-
     if data.validation_split:
         validation = load_split(data, data.validation_split)
     else:  # the last rows of training, but none that stands in a test split
-        apart = train.select(outside(sealed))
+        apart = [i for i, question in enumerate(questions) if question not in sealed]
         count = data.validation_rows or sizes.validation_problems
         if count >= len(apart):
             raise UserError(f"validation_rows = {count}, but {data.train_split} has only {len(apart)} rows.")
-        validation = apart.select(range(len(apart) - count, len(apart)))
-    kept = outside(sealed.union(_normalized(validation)))
+        validation = train.select(apart[-count:])
+    sealed.update(_normalized(validation))
+    kept = [i for i, question in enumerate(questions) if question not in sealed]
     if dropped := len(train) - len(kept) - (0 if data.validation_split else len(validation)):
         print(f"Dropped {dropped} training rows whose question occurs in validation or test.")
     first = {questions[i]: i for i in reversed(kept)}  # of equal questions, the first
@@ -194,34 +179,29 @@ def _check_source(source: Source | None, dataset: str, rewards) -> None:
     if source and source.benchmark:
         raise UserError(f"{source.name} is a benchmark: evaluate on it, never train. Choose another dataset.")
     suited = source.rewards if source else ("gym_reward_func",)
-    judging = [n for n in rewards if find_reward(n).judges == "answer" and n != "judge_reward_func"]
-    if wrong := [name for name in judging if suited and name not in suited]:
+    judging = [name for name in rewards if find_reward(name).judges == "answer"]
+    if wrong := [name for name in judging if suited and name not in (*suited, "judge_reward_func")]:
+        own = "; of data of your own name the columns: question_column, answer_column" if source else ""
         raise UserError(
             f"{wrong[0]} cannot judge the answers of {dataset}; use {' or '.join(suited)}, as "
-            f"in rewards='{{{suited[0]}: 1.0}}'."
+            f"in rewards='{{{suited[0]}: 1.0}}'{own}."
         )
 
 
 def drop_long_prompts(rows, tokenizer, limit: int, needed: int):
     """The rows whose prompt has at most `limit` tokens; prints how many were dropped.
 
-    Raises UserError if fewer than `needed` are left, the problems of a step: TRL would train no step.
+    Raises UserError if fewer than `needed` are left, recipe.problems_per_generation: TRL would train no step.
     """
-    tokens = tokenizer.apply_chat_template(
-        list(rows["prompt"]), add_generation_prompt=True, tokenize=True, return_dict=True
-    )
+    tokens = tokenizer.apply_chat_template(list(rows["prompt"]), add_generation_prompt=True, return_dict=True)
     lengths = [len(ids) for ids in tokens["input_ids"]]
     kept = [i for i, length in enumerate(lengths) if length <= limit]
     if dropped := len(rows) - len(kept):
         print(f"Dropped {dropped} of {len(rows)} training rows: prompt over {limit} tokens.")
-    if not kept:
-        raise UserError(
-            f"No training row is left: the shortest prompt has {min(lengths)} tokens and "
-            f"max_prompt_length is {limit}; raise it."
-        )
     if len(kept) < needed:
         raise UserError(
-            f"{len(kept)} training rows are too few: a step takes {needed} problems; give more rows or "
+            f"{len(kept)} training rows are too few, since TRL takes {needed} problems at a time: give more "
+            f"rows, raise max_prompt_length = {limit} (the shortest prompt has {min(lengths)} tokens), or "
             "lower per_device_train_batch_size."
         )
     return rows.select(kept)

@@ -41,24 +41,30 @@ def final_answer(text: str) -> str:
     return ""
 
 
-def _gsm8k(row: dict) -> dict:
-    solution, marker, gold = row["answer"].rpartition(MARKER)
-    return {
-        "question": row["question"],
-        "answer": gold.strip() if marker else "",
-        "solution": MARKS.sub("", solution).strip(),
-    }
+def _text(row: dict, column: str) -> str:
+    return "" if row[column] is None else str(row[column])
 
 
-def _numina_1_5(row: dict) -> dict:
-    valid = row["problem_is_valid"] == row["solution_is_valid"] == "Yes"
-    return _solved(row, row["answer"] if valid else "")
+def _reader(question: str, answer: str, gold=final_answer, solution: str = "") -> Callable[[dict], dict]:
+    """What reads a row by its columns; `gold` finds the gold in the text of the answer.
+
+    Without a column of solutions, the steps are what precedes ####.
+    """
+
+    def read(row: dict) -> dict:
+        text = _text(row, answer)
+        steps = MARKS.sub("", text.partition(MARKER)[0]).strip() if final_answer(text) else ""
+        worked = _text(row, solution) if solution else steps
+        return {"question": _text(row, question), "answer": gold(text), "solution": worked}
+
+    return read
 
 
-def _solved(row: dict, gold: str | None) -> dict:
-    gold = (gold or "").strip()
-    gold = "" if gold.lower() in ("proof", "notfound") else gold
-    return {"question": row["problem"], "answer": gold, "solution": row["solution"]}
+def _numina(row: dict) -> dict:
+    """Some rows have no gold, and some are marked as invalid."""
+    read = _reader("problem", "answer", str.strip, "solution")(row)
+    valid = row.get("problem_is_valid", "Yes") == row.get("solution_is_valid", "Yes") == "Yes"
+    return read if valid and read["answer"].lower() not in ("proof", "notfound") else read | {"answer": ""}
 
 
 def _openthoughts(row: dict) -> dict:
@@ -66,15 +72,6 @@ def _openthoughts(row: dict) -> dict:
     solution = said.get("assistant", "").rpartition("<|begin_of_solution|>")[2]
     solution = solution.removesuffix("<|end_of_solution|>").strip()
     return {"question": said.get("user", ""), "answer": final_answer(solution), "solution": solution}
-
-
-def _openthoughts_metadata(row: dict) -> dict:
-    solution = row["ground_truth_solution"] or ""
-    return {"question": row["problem"], "answer": final_answer(solution), "solution": solution}
-
-
-def _reasoning_0_01(row: dict) -> dict:
-    return {"question": row["instruction"], "answer": row["output"].strip(), "solution": row["reasoning"]}
 
 
 def _livebench(row: dict) -> dict:
@@ -94,24 +91,26 @@ def _countdown(row: dict) -> dict:
 SOURCES = {
     source.name: source
     for source in (
-        Source("openai/gsm8k", ("question", "answer"), "answer, after ####", _gsm8k,
-               (CORRECT, MATH), "MIT", "main"),
+        Source("openai/gsm8k", ("question", "answer"), "answer, after ####",
+               _reader("question", "answer"), (CORRECT, MATH), "MIT", "main"),
         Source("AI-MO/NuminaMath-CoT", ("source", "problem", "solution", "messages"),
-               "solution, last \\boxed{}",
-               lambda row: _solved(row, final_answer(row["solution"])), (MATH,)),
+               "solution, last \\boxed{}", _reader("problem", "solution", solution="solution"), (MATH,)),
         Source("AI-MO/NuminaMath-1.5",
                ("problem", "solution", "answer", "problem_is_valid", "solution_is_valid"),
-               "answer", _numina_1_5, (MATH,)),
+               "answer", _numina, (MATH,)),
         Source("open-r1/OpenR1-Math-220k",
                ("problem", "solution", "answer", "generations", "is_reasoning_complete"),
-               "answer", lambda row: _solved(row, row["answer"]), (MATH,), subset="default"),
+               "answer", _numina, (MATH,), subset="default"),
         Source("open-thoughts/OpenThoughts-114k", ("system", "conversations"),
                "solution, last \\boxed{}", _openthoughts, (MATH,), subset="default"),
         Source("open-thoughts/OpenThoughts-114k:metadata",
                ("problem", "deepseek_reasoning", "ground_truth_solution", "domain"),
-               "ground_truth_solution, last \\boxed{}", _openthoughts_metadata, (MATH,), subset="metadata"),
+               "ground_truth_solution, last \\boxed{}",
+               _reader("problem", "ground_truth_solution", solution="ground_truth_solution"),
+               (MATH,), subset="metadata"),
         Source("SkunkworksAI/reasoning-0.01", ("instruction", "reasoning", "output"),
-               "output, free text", _reasoning_0_01, ("judge_reward_func",)),
+               "output, free text", _reader("instruction", "output", str.strip, "reasoning"),
+               ("judge_reward_func",)),
         Source("livebench/reasoning", ("question_id", "turns", "ground_truth", "task"),
                "ground_truth", _livebench, (CORRECT,), "see its card", benchmark=True),
         Source("Jiayi-Pan/Countdown-Tasks-3to4", ("nums", "target"),
@@ -120,10 +119,16 @@ SOURCES = {
 }  # fmt: skip
 
 
-def source_of(columns: list[str]) -> Source | None:
-    """The source whose columns a file has: of several, the one with the most columns."""
-    fitting = [source for source in SOURCES.values() if set(source.columns) <= set(columns)]
-    return max(fitting, key=lambda source: len(source.columns), default=None)
+def source_of(rows) -> Source | None:
+    """The source that raw rows look like: of those whose columns they have, the one with the most.
+
+    Columns called question and answer are GSM8K's only if half of the golds or more stand after ####.
+    """
+    fitting = [source for source in SOURCES.values() if set(source.columns) <= set(rows.column_names)]
+    found = max(fitting, key=lambda source: len(source.columns), default=None)
+    answers = rows["answer"] if found is SOURCES["openai/gsm8k"] else ()
+    marked = [MARKER in str(answer) for answer in answers if answer not in (None, "")]
+    return own_source("question", "answer") if 2 * sum(marked) < len(marked) else found
 
 
 def own_source(question: str, answer: str) -> Source:
@@ -131,12 +136,5 @@ def own_source(question: str, answer: str) -> Source:
 
     The gold is what follows #### or stands in the last \\boxed{}, if there is one; else all of it.
     """
-
-    def read(row: dict) -> dict:
-        text = "" if row[answer] is None else str(row[answer])
-        gold = final_answer(text)
-        solution = MARKS.sub("", text.partition(MARKER)[0]).strip() if gold else ""
-        asked = "" if row[question] is None else str(row[question])
-        return {"question": asked, "answer": gold or text.strip(), "solution": solution}
-
+    read = _reader(question, answer, lambda text: final_answer(text) or text.strip())
     return Source("your own data", (question, answer), answer, read, (), "yours")

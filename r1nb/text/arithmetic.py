@@ -1,4 +1,4 @@
-"""Arithmetic written by a model: evaluated exactly, never executed."""
+"""Evaluate arithmetic that a model wrote, exactly and without executing it; solve Countdown."""
 
 import ast
 import operator
@@ -13,7 +13,7 @@ SIGNS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-"})
 
 
 def evaluate_expression(text: str) -> tuple[Fraction, list[Fraction]] | None:
-    """(value, the numbers in it) of an expression in + - * / and parentheses, exactly; else None.
+    """(exact value, the numbers in it) of an expression in + - * / and parentheses.
 
     None for anything else: other operators, names, signs before a number, digits that are not
     ASCII, division by zero, more than LONGEST characters.

@@ -1,6 +1,7 @@
 """What the policy reads and how its reply is read: system prompt, chat messages, tags."""
 
 import re
+from collections import namedtuple
 from dataclasses import dataclass
 
 SYSTEM_PROMPT = """\
@@ -19,15 +20,8 @@ the answer. The reasoning process and answer are enclosed within <think> </think
 </answer> tags, respectively, i.e., <think> reasoning process here </think> <answer> answer here </answer>."""
 
 
-@dataclass(frozen=True)
-class Parsed:
-    """A completion cut at its four tags; each tag occurs exactly once, in order."""
-
-    before: str
-    reasoning: str
-    between: str
-    answer: str
-    after: str
+# A completion cut at its four tags, each of which occurs exactly once, in order.
+Parsed = namedtuple("Parsed", "before reasoning between answer after")
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,7 @@ class Layout:
 
     @property
     def prefill(self) -> str:
-        """The start of a well-formed reply. A prefilled base shows what the format alone is worth."""
+        """The start of a well-formed reply: a base model prefilled with it shows what the format is worth."""
         return f"{self.tags[0]}\n"
 
     def build_messages(self, question: str) -> list[dict[str, str]]:
@@ -56,10 +50,8 @@ class Layout:
 
     def parse(self, text: str) -> Parsed | None:
         """Cut a completion at its tags; None unless each tag occurs exactly once and in order."""
-        if any(text.count(tag) != 1 for tag in self.tags):
-            return None
-        places = [text.index(tag) for tag in self.tags]
-        return Parsed(*re.split("|".join(self.tags), text)) if places == sorted(places) else None
+        pieces = re.split(f"({'|'.join(self.tags)})", text)  # the text between tags, and each tag
+        return Parsed(*pieces[::2]) if tuple(pieces[1::2]) == self.tags else None
 
     def why_unreadable(self, text: str) -> str:
         """Why `parse` returns None, in words; "" where it does not."""
@@ -71,7 +63,7 @@ class Layout:
         return "" if self.parse(text) else "the tags are not in order"
 
     def read_answer(self, text: str) -> tuple[str, str]:
-        """(the answer block, why there is none): the first is stripped, the second "" if it was read."""
+        """(answer, problem): the stripped answer block and "", or else "" and why it cannot be read."""
         if parsed := self.parse(text):
             return parsed.answer.strip(), ""
         return "", f"no answer to read: {self.why_unreadable(text)}"
@@ -81,7 +73,7 @@ REASONING = Layout("reasoning", SYSTEM_PROMPT, ("<reasoning>", "</reasoning>", "
 THINK = Layout("think", R1_PROMPT, ("<think>", "</think>", "<answer>", "</answer>"))
 LAYOUTS = {layout.name: layout for layout in (REASONING, THINK)}
 
-# For models without a chat template: the messages as plain paragraphs, then the reply.
+# For models without a chat template: each message is a paragraph.
 PLAIN_CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['content'] + '\n\n' }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
@@ -89,7 +81,7 @@ PLAIN_CHAT_TEMPLATE = (
 
 
 def ensure_chat_template(tokenizer) -> None:
-    """Give a tokenizer without a chat template the plain one; TRL then formats as r1nb does."""
+    """Give a tokenizer without a chat template the plain one, which TRL then uses too."""
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_CHAT_TEMPLATE
 
@@ -99,12 +91,11 @@ def format_prompt(tokenizer, messages: list[dict[str, str]], prefill: str = "") 
 
     GRPOTrainer makes the same tokens from the same messages (a test compares the two).
     """
-    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    return text + prefill
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False) + prefill
 
 
 def completion_text(completion) -> str:
-    """The text of a completion: a string, chat messages, or content in parts; None is ''."""
+    """The text of a completion, which may be a string, chat messages or content in parts; "" for None."""
     if isinstance(completion, list):  # messages, or the parts of one message
         return "".join(completion_text(part) for part in completion)
     if isinstance(completion, dict):

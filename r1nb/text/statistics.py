@@ -1,4 +1,4 @@
-"""What accuracy is, how uncertain it is, and whether two policies differ: the formulas."""
+"""Formulas for accuracy: its interval, pass@k, maj@k, and whether two policies differ."""
 
 from math import comb, nan
 
@@ -6,8 +6,8 @@ from math import comb, nan
 def wilson(hits: float, n: int) -> list[float]:
     """The 95 % Wilson score interval of a rate (Wilson 1927; statsmodels).
 
-    For a mean of rates, such as pass@k, `hits` is their sum: a number between 0 and 1 varies at most
-    as much as a yes or no with the same mean, so the interval is then wider than need be.
+    For a mean of rates, such as pass@k, `hits` is their sum. A number between 0 and 1 varies at most as much
+    as a yes or no with the same mean, so the interval is then wider than it need be.
     """
     from statsmodels.stats.proportion import proportion_confint
 
@@ -61,15 +61,13 @@ def mcnemar(first_only: int, second_only: int) -> float:
 def mean_interval(values: list[float]) -> list[float]:
     """The 95 % bootstrap interval of a mean over problems (Efron 1979; scipy, 2,000 resamples).
 
-    For differences of two policies on the same problems, which no formula of a single rate covers. One
-    problem tells nothing of the spread: [nan, nan].
+    For the difference of two policies on the same problems, which no formula of a single rate covers. One
+    problem says nothing of the spread: [nan, nan].
     """
     if len(values) < 2:
         return [nan, nan]
     import numpy
     from scipy.stats import bootstrap
 
-    drawn = bootstrap(
-        (numpy.asarray(values, float),), numpy.mean, n_resamples=2000, method="percentile", rng=1
-    ).confidence_interval
-    return [float(drawn.low), float(drawn.high)]
+    drawn = bootstrap((values,), numpy.mean, n_resamples=2000, method="percentile", rng=1)
+    return [float(bound) for bound in drawn.confidence_interval]

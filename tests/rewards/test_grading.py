@@ -66,7 +66,9 @@ def unreachable_judge() -> Judge:
 
 
 def test_what_a_judge_could_not_score_is_not_counted():
-    graded = grade({"question": ["?"], "answer": ["42"]}, [Completion("42", (7,), False)], unreachable_judge())
+    graded = grade(
+        {"question": ["?"], "answer": ["42"]}, [Completion("42", (7,), False)], unreachable_judge()
+    )
     assert summarize(graded)["rewards"] == {"judge_reward_func": None}
 
 

@@ -15,10 +15,10 @@ from make_countdown import SIZES, TARGETS, bundled, draw, split_of
 from r1nb.evaluation.reflection import read_reflection
 from r1nb.paths import DATA
 from r1nb.policy.loading import load_policy
-from r1nb.recipes.recipe import load_recipe
+from r1nb.recipes.loading import load_recipe
 from r1nb.tasks.rows import load_rows, load_splits
 from r1nb.text.arithmetic import evaluate_expression, solve_countdown
-from r1nb.text.prompts import read_answer
+from r1nb.text.prompts import THINK
 
 PLAN = make_countdown_policy.PLAN
 
@@ -80,7 +80,7 @@ def test_the_corpus_keeps_its_stated_shares(name):
     assert all(r.right and r.hits == (*(len(r.hits) - 1) * [False], True) for r in searches)
     assert any(r.checks for r in read)
     assert any(r.words for r in read)
-    assert all(not read_answer(reply, "think")[1] for _, reply in pairs if "<think>" in reply)
+    assert all(not THINK.read_answer(reply)[1] for _, reply in pairs if "<think>" in reply)
 
 
 def test_the_recipe_finds_its_rows_and_its_policy():
@@ -98,7 +98,7 @@ def test_the_recipe_finds_its_rows_and_its_policy():
 def test_the_problems_load_from_any_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bundled-countdown").mkdir()  # a name that ships is no folder of the user's
-    row = load_rows("bundled-countdown", "test", layout="think")[0]
+    row = load_rows("bundled-countdown", "test", layout=THINK)[0]
     assert row["nums"] == list(bundled("test")[0].nums)
     assert load_recipe("countdown-cpu").data.dataset == "bundled-countdown"
 

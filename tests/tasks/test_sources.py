@@ -8,7 +8,7 @@ import pytest
 from r1nb.errors import UserError
 from r1nb.evaluation.checks import check_rewards
 from r1nb.paths import DATA
-from r1nb.recipes.recipe import load_recipe
+from r1nb.recipes.loading import load_recipe
 from r1nb.rewards.gym import PROBLEMS, gym_problem, gym_tasks
 from r1nb.rewards.registry import find_reward
 from r1nb.tasks.rows import load_rows, load_splits
@@ -60,7 +60,7 @@ def test_the_table_is_complete():
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_from_a_file_recognised_by_its_columns(name):
-    assert source_of(list(raw(name)[0])).name == name
+    assert source_of(datasets.Dataset.from_list(raw(name))).name == name
     rows = load_rows(str(sample(name)), "train")
     assert rows["answer"] == GOLDS[name]
     for row in rows:
@@ -95,13 +95,15 @@ def test_every_gold_earns_full_marks_from_the_reward_that_suits(name):
     source = SOURCES[name]
     rows = load_rows(str(sample(name)), "train")
     for reward in source.rewards:
-        assert check_rewards(rows, load_recipe(rewards={reward: 1.0, "r1_format_reward_func": 1.0})) == []
+        judge = load_recipe(rewards={reward: 1.0, "r1_format_reward_func": 1.0}).judge(rows.column_names)
+        assert check_rewards(rows, judge) == []
 
 
 def splits(name, **overrides):
     settings = {"dataset": str(sample(name)), "train_split": "train[:-1]", "test_splits": ["train[-1:]"],
                 "validation_split": None, "validation_rows": 1}  # fmt: skip
-    return load_splits(load_recipe(**(settings | overrides)))
+    recipe = load_recipe(**(settings | overrides))
+    return load_splits(recipe.data, recipe.evaluation, recipe.rewards)
 
 
 def test_countdown_from_a_table_of_text(tmp_path, capsys):
@@ -143,86 +145,16 @@ def test_a_slice_that_cannot_be_read(split):
         load_rows(str(sample("openai/gsm8k")), split)
 
 
-OWN = [{"task": "What is 2 + 3?", "result": "5"}, {"task": "90 x 12?", "result": "1,080"},
-       {"task": "007?", "result": "007"}, {"task": "none?", "result": ""}]  # fmt: skip
-
-
-@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-def test_your_own_data_in_one_call(tmp_path, suffix):
-    import pandas
-
-    path, table = tmp_path / f"sums.{suffix}", pandas.DataFrame(OWN)
-    if suffix == "csv":
-        table.to_csv(path, index=False)
-    elif suffix == "parquet":
-        table.to_parquet(path)
-    else:
-        path.write_text("\n".join(map(json.dumps, OWN)))
-    for place in (path, tmp_path):
-        if place.is_dir():
-            path.rename(tmp_path / f"train.{suffix}")
-        rows = load_rows(str(place), "train", question="task", answer="result")
-        assert rows["answer"] == ["5", "1,080", "007"]
-        assert rows["question"] == [row["task"] for row in OWN[:3]]
-    with pytest.raises(UserError, match="has no problem and gold; it has the columns task, result"):
-        load_rows(str(tmp_path), "train", question="problem", answer="gold")
-    with pytest.raises(UserError, match="Name both columns"):
-        load_rows(str(tmp_path), "train", question="task")
-    with pytest.raises(UserError, match="question_column"):
-        load_rows(str(tmp_path), "train")
+def test_a_dataset_of_the_hub_may_have_gsm8ks_columns_too(hub, monkeypatch):
+    rows = [{"question": f"{n} + 1?", "answer": str(n + 1)} for n in range(3)]
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.Dataset.from_list(rows))
+    assert load_rows("me/sums", "train")["answer"] == ["1", "2", "3"]
 
 
 def test_your_own_data_from_the_hub(hub, monkeypatch):
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.Dataset.from_list(OWN))
-    assert load_rows("me/sums", "train", question="task", answer="result")["answer"] == ["5", "1,080", "007"]
-
-
-def test_your_own_data_in_a_recipe(tmp_path):
-    path = tmp_path / "sums.csv"
-    path.write_text("task,result\n" + "\n".join(f"What is {n} + 1?,{n + 1}" for n in range(40)))
-    recipe = load_recipe(dataset=str(path), question_column="task", answer_column="result",
-                         test_splits="train[-8:]", validation_split=None, validation_rows=8)  # fmt: skip
-    train, validation, tests = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
-    assert (len(train), len(validation), len(tests["train[-8:]"])) == (24, 8, 8)
-    answers = [row["answer"] for part in (train, validation, tests["train[-8:]"]) for row in part]
-    assert answers == [str(n + 1) for n in range(40)]
-
-
-@pytest.mark.parametrize(
-    ("path", "words"),
-    [
-        ("train.csv", "cannot be read"),
-        ("train.parquet", "cannot be read"),
-        ("rows.txt", "ends in .jsonl"),
-    ],
-)
-def test_a_file_that_cannot_be_read(tmp_path, path, words):
-    (tmp_path / path).write_bytes(b'a,b\n"1,2\n\x00\xff')
-    with pytest.raises(UserError, match=words):
-        load_rows(str(tmp_path / path), "train", question="a", answer="b")
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("a,b\n1,2,3\n4,5\n", "cannot be read"),
-        ("a,b\n", "holds no rows"),
-        ("a,b\n,1\n1,\n", "No row of train.csv"),
-    ],
-)
-def test_a_table_that_does_not_fit_its_header(tmp_path, text, words):
-    (tmp_path / "train.csv").write_text(text)
-    with pytest.raises(UserError, match=words):
-        load_rows(tmp_path, "train", question="a", answer="b")
-
-
-def test_a_folder_as_the_hub_has_it(tmp_path):
-    import pandas
-
-    for i in range(2):
-        table = pandas.DataFrame([{"question": f"{i} + 1?", "answer": f"#### {i + 1}"}])
-        table.to_parquet(tmp_path / f"train-{i:05d}-of-00002.parquet")
-    assert load_rows(tmp_path, "train")["answer"] == ["1", "2"]
+    rows = [{"task": "2 + 3?", "result": "5"}, {"task": "007?", "result": "007"}, {"task": "?", "result": ""}]
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.Dataset.from_list(rows))
+    assert load_rows("me/sums", "train", question="task", answer="result")["answer"] == ["5", "007"]
 
 
 def test_a_judge_may_judge_any_dataset():
@@ -233,11 +165,6 @@ def test_a_judge_may_judge_any_dataset():
     }
     train, *_ = splits("openai/gsm8k", **settings)
     assert len(train) == 1
-
-
-def test_a_file_has_one_split():
-    with pytest.raises(UserError, match=r"only split is 'train': .*'train\[-100:\]', instead of 'test'"):
-        load_rows(str(sample("openai/gsm8k")), "test")
 
 
 @pytest.mark.parametrize(
@@ -277,7 +204,7 @@ def test_reasoning_gyms_splits_are_different_problems(gym):
     recipe = load_recipe(dataset="reasoning-gym:chain_sum", test_splits=["test"],
                          rewards={"gym_reward_func": 1.0, "r1_format_reward_func": 0.5})  # fmt: skip
     train, *_ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
-    assert check_rewards(train, recipe) == []
+    assert check_rewards(train, recipe.judge(train.column_names)) == []
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,14 @@ import pytest
 from jinja2 import Template
 
 from r1nb.text.prompts import (
-    LAYOUTS,
     REASONING,
     SYSTEM_PROMPT,
     completion_text,
     ensure_chat_template,
     format_prompt,
-    parse_completion,
 )
 
-TAGS, PREFILL = LAYOUTS["reasoning"].tags, LAYOUTS["reasoning"].prefill
+TAGS, PREFILL = REASONING.tags, REASONING.prefill
 
 
 class TinyTokenizer:
@@ -36,7 +34,7 @@ def test_messages_are_the_format_then_the_question():
     ]
 
 
-def test_format_answer_is_laid_out_as_the_system_prompt_asks():
+def test_an_ideal_reply_is_laid_out_as_the_system_prompt_asks():
     ideal = REASONING.format_reply("...", "...")
     assert ideal == "<reasoning>\n...\n</reasoning>\n<answer>\n...\n</answer>"
     assert SYSTEM_PROMPT.endswith(ideal)
@@ -80,7 +78,7 @@ def test_completion_text(completion, text):
 
 
 def test_a_completion_is_cut_at_its_tags():
-    parsed = parse_completion("Sure!" + REASONING.format_reply("a\nb", "72") + "\nDone")
+    parsed = REASONING.parse("Sure!" + REASONING.format_reply("a\nb", "72") + "\nDone")
     assert parsed.before == "Sure!"
     assert parsed.reasoning == "\na\nb\n"
     assert parsed.between == "\n"
@@ -97,7 +95,7 @@ def test_a_broken_tag_is_no_completion(tag, change):
         "upper case": tag.upper(),
         "with a space": tag.replace(">", " >"),
     }[change]
-    assert parse_completion(REASONING.format_reply("a", "72").replace(tag, broken)) is None
+    assert REASONING.parse(REASONING.format_reply("a", "72").replace(tag, broken)) is None
 
 
 @pytest.mark.parametrize(
@@ -113,4 +111,4 @@ def test_a_broken_tag_is_no_completion(tag, change):
     ],
 )
 def test_tags_out_of_order_are_no_completion(text):
-    assert parse_completion(text) is None
+    assert REASONING.parse(text) is None

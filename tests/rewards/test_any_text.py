@@ -1,26 +1,21 @@
 """Rewards and arithmetic on generated text: any text is scored, in range, in linear time."""
 
 import math
-import os
 import time
-from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from hypothesis import strategies as st
 
-from r1nb import child
-from r1nb.rewards.mathematics import math_equal
 from r1nb.rewards.reasoning import find_equations
-from r1nb.rewards.registry import find_reward
+from r1nb.rewards.registry import SHIPPED, find_reward, reward_names
 from r1nb.text.arithmetic import SIGNS, evaluate_expression, solve_countdown
-from r1nb.text.numbers import to_number
-from r1nb.text.prompts import LAYOUTS, REASONING
+from r1nb.text.prompts import LAYOUTS, REASONING, Layout
 
 SLOW = ("judge_reward_func", "math_reward_func", "gym_reward_func")  # a server, a process, tasks made anew
-FAST = [name for name in REWARDS if name not in SLOW]
-SETTINGS = {"max_completion_length": 10, "overlong_cache": 2, "language": "en"}
+FAST = [name for name in reward_names() if name not in SLOW]
+OPTIONS = {"max_completion_length": 10, "overlong_cache": 2, "language": "en"}
 
 ALWAYS = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": list(HealthCheck)}
 
@@ -43,15 +38,15 @@ TEXTS = st.one_of(
 )
 
 
-def scores(name: str, completions: list, layout: str, **columns) -> list[float | None]:
+def scores(name: str, completions: list, layout: Layout = REASONING, **columns) -> list[float | None]:
     """What a reward pays when it is called as TRL calls it; a column given is the same for each row."""
     same = {"prompts": "", "answer": "7", "completion_ids": [1, 2, 3], "nums": [3, 4], "target": 7} | columns
-    func = replace(find_reward(name), settings=SETTINGS | {"layout": layout})
+    func = find_reward(name).bind(layout=layout, **OPTIONS)
     return func(completions=completions, trainer_state=None, log_extra=None, log_metric=None,
                 **{key: [value] * len(completions) for key, value in same.items()})  # fmt: skip
 
 
-def check(name: str, completions: list, layout: str = "reasoning", **columns) -> None:
+def check(name: str, completions: list, layout: Layout = REASONING, **columns) -> None:
     paid = scores(name, completions, layout, **columns)
     assert len(paid) == len(completions)
     for score in paid:
@@ -64,7 +59,7 @@ def check(name: str, completions: list, layout: str = "reasoning", **columns) ->
     one=TEXTS,
     two=TEXTS,
     role=st.sampled_from(["assistant", "user", "tool"]),
-    layout=st.sampled_from(list(LAYOUTS)),
+    layout=st.sampled_from(list(LAYOUTS.values())),
     answer=ANSWERS | st.integers().map(str),
     completion_ids=st.lists(st.integers(0, 9), max_size=12),
     nums=st.lists(st.integers(0, 9), max_size=4) | st.just([3, 4]),
@@ -73,12 +68,12 @@ def check(name: str, completions: list, layout: str = "reasoning", **columns) ->
 def test_any_completion_is_scored_in_range(one, two, role, layout, **columns):
     completions = [
         one,
-        REASONING.format_reply(one, two, layout),
-        two + REASONING.format_reply(two, one, layout).replace("\n", " ") + one,
+        layout.format_reply(one, two),
+        two + layout.format_reply(two, one).replace("\n", " ") + one,
         [{"role": role, "content": one}, {"role": "assistant", "content": two}],
         [{"role": "assistant", "content": [{"type": "text", "text": text} for text in (one, two)]}],
         [
-            {"role": "assistant", "content": REASONING.format_reply(one, two, layout) + "\n"},
+            {"role": "assistant", "content": layout.format_reply(one, two) + "\n"},
             {"role": role},
             None,
         ],
@@ -130,13 +125,13 @@ def test_a_megabyte_takes_time_in_proportion(piece, wrap):
             before = now
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @settings(max_examples=500, **ALWAYS)
 @given(reasoning=TEXTS, number=st.integers())
 def test_the_ideal_completion_earns_exactly_four(reasoning, number, layout):
-    assume(reasoning.strip() and not any(tag in reasoning for tag in LAYOUTS[layout].tags))
-    ideal = REASONING.format_reply(reasoning, str(number), layout)
-    paid = [scores(name, [ideal], layout, answer=str(number))[0] for name in list(REWARDS)[:5]]
+    assume(reasoning.strip() and not any(tag in reasoning for tag in layout.tags))
+    ideal = layout.format_reply(reasoning, str(number))
+    paid = [scores(name, [ideal], layout, answer=str(number))[0] for name in SHIPPED["five"]]
     assert sum(paid) == 4.0
     assert scores("r1_format_reward_func", [ideal], layout) == [1.0]
 
@@ -175,8 +170,8 @@ def test_an_expression_has_its_value(made):
     evaluated = evaluate_expression(f" {text}\n")
     assert evaluated == (None if value is None else (value, numbers))
     if value is not None:
-        assert [found[1:] for found in find_equations(f"So {text} = {value}.")] == [(value, True)]
-        assert [found[1:] for found in find_equations(f"So {text} = {value + 1}.")] == [(value + 1, False)]
+        assert [found[1:] for found in find_equations(f"So {text} = {value}.")] == [((value,), True)]
+        assert [found[1:] for found in find_equations(f"So {text} = {value + 1}.")] == [((value + 1,), False)]
 
 
 @settings(max_examples=1000, **ALWAYS)
@@ -197,9 +192,9 @@ def test_a_solution_of_countdown_earns_one(made):
     solution = solve_countdown(numbers, target)
     for answer in (solution, f"{solution} = {target}"):
         ideal = REASONING.format_reply("so", answer)
-        assert scores("countdown_reward_func", [ideal], "reasoning", nums=numbers, target=target) == [1.0]
+        assert scores("countdown_reward_func", [ideal], nums=numbers, target=target) == [1.0]
     wrong = REASONING.format_reply("so", f"{solution} + 0")
-    assert scores("countdown_reward_func", [wrong], "reasoning", nums=numbers, target=target) == [0.0]
+    assert scores("countdown_reward_func", [wrong], nums=numbers, target=target) == [0.0]
 
 
 @pytest.mark.parametrize(
@@ -234,119 +229,4 @@ def test_a_solution_of_countdown_earns_one(made):
 )
 def test_countdown(answer, score):
     text = REASONING.format_reply("so", answer)
-    assert scores("countdown_reward_func", [text], "reasoning", nums=[3, 4, 5], target=35) == [score]
-
-
-@pytest.mark.parametrize(
-    ("text", "true"),
-    [
-        ("-3 + 5 = 2", True),
-        ("- 5 + 3 = 8", True),  # an item of a list
-        ("2^3 + 1 = 9", True),
-        ("√9 + 1 = 4", True),
-        ("(1 + 2)(3 + 4) = 21", True),
-        ("50 * 100 = 5 × 10^3", True),  # noqa: RUF001
-        ("5 * 5 = 5²", True),
-        ("10 / 2 = -2 + 7", True),
-        ("1 - 10 = -2 + 7", False),
-        ("2 + 3 = 5^2", False),
-        ("2 * 5 = 10²", False),
-        ("3/10 = 33.3%", False),
-        ("1/3 = 33.3%", True),
-        ("3/4 * 100 = 75%", True),
-    ],
-)
-def test_no_step_is_misjudged(text, true):
-    """A step that is not understood may be passed over."""
-    assert (not true) not in [holds for _, _, holds in find_equations(text)]
-
-
-@pytest.mark.parametrize(
-    ("reasoning", "answer"), [("3 / 4 = 75%", "75%"), ("3 / 4 = 75%", "0.75"), ("1/2 + 1/3 = 5/6", "5/6")]
-)
-def test_an_answer_follows_from_a_step_that_is_written_like_it(reasoning, answer):
-    assert scores("steps_reward_func", [REASONING.format_reply(reasoning, answer)], "reasoning") == [1.0]
-
-
-@pytest.mark.parametrize(
-    ("language", "text"),
-    [
-        ("en", REASONING.format_reply("3² + 4² is 5², and ½ is .5", "5")),
-        ("ja", REASONING.format_reply("人々のデータ", "5")),
-        ("zh", REASONING.format_reply("人々〇", "5")),
-        ("zh", "<reasoning>\n中文"),
-    ],
-)
-def test_a_text_in_one_language(language, text):
-    func = replace(find_reward("language_reward_func"), settings={"language": language})
-    assert func(completions=[text]) == [1.0]
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["5π", "5i", "5k", "5 pi", "5 dozen", "2 halves", "5 hundreds", "5 trillion", "5 squared", "5 over two"],
-)
-def test_a_word_that_changes_the_number_is_no_unit(text):
-    assert to_number(text) is None
-
-
-class Interrupted:
-    """A stream whose reader is interrupted, as by Ctrl-C, before it has the reply."""
-
-    def __init__(self, stream):
-        self.stream = stream
-
-    def readline(self):
-        raise KeyboardInterrupt
-
-    def __getattr__(self, name):
-        return getattr(self.stream, name)
-
-
-def test_an_interrupted_comparison_leaves_no_reply_for_the_next(monkeypatch):
-    assert math_equal("1/2", "0.5")
-    process = child._child("r1nb.rewards.mathematics:compare", "math_verify", os.getpid()).process
-    with monkeypatch.context() as patch:
-        patch.setattr(process, "stdout", Interrupted(process.stdout))
-        with pytest.raises(KeyboardInterrupt):
-            math_equal("1/2", "0.5")
-    assert math_equal("1", "2") is False
-
-
-EVALUATED = ["countdown", "puzzle24", "polynomial_multiplication", "simple_integration", "spiral_matrix",
-             "intermediate_integration", "string_insertion", "n_queens", "binary_matrix"]  # fmt: skip
-
-
-@pytest.mark.parametrize("task", EVALUATED)
-def test_an_answer_that_is_a_program_does_nothing(gym, task, tmp_path):
-    trace = tmp_path / "trace"
-    for program in (
-        f'__import__("pathlib").Path("{trace}").touch()',
-        f'__import__("os").system("touch {trace}")',
-        f'__import__("subprocess").run(["touch", "{trace}"])',
-        f'open("{trace}", "w")',
-        f'exec("im" + "port subprocess; subprocess.run([\\"touch\\", \\"{trace}\\"])")',
-        'exec("im" + "port os; os.write(1, b\\"1.0\\\\n\\")")',
-        f'ｅｖａｌ("open(\\"{trace}\\", \\"w\\")")',  # noqa: RUF001
-    ):
-        assert (
-            find_reward("gym_reward_func").score(REASONING.format_reply("so", program), problem=f"{task}:0")
-            <= 0.1
-        )
-        for answer, score in (("-4", 1.0), ("-5", 0.0)):  # and the next score is that of the next answer
-            assert (
-                find_reward("gym_reward_func").score(
-                    REASONING.format_reply("so", answer), problem="chain_sum:1"
-                )
-                == score
-            )
-    assert not trace.exists()
-
-
-@pytest.mark.parametrize(("task", "answer"), [("countdown", "9**9**9"), ("coin_flip", "1e99999999")])
-def test_an_answer_that_takes_for_ever_is_stopped(gym, task, answer, monkeypatch):
-    monkeypatch.setattr("r1nb.rewards.gym.SECONDS", 3)
-    score, reason = find_reward("gym_reward_func").explain(
-        REASONING.format_reply("so", answer), problem=f"{task}:0"
-    )
-    assert (score, reason) == (0.0, f"{task} could not score the answer within 3 seconds")
+    assert scores("countdown_reward_func", [text], nums=[3, 4, 5], target=35) == [score]

@@ -5,12 +5,12 @@ import json
 import pytest
 
 from r1nb.errors import UserError
-from r1nb.recipes.recipe import load_recipe
-from r1nb.rewards.registry import find_reward
+from r1nb.recipes.loading import load_recipe
+from r1nb.rewards.registry import SHIPPED, find_reward
 from r1nb.tasks.rows import drop_long_prompts, load_rows, load_splits, normalize
 from r1nb.text.prompts import REASONING
 
-FIVE = [find_reward(name) for name in list(REWARDS)[:5]]
+FIVE = [find_reward(name) for name in SHIPPED["five"]]
 
 GOOD = {"question": "2 packs of 3?", "answer": "That is 2*3=<<2*3=6>>6.\n#### 6"}
 
@@ -55,11 +55,11 @@ def test_real_gsm8k_solutions_as_xml_earn_everything(gsm8k_dir):
     [
         ([], ["train.jsonl is empty"]),
         (["", "  "], ["train.jsonl is empty"]),
-        ([GOOD, "{oops"], ["train.jsonl, line 2 is not JSON", "{oops"]),
+        ([GOOD, "{oops"], ["train.jsonl", "line 2 is not a JSON object", "{oops"]),
         ([GOOD, {"prompt": "x", "answer": "#### 1"}], ["line 2 lacks question", "prompt, answer"]),
         ([{"prompt": "x", "answer": "#### 1"}], ["columns prompt, answer", "question_column"]),
-        ([{"question": "x", "answer": 6}], ["No row of train.jsonl has a question and a gold", "####", "6"]),
-        (["[1, 2]"], ["line 1", "list"]),
+        ([{"question": "x", "answer": None}], ["No row of train.jsonl has a question and a gold", "None"]),
+        (["[1, 2]"], ["train.jsonl", "line 1 is not a JSON object", "[1, 2]"]),
         ([{"question": "x", "answer": "six #### "}], ["No row", "six ####"]),
     ],
 )
@@ -81,7 +81,7 @@ def test_odd_but_valid_files_are_read(tmp_path):
     (tmp_path / "train.jsonl").write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\r\n")
     assert load_rows(str(tmp_path), "train")[0]["question"] == odd["question"]
     (tmp_path / "train.jsonl").write_bytes(text.encode("utf-16"))
-    with pytest.raises(UserError, match="line 1 is not JSON in UTF-8"):
+    with pytest.raises(UserError, match="line 1 is not a JSON object in UTF-8"):
         load_rows(str(tmp_path), "train")
 
 
@@ -125,10 +125,14 @@ def recipe(folder):
     return make
 
 
+def sections(recipe):
+    return recipe.data, recipe.evaluation, recipe.rewards
+
+
 def test_overlap_is_dropped_aloud(recipe, capsys):
-    train, validation, tests = load_splits(recipe())
+    train, validation, tests = load_splits(*sections(recipe()))
     said = capsys.readouterr().out
-    assert "Dropped 2 training rows whose question stands in validation or test" in said
+    assert "Dropped 2 training rows whose question occurs in validation or test" in said
     sealed = {normalize(q) for rows in (validation, *tests.values()) for q in rows["question"]}
     assert len(train) == 9
     assert not sealed & {normalize(q) for q in train["question"]}
@@ -138,21 +142,32 @@ def test_duplicates_are_dropped_aloud(recipe, folder, capsys):
     chosen = recipe()
     rows = [GOOD | {"question": f"{n % 20} packs of 3?"} for n in range(30)]
     folder(*rows, GOOD | {"question": "7  PACKS, of 3"})
-    train, *_ = load_splits(chosen)
-    assert "whose question stands there twice" in capsys.readouterr().out
+    train, *_ = load_splits(*sections(chosen))
+    assert "whose question occurs there twice" in capsys.readouterr().out
     questions = [normalize(question) for question in train["question"]]
     assert len(set(questions)) == len(questions)
 
 
 def test_long_prompts_are_dropped_aloud(recipe, capsys):
-    train, *_ = load_splits(recipe())
-    kept = drop_long_prompts(train, WordTokenizer(), recipe())
+    train, *_ = load_splits(*sections(recipe()))
+    kept = drop_long_prompts(train, WordTokenizer(), 8, needed=8)
     assert "Dropped 1 of 9 training rows: prompt over 8 tokens" in capsys.readouterr().out
     assert len(kept) == 8
-    with pytest.raises(UserError, match="shortest prompt has 4 tokens and max_prompt_length is 2"):
-        drop_long_prompts(train, WordTokenizer(), recipe(max_prompt_length=2))
-    with pytest.raises(UserError, match="8 training rows are too few: a step takes 16 problems"):
-        drop_long_prompts(train, WordTokenizer(), recipe(per_device_train_batch_size=128))
+    with pytest.raises(
+        UserError, match=r"0 training .* raise max_prompt_length = 2 \(the shortest prompt has 4"
+    ):
+        drop_long_prompts(train, WordTokenizer(), 2, needed=8)
+    with pytest.raises(UserError, match="8 training rows are too few, since TRL takes 9 problems at a time"):
+        drop_long_prompts(train, WordTokenizer(), 8, needed=9)
+
+
+def test_twelve_rows_are_too_few_for_two_processes(folder, monkeypatch):
+    rows = load_rows(folder(*(GOOD | {"question": f"{n} packs of 3?"} for n in range(12))), "train")
+    recipe = load_recipe()
+    assert len(drop_long_prompts(rows, WordTokenizer(), 8, recipe.problems_per_generation)) == 12
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="12 training rows are too few, since TRL takes 16 problems"):
+        drop_long_prompts(rows, WordTokenizer(), 8, recipe.problems_per_generation)
 
 
 def test_signs_of_arithmetic_tell_questions_apart():
@@ -162,16 +177,16 @@ def test_signs_of_arithmetic_tell_questions_apart():
 
 def test_without_a_validation_split_the_end_of_training_is_held_out(recipe):
     chosen = recipe(validation_split=None, validation_rows=3)
-    train, validation, _ = load_splits(chosen)
+    train, validation, _ = load_splits(*sections(chosen))
     assert validation["question"][-1].startswith("a b c")
     assert len(validation) == 3
     assert not set(train["question"]) & set(validation["question"])
     with pytest.raises(UserError, match="validation_rows = 99"):
-        load_splits(recipe(validation_split=None, validation_rows=99))
+        load_splits(*sections(recipe(validation_split=None, validation_rows=99)))
 
 
 def test_nothing_left_to_train_on_is_said(recipe, folder):
     chosen = recipe()
     folder(GOOD | {"question": "4 packs of 3?"})
     with pytest.raises(UserError, match="No row of train is left"):
-        load_splits(chosen)
+        load_splits(*sections(chosen))

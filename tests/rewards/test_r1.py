@@ -69,8 +69,8 @@ WRONG = {
 }
 
 
-def countdown(answer, nums=(4, 7, 8, 8), target=24, layout="reasoning"):
-    text = REASONING.format_reply("so", answer, layout)
+def countdown(answer, nums=(4, 7, 8, 8), target=24):
+    text = REASONING.format_reply("so", answer)
     (score,) = COUNTDOWN(completions=[text], nums=[list(nums)], target=[target])
     return score
 
@@ -114,11 +114,11 @@ def test_format(text, score):
 
 
 def test_the_layout_decides_which_tags_count():
-    text = REASONING.format_reply("so", "8*(4+7-8)", "think")
+    text = THINK.format_reply("so", "8*(4+7-8)")
     assert text.startswith("<think>")
-    assert FORMAT.score(text, layout="think") == 1.0
+    assert FORMAT.score(text, layout=THINK) == 1.0
     puzzle = {"nums": [4, 7, 8, 8], "target": 24}
-    assert COUNTDOWN.score(text, layout="think", **puzzle) == 1.0
+    assert COUNTDOWN.score(text, layout=THINK, **puzzle) == 1.0
     assert COUNTDOWN.score(text, **puzzle) == 0.0
 
 

@@ -144,3 +144,28 @@ def test_last_number(text, number):
 @pytest.mark.parametrize("text", ["", "none", "\N{SUPERSCRIPT TWO}", "\N{ARABIC-INDIC DIGIT TWO}"])
 def test_last_number_of_a_text_without_one(text):
     assert last_number(text) is None
+
+
+SCALED = """5π, 5i, 5k, 5 pi, 5 dozen, 5 tens, 5 hundreds, 5 thousand, 5 trillion, 5 quadrillions, 5 bn
+5 squared, 5 over two, 1 half, 2 halves, 3 quarters, 1 quarter, 1 third, 2 thirds, 4 fifths, 9 tenths
+5 hundredth, 5 hundredths, -5 hundredths, 5 hundredths., 5 Hundredths, 7 thousandths, 3 millionths
+5 eleventh, 5 twelfths, 3 sixteenths, 7 nineteenths, 1 twentieth, 3 sixtieths, 2 twenty-fifths
+5 thirty-seconds, 5 ten-thousandths, 5 hundredths of a second, 5 hundredth of it, 1 third cup
+1 Eighth mile, 5 meters and 2 thirds"""
+UNITS = """18 eggs, 5 months, 3 seconds, 1 second, 3 seconds left, 12 hours, 3 meters, 1 month, 2 tents
+20 third graders, 12 fifth-grade students, 3 tenth floor rooms, 10 math books, 5 lengths, 4 brothers, 5 bones
+7 booths, 20 twenty-second ads, 5 halflings, 4 pillows, 6 quarterbacks"""
+
+
+def listed(text):
+    return [item for line in text.splitlines() for item in line.split(", ")]
+
+
+@pytest.mark.parametrize("text", listed(SCALED))
+def test_a_word_that_changes_the_number_is_no_unit(text):
+    assert to_number(text) is None
+
+
+@pytest.mark.parametrize("text", listed(UNITS))
+def test_a_word_that_only_looks_like_a_part_is_a_unit(text):
+    assert to_number(text) == int(text.split()[0])

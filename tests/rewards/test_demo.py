@@ -2,10 +2,11 @@
 
 import pytest
 
-from r1nb.rewards.registry import demo, find_reward
+from r1nb.rewards import demo
+from r1nb.rewards.registry import SHIPPED, find_reward
 from r1nb.text.prompts import REASONING
 
-FIVE = [find_reward(name) for name in list(REWARDS)[:5]]
+FIVE = [find_reward(name) for name in SHIPPED["five"]]
 DEMO = [find_reward(f"demo_{func.__name__}") for func in FIVE]
 IDEAL = REASONING.format_reply("six times twelve\nis 72", "72")
 LINES = "\n".join(f"step {i}" for i in range(100))
@@ -30,8 +31,10 @@ CASES = {
     "a comma in the answer": (REASONING.format_reply("so", "1,080") + "\n", "1,080", [2, 0, 0.5, 0, 0.5],
                               [2, 0.5, 0.5, 0.5, 0.5]),
     "preface": (f"Sure!\n{IDEAL}\n", "72", [2, 0.5, 0, 0, 0.5], [2, 0.5, 0, 0.5, 0.5]),
-    "negative": (REASONING.format_reply("so", "-5") + "\n", "-5", [2, 0, 0.5, 0, 0.5], [2, 0.5, 0.5, 0.5, 0.5]),
-    "superscript": (REASONING.format_reply("so", "²") + "\n", "2", [0, 0.5, 0.5, 0, 0.5], [0, 0, 0.5, 0.5, 0.5]),
+    "negative": (REASONING.format_reply("so", "-5") + "\n", "-5", [2, 0, 0.5, 0, 0.5],
+                 [2, 0.5, 0.5, 0.5, 0.5]),
+    "superscript": (REASONING.format_reply("so", "²") + "\n", "2", [0, 0.5, 0.5, 0, 0.5],
+                    [0, 0, 0.5, 0.5, 0.5]),
     "unclosed answer": ("<reasoning>\nso\n</reasoning>\n<answer>72", "72", [2, 0.5, 0, 0, 0.25],
                         [0, 0, 0, 0, 0.375]),
     "the last answer wins": ("<answer>1</answer><answer>72</answer>", "72", [2, 0.5, 0, 0, 0],

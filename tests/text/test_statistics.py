@@ -1,4 +1,4 @@
-"""The estimators against published values, against scipy, and against counting every case."""
+"""The formulas against published values, against scipy, and against counting every case."""
 
 from itertools import combinations
 

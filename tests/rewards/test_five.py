@@ -5,11 +5,12 @@ import time
 
 import pytest
 
-from r1nb.rewards.registry import find_reward, five
-from r1nb.text.prompts import LAYOUTS, REASONING
+from r1nb.rewards import five
+from r1nb.rewards.registry import SHIPPED, find_reward
+from r1nb.text.prompts import REASONING
 
-TAGS = LAYOUTS["reasoning"].tags
-FIVE = {name: find_reward(name) for name in list(REWARDS)[:5]}
+TAGS = REASONING.tags
+FIVE = {name: find_reward(name) for name in SHIPPED["five"]}
 
 IDEAL = "<reasoning>\nsix times twelve\n</reasoning>\n<answer>\n72\n</answer>"
 LINES = "\n".join(f"step {i}" for i in range(100))

@@ -1,0 +1,47 @@
+"""The keys of a recipe's sections: TRL's are read from its source, and this is what its classes say."""
+
+import dataclasses
+import typing
+
+import pytest
+from pydantic import TypeAdapter
+from trl import GRPOConfig, SFTConfig
+
+from r1nb.recipes.settings import RESERVED, GrpoSettings, TrlSettings, section_keys
+
+TRL = {"grpo": (GRPOConfig, GrpoSettings), "sft": (SFTConfig, TrlSettings)}
+
+
+@pytest.mark.parametrize("section", TRL)
+def test_every_key_of_trl_is_known_and_no_other(section):
+    config, _ = TRL[section]
+    keys = {field.name for field in dataclasses.fields(config) if field.init}
+    assert keys - RESERVED == set(section_keys(section))
+    assert {"per_device_train_batch_size", "optim", "gradient_checkpointing_kwargs"} <= keys
+
+
+@pytest.mark.parametrize("section", TRL)
+def test_each_key_has_trls_type_or_a_narrower_one(section):
+    config, ours = TRL[section]
+    hints, fields = typing.get_type_hints(config), section_keys(section)
+    for name in fields.keys() - ours.model_fields.keys():
+        own_classes = "transformers" in str(hints[name]) or "accelerate" in str(hints[name])
+        expected = typing.Any if own_classes else hints[name]
+        assert fields[name].annotation == expected, name
+
+
+@pytest.mark.parametrize("section", TRL)
+def test_each_type_accepts_trls_default(section):
+    """But max_steps, whose default of -1 means epochs."""
+    config, _ = TRL[section]
+    fields, checked = section_keys(section), []
+    for field in dataclasses.fields(config):
+        if field.name in RESERVED | {"max_steps"}:
+            continue
+        made = field.default_factory is not dataclasses.MISSING
+        default = field.default_factory() if made else field.default
+        known = fields[field.name]
+        accepted = TypeAdapter(typing.Annotated[known.annotation, known]).validate_python(default)
+        assert accepted == default, field.name
+        checked.append(field.name)
+    assert len(checked) > 100
