@@ -7,17 +7,17 @@ only what a LoRA needs is taken over.
 import json
 import re
 from pathlib import Path
-from typing import Literal, Required
-
-from pydantic import PositiveInt, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
 
 from r1nb.errors import UserError, first_line
 from r1nb.machine.model_files import not_finite, read_tensors
-from r1nb.policy.cards import NAME, prompt_format, read_card, short_name
+from r1nb.policy.cards import NAME, Card, prompt_format, read_card, short_name
 from r1nb.text.prompts import LAYOUTS, Layout
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+# Keys of an adapter_config.json that are taken over; another that is of effect must be at its default.
+TAKEN = ("r", "lora_alpha", "target_modules", "exclude_modules", "lora_dropout", "fan_in_fan_out",
+         "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform",
+         "layers_pattern")  # fmt: skip
 OF_NO_EFFECT = ("task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path",
                 "revision", "inference_mode", "init_lora_weights", "megatron_core",
                 "qalora_group_size")  # fmt: skip
@@ -25,24 +25,6 @@ NOT_FINITE = (
     "The trained weights are not finite, so the policy is neither asked nor saved: go back to the last "
     "checkpoint in the run folder, or train again with a lower learning_rate."
 )
-
-
-class LoraKeys(TypedDict, total=False):
-    """What r1nb takes over from an adapter_config.json; anything else must be at its default."""
-
-    r: Required[PositiveInt]
-    lora_alpha: float
-    target_modules: list[str] | str
-    exclude_modules: list[str] | None
-    lora_dropout: float
-    fan_in_fan_out: bool
-    bias: Literal["none"]
-    use_rslora: bool
-    use_dora: bool
-    rank_pattern: dict[str, PositiveInt]
-    alpha_pattern: dict[str, float]
-    layers_to_transform: list[int] | int | None
-    layers_pattern: list[str] | str | None
 
 
 def is_finite(model) -> bool:
@@ -57,107 +39,87 @@ def load_onto(policy, folder: Path, layout: Layout | None = None):
     Raises UserError, with the base model as it was, if the adapter was made for another base, for
     another prompt format (`layout`: the one that will be used; None: the card's own), is of another rank than
     it says, is not whole, or wants anything that a LoRA does not need. A base that differs in its inner
-    matrices alone, as a merged one does, is not told from the original (Policy.fingerprint).
+    matrices alone, as a merged one does, passes for the original (Policy.fingerprint).
     """
-    config, named = _read_config(folder, policy.model_settings)
-    shapes = _read_shapes(folder, config)
-    card = read_card(folder)
-    name = policy.model_settings.model_name
-    if card and card["base_fingerprint"] != policy.fingerprint():
+    settings = policy.model_settings
+    config, named = _read_config(folder, settings.model_name)
+    try:
+        tensors = read_tensors(folder / WEIGHTS)
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"The adapter in {folder.name} was made for {card['model']['model_name']}, not for {name} as "
-            "loaded here; load it on its own base model."
-        )
-    if card.get("prompt"):
-        if layout and layout.name != card["layout"]:
-            raise UserError(
-                f"The adapter in {folder.name} was trained with another layout than {layout.name!r}: set "
-                f"layout={card['layout']!r}."
-            )
-        if card["prompt"] != prompt_format(policy.tokenizer, LAYOUTS[card["layout"]]):
-            raise UserError(
-                f"The adapter in {folder.name} was trained on prompts of another form than {name} gets here "
-                "(system prompt or chat template): use the tokenizer and the r1nb that it was trained "
-                "with; its README.md shows the form."
-            )
-    rank, limit = max([config.r, *config.rank_pattern.values()]), policy.model_settings.max_lora_rank
-    if limit and rank > limit:
-        raise UserError(
-            f"The adapter in {folder.name} has rank {rank}: set max_lora_rank={rank}, now {limit}."
-        )
-    if not card and named and named != short_name(name):
+            f"{WEIGHTS} in {folder.name} is truncated, not finite, or no safetensors file: copy the adapter "
+            f"again ({first_line(error)})."
+        ) from None
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    card, name = read_card(folder), short_name(settings.model_name)
+    if why := _why_not(policy, config, shapes, card, layout):
+        raise UserError(f"The adapter in {folder.name} {why}.")
+    if not card and named not in ("", name):
         print(
             f"The adapter in {folder.name} has no card; it names {named} as its base, and {name} is loaded."
         )
     return _attach(policy, folder, config, shapes)
 
 
-def _read_config(folder: Path, settings):
-    """(LoraConfig, name of its base) of adapter_config.json, of vetted values alone."""
+def _read_config(folder: Path, model_name: str):
+    """(LoraConfig, name of its base) of adapter_config.json, of what is known to be harmless alone."""
     from peft import LoraConfig
 
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            pickled = next(
-                (path.name for path in folder.glob("adapter_model*") if path.suffix != ".safetensors"), ""
-            )
-            why = f"; {pickled} could run code when it is loaded, so r1nb never does" if pickled else ""
-            raise UserError(f"{folder} holds no adapter: {name} is missing{why}.")
+    if missing := [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]:
+        pickled = [path.name for path in folder.glob("adapter_model*") if path.suffix != ".safetensors"]
+        why = f"; {pickled[0]} could run code when it is loaded, so r1nb never does" if pickled else ""
+        raise UserError(f"{folder} holds no adapter: {missing[0]} is missing{why}.")
     try:
         raw = json.loads((folder / CONFIG).read_text())
         kind, base = raw["peft_type"], raw.get("base_model_name_or_path") or ""
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{CONFIG} in {folder.name} cannot be read: {type(error).__name__}.") from None
+        taken = {"r": raw["r"]} | {key: value for key, value in raw.items() if key in TAKEN}
+        config = LoraConfig(task_type="CAUSAL_LM", base_model_name_or_path=model_name, **taken)
+    except Exception as error:  # whatever somebody wrote into it
+        why = f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(f"{CONFIG} in {folder.name} cannot be read ({why}).") from None
     if kind != "LORA":
         raise UserError(f"{CONFIG} in {folder.name} is of {kind!r}: r1nb loads LoRA adapters.")
-    if base not in (settings.model_name, short_name(settings.model_name)) and not NAME.fullmatch(
-        str(base) or "x"
-    ):
+    if base not in ("", model_name, short_name(model_name)) and not NAME.fullmatch(str(base)):
         raise UserError(
-            f"{CONFIG} in {folder.name} names the path {base!r} as its base, and {settings.model_name} is "
-            "loaded: write the model's name there if you trust it."
+            f"{CONFIG} in {folder.name} names the path {base!r} as its base, and {model_name} is loaded: "
+            "write the model's name there if you trust it."
         )
-    defaults, known = LoraConfig().to_dict(), LoraKeys.__annotations__
+    defaults = LoraConfig().to_dict()
     for key, value in raw.items():
-        if key not in (*known, *OF_NO_EFFECT) and value and value != defaults.get(key):
+        if key not in (*TAKEN, *OF_NO_EFFECT) and value and value != defaults.get(key):
             raise UserError(
                 f"{CONFIG} in {folder.name} sets {key} = {str(value)[:60]!r}, which r1nb does not load; "
                 "export it merged, with the library that made it."
             )
-    try:
-        chosen = TypeAdapter(LoraKeys).validate_python(
-            {k: v for k, v in raw.items() if k in known}, strict=True
-        )
-        if isinstance(targets := chosen.get("target_modules"), str):
-            re.compile(targets)
-            if re.search(r"\)[*+{]", targets):  # may take for ever to match
-                raise ValueError("target_modules repeats a group")
-        config = LoraConfig(task_type="CAUSAL_LM", base_model_name_or_path=settings.model_name, **chosen)
-        return config, base
-    except (ValueError, TypeError, re.error) as error:
-        words = error.errors()[0] if isinstance(error, ValidationError) else {}
-        reason = f"{words['loc'][0]}: {words['msg']}" if words else first_line(error)
-        raise UserError(f"{CONFIG} in {folder.name} is not a LoRA's: {reason}.") from None
+    if re.search(r"\)[*+{]", json.dumps(taken)):
+        raise UserError(f"{CONFIG} in {folder.name} repeats a group of a pattern, which may match for ever.")
+    return config, base
 
 
-def _read_shapes(folder: Path, config) -> dict[str, tuple]:
-    """{tensor: shape} of the adapter's weights: whole, finite, and of the rank that the config says."""
-    try:
-        weights = read_tensors(folder / WEIGHTS)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{WEIGHTS} in {folder.name} is truncated, not finite, or no safetensors file: copy the adapter "
-            f"again ({first_line(error)})."
-        ) from None
-    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
-    ranks = {shape[:1] for name, shape in shapes.items() if "lora_A" in name}
-    if not config.rank_pattern and ranks != {(config.r,)}:
-        found = ", ".join(str(*rank) for rank in sorted(ranks)) or "none"
-        raise UserError(
-            f"The adapter in {folder.name} is of rank {found}, but its {CONFIG} says r = {config.r}: copy "
-            "both files again, from one run."
+def _why_not(policy, config, shapes: dict[str, tuple], card: Card | None, layout: Layout | None) -> str:
+    """Why an adapter does not belong on the policy's model, by its tensors and its card; "" if it does."""
+    name, limit = short_name(policy.model_settings.model_name), policy.model_settings.max_lora_rank
+    ranks = sorted({shape[0] for tensor, shape in shapes.items() if "lora_A" in tensor and shape})
+    if not config.rank_pattern and ranks != [config.r]:
+        found = ", ".join(map(str, ranks)) or "none"
+        return f"is of rank {found}, but its {CONFIG} says r = {config.r!r}: copy both again, from one run"
+    if limit and (rank := max(ranks, default=0)) > limit:
+        return f"has rank {rank}: set max_lora_rank={rank}, now {limit}"
+    if not card:
+        return ""
+    if card.base_fingerprint != policy.fingerprint():
+        base = short_name(card.model.model_name)
+        return f"was made for {base}, not for {name} as loaded here; load it on its own base model"
+    if not card.prompt:
+        return ""
+    if layout and layout.name != card.layout:
+        return f"was trained with another layout than {layout.name!r}: set layout={card.layout!r}"
+    if card.prompt != prompt_format(policy.tokenizer, LAYOUTS[card.layout]):
+        return (
+            f"was trained on prompts of another form than {name} gets here (system prompt or chat template): "
+            "use the tokenizer and the r1nb that it was trained with; its README.md shows the form"
         )
-    return shapes
+    return ""
 
 
 def _attach(policy, folder: Path, config, shapes: dict[str, tuple]):
@@ -168,16 +130,15 @@ def _attach(policy, folder: Path, config, shapes: dict[str, tuple]):
         trainable = policy.model_settings.engine == "unsloth"
         model = PeftModel.from_pretrained(base, str(folder), config=config, is_trainable=trainable)
         expected = {name: tuple(w.shape) for name, w in get_peft_model_state_dict(model).items()}
-        if expected == shapes:
-            return model
-        missing, foreign = set(expected) - set(shapes), set(shapes) - set(expected)
-        reason = f"{len(missing)} of its {len(expected)} tensors are missing, {len(foreign)} belong elsewhere"
-    except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
-        reason = first_line(error)
-    _strip(base)
-    raise UserError(
-        f"The adapter in {folder.name} does not fit {policy.model_settings.model_name}: {reason}."
-    )
+        if expected != shapes:
+            missing, foreign = len(expected.keys() - shapes.keys()), len(shapes.keys() - expected.keys())
+            raise ValueError(f"{missing} of its {len(expected)} tensors are missing, {foreign} are foreign")
+        return model
+    except Exception as error:  # PEFT checks few values before it uses them
+        _strip(base)
+        name = short_name(policy.model_settings.model_name)
+        why = f"does not fit {name}, or its {CONFIG} is damaged: {first_line(error)}"
+        raise UserError(f"The adapter in {folder.name} {why}.") from None
 
 
 def _strip(model) -> None:

@@ -2,7 +2,6 @@
 
 import copy
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 from r1nb.errors import UserError, first_line
@@ -17,9 +16,7 @@ def save_merged(policy, folder: Path | str) -> Path:
     folder = _empty(folder)
     export = getattr(policy.model, "save_pretrained_merged", None)  # the base's own would lose the adapter
     if policy.model_settings.engine == "unsloth" and getattr(export, "__self__", None) is policy.model:
-        with _unsloth_export("The merged model"):
-            export(str(folder), policy.tokenizer, save_method="merged_16bit")
-        return folder
+        return _by_unsloth(export, policy, folder, save_method="merged_16bit")
     merged = copy.deepcopy(policy.model)
     in_4bit = getattr(policy.model, "is_loaded_in_4bit", False)
     if in_4bit:
@@ -45,10 +42,7 @@ def save_gguf(policy, folder: Path | str, quantization_method: str = "q4_k_m") -
             "llama.cpp's convert_hf_to_gguf.py and llama-quantize."
         )
     folder, written = _empty(folder), _empty(f"{folder}_gguf")  # where Unsloth puts it
-    with _unsloth_export("The GGUF file"):
-        policy.model.save_pretrained_gguf(
-            str(folder), policy.tokenizer, quantization_method=quantization_method
-        )
+    _by_unsloth(policy.model.save_pretrained_gguf, policy, folder, quantization_method=quantization_method)
     return written
 
 
@@ -60,10 +54,10 @@ def _empty(folder: Path | str) -> Path:
     return folder
 
 
-@contextmanager
-def _unsloth_export(what: str):
-    """Unsloth's refusals, and those of the tools that it calls, as one sentence."""
+def _by_unsloth(export, policy, folder: Path, **options) -> Path:
+    """Export by Unsloth; its refusals, and those of the tools that it calls, become one sentence."""
     try:
-        yield
+        export(str(folder), policy.tokenizer, **options)
     except (RuntimeError, NotImplementedError, OSError, ValueError) as error:
-        raise UserError(f"{what} could not be written: {first_line(error)}") from None
+        raise UserError(f"{folder.name} could not be written: {first_line(error)}") from None
+    return folder

@@ -12,28 +12,37 @@ from r1nb.errors import UserError, did_you_mean
 from r1nb.machine.engine import compute_dtype, fall_back, prepare_unsloth, require_unsloth
 from r1nb.machine.model_files import cannot_load, fetch, load_config, locate
 from r1nb.machine.out_of_memory import is_out_of_memory, out_of_memory_in_words, remedy_for
-from r1nb.policy.cards import read_card
+from r1nb.policy.cards import Card, read_card, short_name
 from r1nb.policy.policy import Policy
 from r1nb.processes import processes
-from r1nb.recipes.recipe import build_recipe, default_runs_dir, load_recipe
+from r1nb.recipes.loading import default_runs_dir, load_recipe
+from r1nb.recipes.recipe import build_recipe
+from r1nb.rewards.registry import reward_names
 from r1nb.runs.run import Run
 from r1nb.text.prompts import ensure_chat_template
 
 LONGEST = 4096  # tokens of prompt and completion for a model that comes without a recipe
+NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+NEUTRAL = {"xmlcount_reward_func": 1.0}  # judges no answer: the reward that suits the dataset then does
 
 
 def load_policy(recipe, say=print) -> Policy:
     """The base model of a recipe; says the very call that loads it."""
     base = recipe.model
-    if recipe.lora and recipe.lora.start_from:  # missing? Better said now than after the base is loaded
+    if recipe.lora and recipe.lora.start_from:  # raises before the base is loaded, if that run is missing
         Run.named(recipe.lora.start_from, recipe.output.runs_dir)
     prepare_unsloth(base)
     fetch(base.model_name, say)
+    load = _load_unsloth if base.engine == "unsloth" else _load_plain
     with out_of_memory_in_words(remedy_for(recipe.name, recipe.grpo)):
-        policy = _load_unsloth(recipe, say) if base.engine == "unsloth" else _load_plain(recipe, say)
+        try:
+            model, tokenizer = load(recipe, say)
+        except OSError as error:
+            raise UserError(cannot_load(base.model_name, error)) from None
+    ensure_chat_template(tokenizer)
     if recipe.lora:
-        _check_targets(policy.model, recipe.lora.target_modules)
-    return policy
+        _check_targets(model, recipe.lora.target_modules)
+    return Policy(model, tokenizer, base)
 
 
 def _check_targets(model, wanted: str | list[str]) -> None:
@@ -42,18 +51,18 @@ def _check_targets(model, wanted: str | list[str]) -> None:
 
     if wanted == "all-linear":
         return
-    names = [name for name, _ in model.named_modules()]
+    modules = dict(model.named_modules())
     for want in [wanted] if isinstance(wanted, str) else wanted:
         pattern = want if isinstance(wanted, str) else rf"(?:.*\.)?{re.escape(want)}"
-        if not any(re.fullmatch(pattern, name) for name in names):
-            known = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, Linear)}
+        if not any(re.fullmatch(pattern, name) for name in modules):
+            known = {name.rpartition(".")[2] for name, m in modules.items() if isinstance(m, Linear)}
             raise UserError(
                 f"target_modules = {wanted!r}: the model has no {want!r}{did_you_mean(want, known)} It has "
                 f"{', '.join(sorted(known))}; all-linear takes them all."
             )
 
 
-def _load_plain(recipe, say) -> Policy:
+def _load_plain(recipe, say) -> tuple:
     base = recipe.model
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, logging
@@ -65,8 +74,7 @@ def _load_plain(recipe, say) -> Policy:
     torch.manual_seed(recipe.grpo["seed"])
     path, options = locate(base.model_name)
     dtype = compute_dtype(base)
-    shown = Path(base.model_name).name if Path(path).is_dir() else base.model_name
-    say(f"AutoModelForCausalLM.from_pretrained({shown!r}, dtype={dtype!r})")
+    say(f"AutoModelForCausalLM.from_pretrained({short_name(base.model_name)!r}, dtype={dtype!r})")
     if torch.cuda.is_available() and not recipe.grpo.get("use_cpu"):
         options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", 0))}
     if base.load_in_4bit:
@@ -74,25 +82,16 @@ def _load_plain(recipe, say) -> Policy:
             raise UserError("load_in_4bit=True needs bitsandbytes: pip install bitsandbytes==0.50.2.")
         from transformers import BitsAndBytesConfig
 
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=getattr(torch, dtype),
-        )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, gguf_file=options.get("gguf_file"))
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), **options)
-    except OSError as error:
-        raise UserError(cannot_load(base.model_name, error)) from None
+        options["quantization_config"] = BitsAndBytesConfig(**NF4, bnb_4bit_compute_dtype=dtype)
+    tokenizer = AutoTokenizer.from_pretrained(path, gguf_file=options.get("gguf_file"))
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **options)
     keep_gradients(model)
     if "gguf_file" in options:  # the weights are plain now; say so, or they cannot be saved
         model.hf_quantizer, model.is_quantized = None, False
         del model.config.quantization_config
-    ensure_chat_template(tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return Policy(model.eval(), tokenizer, base)
+    return model.eval(), tokenizer
 
 
 def attach_lora(policy: Policy, recipe) -> None:
@@ -105,29 +104,26 @@ def attach_lora(policy: Policy, recipe) -> None:
     """
     from transformers import set_seed
 
-    set_seed(recipe.grpo["seed"])
+    seed = recipe.grpo["seed"]
+    set_seed(seed)
     if policy.has_adapter:  # of a notebook's cells that are run again
         if recipe.model.engine == "unsloth":
             raise UserError("This policy carries an adapter already: run the notebook from the top.")
         policy.model = policy.model.unload()
     if recipe.lora is None:
         policy.model.requires_grad_(True)
-        return
-    if recipe.lora.start_from:
+    elif recipe.lora.start_from:
         _continue_adapter(policy, recipe)
-        return
-    arguments = {k: v for k, v in dict(recipe.lora).items() if k != "start_from"}
-    if recipe.model.engine == "unsloth":
+    elif recipe.model.engine == "unsloth":
         from unsloth import FastLanguageModel
 
-        policy.model = FastLanguageModel.get_peft_model(
-            policy.model, random_state=recipe.grpo["seed"], **arguments
-        )
-        return
-    from peft import LoraConfig, get_peft_model
+        arguments = recipe.lora.model_dump(exclude={"start_from"})
+        policy.model = FastLanguageModel.get_peft_model(policy.model, random_state=seed, **arguments)
+    else:
+        from peft import LoraConfig, get_peft_model
 
-    del arguments["use_gradient_checkpointing"]  # Unsloth's own
-    policy.model = get_peft_model(policy.model, LoraConfig(task_type="CAUSAL_LM", **arguments))
+        arguments = recipe.lora.model_dump(exclude={"start_from", "use_gradient_checkpointing"})
+        policy.model = get_peft_model(policy.model, LoraConfig(task_type="CAUSAL_LM", **arguments))
 
 
 def _continue_adapter(policy: Policy, recipe) -> None:
@@ -174,25 +170,47 @@ def load_trained(folder: Path | str | None = None):
 
 
 def _recipe_of(trained: Path, is_adapter: bool):
-    """The recipe of an adapter's or a model's folder: its run's, its card's, or the default."""
+    """The recipe of an adapter's or a model's folder: its run's, its card's, or else tiny-cpu."""
     in_run = (trained.parent / "recipe.yaml").is_file()
-    card = read_card(trained) if is_adapter and not in_run else {}
-    changes = card.get("model", {})
+    card = None if in_run else read_card(trained)
+    recipe = load_recipe(trained.parent) if in_run else _recipe_on_card(card, trained.name)
+    changes = dict(card.model) if card else {}
     if not is_adapter:  # plain weights, in their own precision
-        changes = {"model_name": str(trained), "load_in_4bit": False, "dtype": None}
-        if not in_run:
-            longest = load_config(str(trained)).max_position_embeddings
-            changes["max_seq_length"] = min(longest, LONGEST)
-    if in_run:
-        recipe = load_recipe(trained.parent)
-    elif known := card.get("recipe"):
-        recipe = build_recipe(known | {"lora": {**known["lora"], "start_from": None}})
-    else:
-        recipe = load_recipe()
+        changes |= {"model_name": str(trained), "load_in_4bit": False, "dtype": None}
+        if not in_run and not card:
+            changes["max_seq_length"] = min(LONGEST, load_config(str(trained)).max_position_embeddings)
     changed = {"model": recipe.model.model_copy(update=changes)}
     if card:
-        changed["data"] = recipe.data.model_copy(update={"layout": card["layout"]})
+        changed["data"] = recipe.data.model_copy(update={"layout": card.layout})
+    if recipe.lora:  # what it was trained from is in it
+        changed["lora"] = recipe.lora.model_copy(update={"start_from": None})
     return recipe.model_copy(update=changed)
+
+
+def _recipe_on_card(card: Card | None, name: str):
+    """The recipe on the card of what lies outside its run; tiny-cpu where there is none.
+
+    A reward that only the run's notebook knew, or all of a recipe of another r1nb, may be refused here. Then
+    it says what takes their place.
+    """
+    default, refusals = load_recipe(), []
+    if not card or not card.recipe:
+        return default
+    rewards = card.recipe.get("rewards")
+    rewards = rewards if isinstance(rewards, dict) else {}
+    shipped = {reward: weight for reward, weight in rewards.items() if reward in reward_names()}
+    for chosen in (rewards, shipped, NEUTRAL):
+        try:
+            found = build_recipe(card.recipe | {"rewards": chosen})
+            instead = f"the rewards {', '.join(chosen)}"
+            break
+        except UserError as error:
+            refusals.append(error)
+    else:
+        found, instead = default, f"the values of {default.name}, except model and layout"
+    if refusals:
+        print(f"The recipe on the card of {name} cannot be used as it is: {refusals[0]} Instead: {instead}.")
+    return found
 
 
 def keep_gradients(model) -> None:
@@ -205,12 +223,12 @@ def keep_gradients(model) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def _load_unsloth(recipe, say) -> Policy:
+def _load_unsloth(recipe, say) -> tuple:
     base = recipe.model
     require_unsloth(base)
     try:
         from unsloth import FastLanguageModel
-    except (ImportError, NotImplementedError) as error:
+    except (ImportError, NotImplementedError, OSError) as error:
         raise UserError(
             f"Recipe {recipe.name} needs Unsloth, which cannot be imported here "
             f"({str(error).splitlines()[0]}); install r1nb[gpu] on a CUDA machine."
@@ -231,12 +249,9 @@ def _load_unsloth(recipe, say) -> Policy:
     if base.fast_inference:
         arguments["gpu_memory_utilization"] = base.gpu_memory_utilization
     written = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-    shown = Path(path).name if Path(path).is_dir() else path
-    say(f"FastLanguageModel.from_pretrained({shown!r}, dtype=torch.{dtype}, {written})")
+    say(f"FastLanguageModel.from_pretrained({short_name(base.model_name)!r}, dtype=torch.{dtype}, {written})")
     try:
-        model, tokenizer = FastLanguageModel.from_pretrained(path, dtype=getattr(torch, dtype), **arguments)
-    except OSError as error:
-        raise UserError(cannot_load(base.model_name, error)) from None
+        return FastLanguageModel.from_pretrained(path, dtype=getattr(torch, dtype), **arguments)
     except (RuntimeError, ValueError, NotImplementedError) as error:
         if not base.fast_inference or is_out_of_memory(error):
             raise
@@ -244,5 +259,3 @@ def _load_unsloth(recipe, say) -> Policy:
             f"vLLM could not start ({str(error).splitlines()[0]}): OVERRIDES = {{'fast_inference': False, "
             "'use_vllm': False}} does without it, at several times the time a step; restart the kernel first."
         ) from error
-    ensure_chat_template(tokenizer)
-    return Policy(model, tokenizer, base)

@@ -31,11 +31,7 @@ class Policy:
         return bool(getattr(self.model, "peft_config", None))
 
     def generate(
-        self,
-        prompts: list[list[dict]],
-        sampling: Sampling,
-        adapter: bool = True,
-        prefill: str = "",
+        self, prompts: list[list[dict]], sampling: Sampling, adapter: bool = True, prefill: str = ""
     ) -> list[Completion]:
         """One completion for each prompt (chat messages), in one batch.
 
@@ -137,29 +133,30 @@ class Policy:
         """
         if not self.has_adapter:
             raise UserError("This policy has no adapter: policy.save_trained(run) saves all its weights.")
-        if not is_finite(self.model):
-            raise UserError(NOT_FINITE)
         config = self.model.peft_config["default"]
         config.base_model_name_or_path = short_name(self.model_settings.model_name)
-        self.model.save_pretrained(str(folder), selected_adapters=["default"], save_embedding_layers=False)
-        write_cards(folder, self, run, layout)
-        return folder
+        options = {"selected_adapters": ["default"], "save_embedding_layers": False}
+        return self._save(folder, run, layout, **options)
 
     def save_trained(self, run) -> Path:
         """Save what a run trained into run.trained: the adapter, or without one the whole model."""
         if self.has_adapter:
             return self.save_adapter(run.adapter, run)
+        return self._save(run.model, run)
+
+    def _save(self, folder: Path, run, layout: Layout = REASONING, **options) -> Path:
         if not is_finite(self.model):
             raise UserError(NOT_FINITE)
-        self.model.save_pretrained(str(run.model))
-        self.tokenizer.save_pretrained(str(run.model))
-        write_cards(run.model, self, run)
-        return run.model
+        self.model.save_pretrained(str(folder), **options)
+        if not self.has_adapter:
+            self.tokenizer.save_pretrained(str(folder))
+        write_cards(folder, self, run, layout)
+        return folder
 
     def load_adapter(self, folder: Path | str, layout: Layout | None = None) -> None:
         """Put a saved adapter on the base model, in place of one that is there.
 
-        What does not belong is refused (adapters.load_onto).
+        Raises UserError for an adapter that does not belong on this base (adapters.load_onto).
         """
         if self.has_adapter:
             self.model = self.model.unload()

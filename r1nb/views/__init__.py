@@ -1,4 +1,4 @@
-"""What a person looks at: pictures, tables, widgets, the report."""
+"""Pictures, tables, widgets and the report of a run."""
 
 import lazy_loader
 

@@ -1,13 +1,34 @@
-"""What a finished run shows in a terminal: accuracy, advice, and where things are."""
+"""What a terminal shows of a run: a line while it trains; accuracy, alarms and its files at the end."""
 
+import contextlib
 from pathlib import Path
 
-from rich import box
+from rich.columns import Columns
 from rich.console import Console
-from rich.table import Table
+from rich.live import Live
+from rich.progress_bar import ProgressBar
 
 from r1nb.runs.run import Run
 from r1nb.views.tables import accuracy_table
+
+
+@contextlib.contextmanager
+def training_line(run: Run):
+    """In a terminal, show a bar and the latest figures below what is printed, until the block ends.
+
+    A log file gets nothing of it.
+    """
+    console, run = Console(), Run(run.folder)  # read anew: this is another thread
+    if not console.is_terminal:
+        yield
+        return
+
+    def line() -> Columns:
+        step, figures = run.progress()
+        return Columns([ProgressBar(run.recipe["grpo"]["max_steps"], step, width=30), figures])
+
+    with Live(get_renderable=line, console=console, refresh_per_second=2, transient=True):
+        yield
 
 
 def show_result(run: Run, **more: str) -> None:
@@ -15,30 +36,14 @@ def show_result(run: Run, **more: str) -> None:
 
     `more` are files beside adapter and report, by what they are: notebook="03_train_grpo.ipynb".
     """
-    console = Console()
-    for table in _tables(run):
-        console.print(table)
+    rates = accuracy_table(run).data
+    for split in dict.fromkeys(split for split, _ in rates.columns[1:]):
+        print(f"{split}, greedy; rates with 95 % intervals")
+        print(rates[split].set_axis(rates.iloc[:, 0].to_list()).to_string(), end="\n\n")
     for line in run.alarms():
-        console.print(f"Step {line['step']}: {line['sentence']}", markup=False)
+        print(f"Step {line['step']}: {line['sentence']}")
     here = Path.cwd()
     trained = run.trained.name
     for what, name in {"run folder": "", trained: trained, "report": "report.html", **more}.items():
         path = run.folder / name
-        shown = path.relative_to(here) if path.is_relative_to(here) else path
-        console.print(f"{what + ':':<12}{shown}", soft_wrap=True, markup=False)
-
-
-def _tables(run: Run) -> list[Table]:
-    """Accuracy and rewards before and after, a table for each test split."""
-    tables, frame = [], accuracy_table(run).data
-    for split in dict.fromkeys(split for split, _ in frame.columns[1:]):
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        table.title = f"[bold]{split}, greedy; rates with 95 % intervals"
-        table.title_justify = "left"
-        table.add_column(no_wrap=True)
-        for stage in frame[split]:
-            table.add_column(stage, justify="right", no_wrap=True)
-        for name, *cells in zip(frame.iloc[:, 0], *frame[split].to_numpy().T, strict=True):
-            table.add_row(name, *cells)
-        tables.append(table)
-    return tables
+        print(f"{what + ':':<12}{path.relative_to(here) if path.is_relative_to(here) else path}")

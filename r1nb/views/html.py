@@ -8,7 +8,8 @@ from r1nb.text.prompts import Layout
 NO_MATH = 'class="tex2jax_ignore mathjax_ignore"'  # two dollar signs are no formula
 # Translucent, so that they serve a light and a dark theme; Okabe and Ito's blue, green and vermilion.
 TAG, ANSWER, OUTSIDE = "rgba(0,114,178,.30)", "rgba(0,158,115,.30)", "rgba(213,94,0,.30)"
-BETTER, WORSE = "rgb(0,114,178)", "rgb(213,94,0)"  # advantages above and below 0
+BLOCKS = (OUTSIDE, TAG, "", TAG, OUTSIDE, TAG, ANSWER, TAG, OUTSIDE)  # of a completion cut at its tags
+BETTER, EVEN, WORSE = "rgb(0,114,178)", "rgb(128,128,128)", "rgb(213,94,0)"
 BOX = "border:1px solid rgba(128,128,128,.5);padding:6px;white-space:pre-wrap;line-height:1.4"
 LEGEND = "tags blue, answer green, text outside the blocks red"
 # Control characters become their pictures, direction marks and lone surrogates their names.
@@ -28,24 +29,22 @@ def escape(text) -> str:
     return html.escape(visible(text))
 
 
-def mark(text: str, color: str) -> str:
+def mark(text: str, color: str = "") -> str:
     """A text as HTML on a colour; white space alone stays plain."""
-    return f'<span style="background:{color}">{escape(text)}</span>' if text.strip() else escape(text)
+    shown = escape(text)
+    return f'<span style="background:{color}">{shown}</span>' if color and text.strip() else shown
+
+
+def color_of(advantage: float) -> str:
+    """The colour of a completion by its advantage; grey for 0, and for NaN: it was not judged."""
+    return BETTER if advantage > 0 else WORSE if advantage < 0 else EVEN
 
 
 def colored(text: str, layout: Layout) -> str:
     """A completion as HTML in a box: tags, answer and what stands outside the blocks on colours."""
-    parsed, tags = layout.parse(text), layout.tags
-    if parsed is None:
-        pieces = re.split(f"({'|'.join(tags)})", text)
-        body = "".join(mark(piece, TAG) if piece in tags else escape(piece) for piece in pieces)
-    else:
-        blocks = [
-            mark(parsed.before, OUTSIDE), mark(tags[0], TAG), escape(parsed.reasoning),
-            mark(tags[1], TAG), mark(parsed.between, OUTSIDE), mark(tags[2], TAG),
-            mark(parsed.answer, ANSWER), mark(tags[3], TAG), mark(parsed.after, OUTSIDE),
-        ]  # fmt: skip
-        body = "".join(blocks)
+    pieces = re.split(f"({'|'.join(layout.tags)})", text)  # the text between tags, and each tag
+    colors = BLOCKS if layout.parse(text) else ("", TAG) * len(pieces)
+    body = "".join(map(mark, pieces, colors))
     return f'<div {NO_MATH} dir="ltr" style="{BOX}">{body}</div>'
 
 

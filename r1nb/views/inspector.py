@@ -8,13 +8,13 @@ import ipywidgets as widgets
 
 from r1nb.errors import UserError
 from r1nb.paths import runs_folder
-from r1nb.recipes.recipe import default_runs_dir
+from r1nb.recipes.loading import default_runs_dir
 from r1nb.rewards.registry import short_name
 from r1nb.runs.run import Run
 from r1nb.text.prompts import LAYOUTS
-from r1nb.views.html import BETTER, LEGEND, WORSE, colored, escape
+from r1nb.views.html import LEGEND, color_of, colored, escape
 from r1nb.views.plots import PANELS, png, training_curves
-from r1nb.views.tables import CUT_OFF, answers_table, differences_table, table_of
+from r1nb.views.tables import CUT_OFF, answers_table, differences_table, number, table_of
 
 PROBLEMS = 10  # validation problems shown
 
@@ -41,9 +41,7 @@ class Inspector(widgets.VBox):
         for name in ("step", "values", "completions", "answers", "differences"):
             getattr(self, name).add_class(f"r1nb-{name}")  # what a test, or a style, finds them by
         pages = [widgets.VBox([self.search, self.completions]), self.answers, self.differences]
-        tabs = widgets.Tab(pages)
-        for number, title in enumerate(("Completions", "Validation answers", "Recipes")):
-            tabs.set_title(number, title)
+        tabs = widgets.Tab(pages, titles=("Completions", "Validation answers", "Recipes"))
         follow = widgets.HBox([widgets.Label("follow a run in progress"), self.clock])
         controls = widgets.VBox([self.smoothing, follow])
         super().__init__([widgets.HBox([self.chosen, controls]), self.curves, self.step, self.values, tabs])
@@ -60,11 +58,8 @@ class Inspector(widgets.VBox):
         if not found:
             where = runs_folder(self.runs_dir).name
             raise UserError(f"There is no run in {where!r} yet: run notebook 03 or `make train` first.")
-        same = {
-            name: run for name, run in self.runs.items() if name in found and run.made == found[name].made
-        }
-        if list(found) != list(same):
-            self.runs = found | same
+        if {name: run.made for name, run in found.items()} != {name: r.made for name, r in self.runs.items()}:
+            self.runs = found
             kept = tuple(name for name in self.chosen.value if name in found)
             self.chosen.options = list(self.runs)  # which unselects all
             self.chosen.value = kept or self.chosen.options[:1]
@@ -79,10 +74,10 @@ class Inspector(widgets.VBox):
         self.step.max = max(1, *(run.progress()[0] for run in runs))
         self.answers.value = answers_table(runs[0], PROBLEMS).to_html()
         self.differences.value = (
-            differences_table(runs).to_html()
-            if len(runs) > 1
-            else "Choose several runs (Ctrl or Shift and click) to see how their recipes differ."
+            "Choose several runs (Ctrl or Shift and click) to see how their recipes differ."
         )
+        if len(runs) > 1:
+            self.differences.value = differences_table(runs).to_html()
         if at_end and self.step.value != self.step.max:
             self.step.value = self.step.max  # and _on_step follows
         else:
@@ -125,7 +120,9 @@ class Inspector(widgets.VBox):
             self.completions.value = escape(error)
             return
         found = log[log["completion"].str.contains(wanted, case=False, regex=False)]
-        cards = [_card(line, run) for line in found.sort_values("advantage")[::-1].to_dict("records")]
+        cards = [
+            _card(line, run) for line in found.sort_values("advantage", ascending=False).to_dict("records")
+        ]
         note = (
             f"{run.name}, step {step}: {len(found)} of {len(log)} completions, best advantage first; {LEGEND}"
         )
@@ -143,11 +140,11 @@ def _value(run: Run, key: str, step: int) -> str:
 
 
 def _card(line: dict, run: Run) -> str:
-    scores = ", ".join(f"{short_name(name)} {line[name]:g}" for name in run.reward_weights)
-    head = f"advantage {line['advantage']:+.2f}, reward {line['total']:g} ({scores}), {line['tokens']} tokens"
-    color = BETTER if line["advantage"] > 0 else WORSE
+    scores = ", ".join(f"{short_name(name)} {number(line[name], 'g')}" for name in run.reward_weights)
+    advantage = number(line["advantage"], "+.2f")
+    head = f"advantage {advantage}, reward {line['total']:g} ({scores}), {line['tokens']} tokens"
     return (
-        f'<div style="border-left:4px solid {color};padding-left:8px;margin:10px 0">'
+        f'<div style="border-left:4px solid {color_of(line["advantage"])};padding-left:8px;margin:10px 0">'
         f"<b>{escape(head)}{CUT_OFF * line['cut']}</b>"
         f"<details><summary>gold {escape(line['answer'])}; the prompt</summary>"
         f'<div style="white-space:pre-wrap">{escape(line["prompt"])}</div></details>'

@@ -1,5 +1,7 @@
 """The live picture: the curves and the latest group of a run, redrawn in place while it trains."""
 
+from math import inf
+
 from IPython import get_ipython
 from IPython.display import HTML, Image, display
 
@@ -12,20 +14,25 @@ from r1nb.views.tables import completion_table
 class LiveView(Observer):
     """Redraw the run's curves and its latest group in place; the last of both stay.
 
-    The picture is also the run's curves.png; without a notebook, a line of figures is printed.
+    The picture is also the run's curves.png; without a notebook, lines of figures are printed, about LINES.
     """
 
     SHARE = 0.02
+    LINES = 50
 
     def __init__(self, run: Run):
         super().__init__(run)
-        self.handles = []
+        self.handles, self.printed = [], -inf
 
     def observe(self, run: Run, args, state, control) -> None:
         picture = png(training_curves(run))
         (run.folder / "curves.png").write_bytes(picture)
         if not hasattr(get_ipython(), "kernel"):
-            print(run.progress()[1], flush=True)
+            step, figures = run.progress()
+            due = min(state.max_steps, self.printed + state.max_steps / self.LINES)
+            if step > self.printed and step >= due:
+                print(figures, flush=True)
+                self.printed = step
             return
         shown = [Image(picture)]
         if step := run.logged(state.global_step):

@@ -4,8 +4,8 @@ import ipywidgets as widgets
 
 from r1nb.rewards.grading import Judge
 from r1nb.rewards.registry import columns_of, short_name
-from r1nb.views.html import BETTER, WORSE, colored, legend
-from r1nb.views.tables import score_cell, table_of
+from r1nb.views.html import color_of, colored, legend
+from r1nb.views.tables import number, table_of
 
 
 def reward_playground(judge: Judge, completion: str, row: dict) -> widgets.VBox:
@@ -21,9 +21,9 @@ def reward_playground(judge: Judge, completion: str, row: dict) -> widgets.VBox:
         lines, scores = [], {}
         for name, reward in judge.rewards.items():
             scores[name], reason = reward.explain(text.value, gold.value, **columns_of(row))
-            lines.append([short_name(name), score_cell(scores[name]), f"{reward.high:g}", reason])
-        total = f"{judge.total(scores):.3f}"
-        lines.append(["total, weighted", total, f"{judge.best_total:g}", ""])
+            lines.append([short_name(name), number(scores[name]), f"{reward.high:g}", reason])
+        note = "what was not judged counts as 0" if None in scores.values() else ""
+        lines.append(["total, weighted", number(judge.total(scores)), f"{judge.best_total:g}", note])
         table = table_of(lines, ["reward", "score", "of", "why"])
         note = f"<p><i>{legend(text.value, judge.layout)}</i></p>"
         shown.value = colored(text.value, judge.layout) + note + table.to_html()
@@ -51,10 +51,13 @@ def group_playground(judge: Judge, completions: list[str], row: dict) -> widgets
             for a in areas
         ]
         rewards = torch.tensor([judge.total(each) for each in scores])
-        for note, reward, advantage in zip(notes, rewards, group_advantages(rewards).tolist(), strict=True):
-            bar = f'<span style="background:{BETTER if advantage > 0 else WORSE}">'
-            bar += "&nbsp;" * round(abs(advantage) * 10) + "</span>"
+        advantages = group_advantages(rewards).tolist()
+        for note, each, reward, advantage in zip(notes, scores, rewards, advantages, strict=True):
+            bar = "&nbsp;" * round(abs(advantage) * 10)
+            bar = f'<span style="background:{color_of(advantage)}">{bar}</span>'
             note.value = f"reward {reward:.3f}<br>advantage {advantage:+.2f} {bar}"
+            if unjudged := [short_name(name) for name, score in each.items() if score is None]:
+                note.value += f"<br>not judged: {', '.join(unjudged)}, which counts as 0"
         summary.value = f"mean {rewards.mean():.3f}, deviation {rewards.std():.3f}" + (
             ": all earn the same, so there is nothing to learn from this group" if rewards.std() == 0 else ""
         )

@@ -15,17 +15,8 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E
 SKY, BLACK = "#56B4E9", "#000000"
 RATES = {"strict": (BLUE, "-", "o"), "lenient": (ORANGE, "--", "s"), "format": (GREEN, ":", "^")}
 MARKERS = "osv^DPX*"  # of points in one colour each
-REWARD_STYLES = [
-    (BLUE, "-"),
-    (ORANGE, "--"),
-    (GREEN, "-."),
-    (VERMILION, ":"),
-    (PURPLE, (0, (3, 1, 1, 1, 1, 1))),
-    (SKY, "-"),
-    (BLACK, "--"),
-]
-
-
+LINES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), "-", "--")
+REWARD_STYLES = list(zip((BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK), LINES, strict=True))
 PANELS = {  # figure of the history -> title, whether it is a share
     "reward": ("Total reward", False),
     "validation/strict": ("Strict accuracy, validation problems", True),
@@ -47,40 +38,33 @@ def training_curves(*runs, smoothing: float = 0.0, cursor: int | None = None) ->
     above, below = figure.subfigures(2, 1, height_ratios=(2.1, 1))
     keys = [key for key in PANELS if key != "kl" or any(run.series("kl")[0] for run in runs)]
     names = list(dict.fromkeys(name for run in runs for name in run.reward_weights))
-    panels = list(above.subplots(2, -(-len(keys) // 2)).flat)
-    rewards = list(below.subplots(1, len(names), sharex=True, squeeze=False).flat)
-    for number, run in enumerate(runs):
-        color, line = REWARD_STYLES[number % len(REWARD_STYLES)]
+    panels = {key: above.add_subplot(2, -(-len(keys) // 2), at) for at, key in enumerate(keys, 1)}
+    rewards = {name: below.add_subplot(1, len(names), at) for at, name in enumerate(names, 1)}
+    every = panels | {f"rewards/{name}/mean": axes for name, axes in rewards.items()}
+    for run, (color, line) in zip(runs, cycle(REWARD_STYLES), strict=False):
         style = {"color": color, "linestyle": line, "label": run.name if len(runs) > 1 else None}
-        for axes, key in zip(panels, keys, strict=False):
+        for key, axes in every.items():
             if key == "validation/strict" and len(runs) == 1:
                 draw_validation(axes, run)
             else:
                 _draw_series(axes, run, key, smoothing, **style)
-        for axes, name in zip(rewards, names, strict=True):
-            _draw_series(axes, run, f"rewards/{name}/mean", smoothing, **style)
+    total = panels["reward"]
     if len(runs) == 1:
-        _draw_spread(panels[0], runs[0])
+        _draw_spread(total, runs[0])
     else:
-        panels[0].legend(fontsize=8, frameon=False)
-    _draw_limit(panels[0], {run.best_total() for run in runs}, "best possible")
-    for axes, name in zip(rewards, names, strict=True):
-        axes.set_title(short_name(name), fontsize=9)
+        plain(total, legend="best")
+    _draw_limit(total, {run.best_total() for run in runs}, "best possible")
+    for name, axes in rewards.items():
+        plain(axes, short_name(name))
         _draw_limit(axes, {run.ranges[name][1] for run in runs if name in run.ranges}, "maximum")
-    for axes, key in zip(panels, keys, strict=False):
+    for key, axes in panels.items():
         title, share = PANELS[key]
-        axes.set_title(axes.get_title() or title, fontsize=10)
-        if share:
-            axes.set_ylim(-0.02, 1.04)
-            as_percent(axes.yaxis)
-        elif key != "reward":
-            axes.set_ylim(0, None)
-    for axes in panels[len(keys) :]:
-        axes.set_axis_off()
+        plain(axes, axes.get_title() or title, percent=share)
+        if key != "reward":
+            axes.set_ylim((-0.02, 1.04) if share else (0, None))
     last = max([1, *(line["step"] for run in runs for line in run.history())])
-    for axes in (*panels, *rewards):
-        axes.set_xlim(0, last)
-        over_steps(axes)
+    for axes in every.values():
+        over_steps(axes, last)
         if cursor is not None:
             axes.axvline(cursor, color="grey", linewidth=1)
     below.supxlabel("optimizer step", fontsize=9)
@@ -111,7 +95,7 @@ def _draw_spread(axes, run) -> None:
     axes.lines[0].set_label("mean of the batch")
     if warned := [line["step"] for line in run.alarms()]:
         axes.plot(warned, [0] * len(warned), "^", color=VERMILION, label="alarm", clip_on=False)
-    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, 0.86))  # below the best
+    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, 0.86))  # below the limit
 
 
 def _draw_limit(axes, highs: set[float], what: str) -> None:
@@ -134,10 +118,8 @@ def draw_validation(axes, run, alpha: float = 1.0, labels: bool = True) -> None:
         axes.plot(steps, values, color=color, linestyle=line, marker=marker, markersize=4,
                   alpha=alpha, label=rate if labels else None, clip_on=False)  # fmt: skip
     axes.set_ylim(0, 1.02)
-    as_percent(axes.yaxis)
-    axes.set_title(f"{int(counts[0])} validation problems, greedy", fontsize=10)
-    if labels:
-        axes.legend(fontsize=8, loc="lower right", frameon=False)
+    title = f"{int(counts[0])} validation problems, greedy"
+    plain(axes, title, percent=True, legend="lower right" if labels else "")
 
 
 def pass_curves(run) -> Figure:
@@ -153,17 +135,11 @@ def pass_curves(run) -> Figure:
             value, low, high = zip(*summary["pass"].values(), strict=True)
             axes.plot(ks, value, color=color, linestyle=line, marker="o", markersize=4, label=shown)
             axes.fill_between(ks, low, high, color=color, alpha=0.12, linewidth=0)
-            axes.set_title(f"{summary['problems']} problems of {split}, {summary['samples']} samples each",
-                           fontsize=10)  # fmt: skip
             axes.set_xscale("log", base=2)
             axes.set_xticks(ks, [str(k) for k in ks])
-    axes.set_ylim(0, 1.02)
-    as_percent(axes.yaxis)
-    axes.set_xlabel("k samples")
-    axes.set_ylabel("pass@k: one of them is right")
-    if axes.lines:
-        axes.legend(fontsize=8, frameon=False, loc="lower right")
-    plain(axes)
+            plain(axes, f"{summary['problems']} problems of {split}, {summary['samples']} samples each")
+    axes.set(ylim=(0, 1.02), xlabel="k samples", ylabel="pass@k: one of them is right")
+    plain(axes, percent=True, legend="lower right" if axes.lines else "")
     return figure
 
 
@@ -177,15 +153,11 @@ def length_histogram(lengths: dict[str, list[int]], limit: int) -> Figure:
         shares = [1 / len(values)] * len(values)
         axes.hist(values, bins, weights=shares, histtype="step", color=color, linestyle=line, label=name)
     axes.axvline(limit, color="grey", linewidth=0.8, linestyle="--")
-    axes.text(
-        limit, axes.get_ylim()[1], "max_prompt_length ", ha="right", va="top", fontsize=8, color="dimgrey"
-    )
-    axes.set_xlim(0, longest + 8)
-    axes.set_xlabel("tokens of the prompt")
-    axes.set_ylabel("share of rows")
-    as_percent(axes.yaxis)
-    axes.legend(fontsize=8, frameon=False)
-    over_steps(axes)
+    top = axes.get_ylim()[1]
+    axes.text(limit, top, "max_prompt_length ", ha="right", va="top", fontsize=8, color="dimgrey")
+    axes.set(xlabel="tokens of the prompt", ylabel="share of rows")
+    plain(axes, percent=True, legend="best")
+    over_steps(axes, longest + 8)
     return figure
 
 
@@ -205,12 +177,20 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def plain(axes) -> None:
-    """No frame above and on the right, and small figures: as all pictures of r1nb."""
+def plain(axes, title: str = "", percent: bool = False, legend: str = "") -> None:
+    """No frame above and on the right, and small figures, as all pictures of r1nb; `legend` is its place."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
+    if title:
+        axes.set_title(title, fontsize=10)
+    if percent:
+        as_percent(axes.yaxis)
+    if legend:
+        axes.legend(fontsize=8, frameon=False, loc=legend)
 
 
-def over_steps(axes) -> None:
+def over_steps(axes, last: int) -> None:
+    """An axis of whole steps, from 0 to the last."""
     plain(axes)
+    axes.set_xlim(0, last)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,10 +1,10 @@
-"""Reflection over a run: how often completions check, try again and go back, and what came of it."""
+"""Reflection over a run: how often completions check, try again and go back, and with what result."""
 
 from r1nb.evaluation.reflection import count_checks, read_reflection
 from r1nb.text.prompts import LAYOUTS, Layout
 from r1nb.text.statistics import wilson
-from r1nb.views.plots import BLUE, REWARD_STYLES, as_percent, new_figure, over_steps
-from r1nb.views.tables import CUT_OFF, MARKS, percent, score_cell, table_of
+from r1nb.views.plots import BLUE, REWARD_STYLES, new_figure, over_steps, plain
+from r1nb.views.tables import CUT_OFF, DASH, MARKS, percent, table_by_column, table_of
 
 
 def reasoning_curves(run):
@@ -14,26 +14,21 @@ def reasoning_curves(run):
     steps, mean = run.series("completions/mean_length")
     _, cut = run.series("completions/clipped_ratio")
     length.plot(steps, mean, color=BLUE)
-    length.set_ylim(0, None)
-    length.set_ylabel("tokens")
-    length.set_title(f"Mean completion length (cut off: {cut[-1]:.0%} at the end)", fontsize=10)
+    length.set(ylim=(0, None), xlabel="optimizer step", ylabel="tokens")
+    plain(length, f"Mean completion length (cut off: {cut[-1]:.0%} at the end)")
+    over_steps(length, steps[-1])
     groups = run.completions().groupby("step")["completion"]
     counts = {step: count_checks(list(texts)) for step, texts in groups}
-    shares = {"with a check": "with_check", "corrected a wrong step": "corrected",
-              "spoiled a right step": "spoiled"}  # fmt: skip
+    labels = {"with_check": "with a check", "corrected": "corrected a wrong step",
+              "spoiled": "spoiled a right step"}  # fmt: skip
     shares = {label: {step: c[key] / c["completions"] for step, c in counts.items()}
-              for label, key in shares.items()}  # fmt: skip
+              for key, label in labels.items()}  # fmt: skip
     _draw_shares(checks, shares, "Share of completions")
-    as_percent(checks.yaxis)
-    for axes in (length, checks):
-        axes.set_xlabel("optimizer step")
-        axes.set_xlim(0, steps[-1])
-        over_steps(axes)
     return figure
 
 
 def reflection_curves(run):
-    """How often completions of Countdown try, go back and check over steps, and what came of it."""
+    """How often completions of Countdown try, go back and check over steps, and with what result."""
     figure = new_figure(11, 3.2)
     attempts, habits, outcomes = figure.subplots(1, 3)
     layout, read = LAYOUTS[run.recipe["data"]["layout"]], {}
@@ -43,7 +38,7 @@ def reflection_curves(run):
     def shares(said) -> dict[int, float]:
         return {step: sum(map(said, some)) / len(some) for step, some in read.items()}
 
-    _draw_shares(attempts, {"": shares(lambda r: len(r.hits))}, "Attempts a completion")
+    _draw_shares(attempts, {"": shares(lambda r: len(r.hits))}, "Attempts a completion", percent=False)
     _draw_shares(habits, {
         "goes back after a failed attempt": shares(lambda r: r.backtracks),
         "says check": shares(lambda r: r.checks),
@@ -54,17 +49,11 @@ def reflection_curves(run):
         "rescued: first attempt wrong, goes back, right": shares(lambda r: r.change == "rescued"),
         "spoiled: first attempt right, answer wrong": shares(lambda r: r.change == "spoiled"),
     }, "Share of completions, by outcome")  # fmt: skip
-    for axes in (habits, outcomes):
-        as_percent(axes.yaxis)
-    for axes in (attempts, habits, outcomes):
-        axes.set_xlabel("optimizer step")
-        axes.set_xlim(0, max(read))
-        over_steps(axes)
     return figure
 
 
-def _draw_shares(axes, shares: dict[str, dict[int, float]], title: str) -> None:
-    """{label: {step: value}} as lines of about 16 points, so that seldom events can be read."""
+def _draw_shares(axes, shares: dict[str, dict[int, float]], title: str, percent: bool = True) -> None:
+    """{label: {step: value}} as lines of about 16 points, so that rare events can be read."""
     for (label, values), style in zip(shares.items(), (0, 2, 3), strict=False):
         order, every = sorted(values), max(1, len(values) // 16)
         bins = [order[i : i + every] for i in range(0, len(order), every)]
@@ -72,22 +61,21 @@ def _draw_shares(axes, shares: dict[str, dict[int, float]], title: str) -> None:
         color, line = REWARD_STYLES[style]
         axes.plot([sum(some) / len(some) for some in bins], means, color=color, linestyle=line, marker="o",
                   markersize=3, label=label)  # fmt: skip
-    axes.set_title(title, fontsize=10)
     if len(shares) > 1:
         axes.margins(y=0.35)  # room for the legend
-        axes.legend(fontsize=8, frameon=False, loc="upper left")
-    axes.set_ylim(0, None)
+    plain(axes, title, percent=percent, legend="upper left" if len(shares) > 1 else "")
+    axes.set(ylim=(0, None), xlabel="optimizer step")
+    over_steps(axes, max(order))
 
 
-def reflection_table(stages: dict[str, list], layout: Layout):
+def reflection_table(answers: dict[str, list], layout: Layout):
     """What graded Countdown answers do, and how right they are: a column for each {name: graded}."""
-    columns = []
-    for graded in stages.values():
+    columns = {}
+    for name, graded in answers.items():
         read = [read_reflection(g.completion, g.question, layout) for g in graded]
         tried = [r for r in read if r.hits]
         failed = [r for r in tried if not r.hits[0]]
-        back = [r for r in failed if r.backtracks]
-        columns.append({
+        columns[name] = {
             "completions": str(len(read)),
             "attempts, mean": f"{sum(len(r.hits) for r in read) / max(1, len(read)):.2f}",
             "goes back after a failed attempt": _share(r.backtracks for r in read),
@@ -96,18 +84,16 @@ def reflection_table(stages: dict[str, list], layout: Layout):
             "rescued: first attempt wrong, goes back, right": _share(r.change == "rescued" for r in read),
             "spoiled: first attempt right, answer wrong": _share(r.change == "spoiled" for r in read),
             "first attempt right": _share(r.hits[0] for r in tried),
-            "first attempt failed, goes back: right in the end": _share(r.right for r in back),
-            "first attempt failed, stops there: right": _share(
-                r.right for r in failed if not r.backtracks
-            ),
-        })  # fmt: skip
-    return table_of([[name, *(c[name] for c in columns)] for name in columns[0]], ["", *stages])
+            "first attempt failed, goes back: right": _share(r.right for r in failed if r.backtracks),
+            "first attempt failed, stops there: right": _share(r.right for r in failed if not r.backtracks),
+        }
+    return table_by_column(columns)
 
 
-def attempts_table(stages: dict[str, list], layout: Layout, most: int = 6):
+def attempts_table(answers: dict[str, list], layout: Layout, most: int = 6):
     """Of the graded Countdown answers that get to an n-th attempt: the share in which it hits."""
     rows = []
-    for name, graded in stages.items():
+    for name, graded in answers.items():
         hits = [read_reflection(g.completion, g.question, layout).hits for g in graded]
         rows.append([name, *(_share(h[n] for h in hits if len(h) > n) for n in range(most))])
     return table_of(rows, ["the attempt hits", *(f"attempt {n + 1}" for n in range(most))])
@@ -131,5 +117,5 @@ def _share(flags) -> str:
     """The share of true ones with its 95 % interval, and of how many; a dash of none."""
     flags = list(flags)
     if not flags:
-        return score_cell(None)
+        return DASH
     return f"{percent(sum(flags) / len(flags), *wilson(sum(flags), len(flags)))} of {len(flags)}"

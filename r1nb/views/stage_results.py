@@ -3,7 +3,7 @@
 import json
 
 from r1nb.rewards.grading import summarize, summarize_samples
-from r1nb.views.plots import BLACK, MARKERS, REWARD_STYLES, Figure, as_percent, new_figure, plain
+from r1nb.views.plots import BLACK, MARKERS, REWARD_STYLES, Figure, new_figure, plain
 from r1nb.views.tables import percent, rate_cell, table_of
 
 
@@ -81,10 +81,9 @@ def draw_stages(runs: dict, alone) -> Figure:
     places, rates = _validations(alone, 0, sum(work(alone)))
     axes.plot(places, rates, color=BLACK, linestyle="--", marker="s", markersize=3, label="GRPO alone")
     axes.set_ylim(-0.02, 1.02)
-    as_percent(axes.yaxis)
     axes.set_ylabel("strict accuracy, validation problems", fontsize=9)
     axes.set_xlabel("completions sampled and trained on; a gap is rejection sampling", fontsize=9)
-    plain(axes)
+    plain(axes, percent=True)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 

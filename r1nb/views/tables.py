@@ -8,93 +8,81 @@ from r1nb.tasks.sources import SOURCES
 from r1nb.views.html import NO_MATH, escape
 
 CUT_OFF = " ✂ cut off"
-MARKS = {True: "✓", False: "✗", None: "–"}  # noqa: RUF001
+DASH = "–"  # noqa: RUF001  # where nothing was judged, or nothing is known
+MARKS = {True: "✓", False: "✗", None: DASH}
 PARTS = {
     "format": "right before, but not in the answer block",
-    "mode": "what reasoning adds to the untrained policy: its reply prefilled with <reasoning>",
+    "mode": "what reasoning adds to the untrained policy, its reply prefilled with <reasoning>",
     "remainder": "what neither explains: learnt, or chosen more often",
-    "in all": "strict accuracy, after less before",
+    "in all": "strict accuracy after training, less that before",
 }
 
 
 def accuracy_table(run):
     """Rates with intervals and mean rewards, for each test split and moment so far."""
-    return rates_table(
-        {
-            (f"{split} ({moments[moment]['n']})", shown): moments[moment]
-            for split, moments in run.evaluation().items()
-            for moment, shown in MOMENTS.items()
-            if moment in moments
-        }
-    )
+    summaries = {}
+    for split, moments in run.evaluation().items():
+        for moment, shown in MOMENTS.items():
+            if summary := moments.get(moment):
+                summaries[f"{split} ({summary['n']})", shown] = summary
+    return rates_table(summaries)
 
 
 def rates_table(summaries: dict):
     """Rates with intervals, length and mean rewards; a column for each {name: summarize(..)}."""
-    rows: dict[str, list[str]] = {}
-    for summary in summaries.values():
+    columns = {}
+    for name, summary in summaries.items():
         cells = {rate: rate_cell(summary, rate) for rate in ("strict", "lenient", "format")}
-        cells["cut off"] = f"{summary['cut']:.1%}"
-        cells["tokens, mean"] = f"{summary['tokens']:.0f}"
-        cells |= {short_name(name): score_cell(mean) for name, mean in summary["rewards"].items()}
-        for name, cell in cells.items():
-            rows.setdefault(name, []).append(cell)
-    corner = ("", "") if isinstance(next(iter(summaries), ""), tuple) else ""
-    return table_of([[name, *cells] for name, cells in rows.items()], [corner, *summaries])
+        cells |= {"cut off": f"{summary['cut']:.1%}", "tokens, mean": f"{summary['tokens']:.0f}"}
+        columns[name] = cells | {short_name(r): number(mean) for r, mean in summary["rewards"].items()}
+    return table_by_column(columns)
 
 
 def gain_table(run):
     """Where the gain in strict accuracy comes from, for each test split (comparison.sources_of_gain)."""
-    moments = [run.graded(moment) for moment in MOMENTS]
-    splits = [split for split in moments[0] if all(split in graded for graded in moments)]
-    parts = {split: sources_of_gain(*(graded[split] for graded in moments)) for split in splits}
-    rows = []
-    for part, words in PARTS.items():
-        cells = [
-            f"{100 * share:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-            for share, low, high in (parts[split][part] for split in splits)
-        ]
-        rows.append([part, *cells, words])
-    return table_of(rows, ["points of strict accuracy", *splits, "what it is"])
+    moments, columns = [run.graded(moment) for moment in MOMENTS], {}
+    for split in moments[0]:
+        if all(split in graded for graded in moments):
+            parts = sources_of_gain(*(graded[split] for graded in moments))
+            points = {part: [number(100 * share, "+.1f") for share in parts[part]] for part in PARTS}
+            columns[split] = {part: f"{mean} [{low}, {high}]" for part, (mean, low, high) in points.items()}
+    return table_by_column(columns | {"what it is": PARTS}, "points of strict accuracy")
 
 
 def pass_table(run):
     """pass@k and maj@k at each moment, with intervals; of the problems that were sampled."""
-    rows, ks = [], []
+    rows = []
     for moment, shown in MOMENTS.items():
         for split, groups in run.samples(moment).items():
             summary = summarize_samples(groups)
-            ks = list(summary["pass"]) or ks
-            for kind in ("pass", "maj"):
-                cells = [percent(*summary[kind][k]) for k in ks if not (kind == "maj" and k in ("1", "2"))]
-                cells = ["–"] * (len(ks) - len(cells)) + cells  # noqa: RUF001  # a vote of one or two is none
-                rows.append([f"{split} ({summary['problems']})", shown, f"{kind}@k", *cells])
-    return table_of(rows, ["problems", "moment", "", *(f"k = {k}" for k in ks)])
+            votes = {k: share for k, share in summary["maj"].items() if int(k) > 2}  # of one or two: none
+            for kind, shares in (("pass@k", summary["pass"]), ("maj@k", votes)):
+                cells = {f"k = {k}": percent(*share) for k, share in shares.items()}
+                problems = f"{split} ({summary['problems']})"
+                rows.append({"problems": problems, "moment": shown, "": kind} | cells)
+    return table_of(rows)
 
 
 def kinds_table(run, split: str):
     """Strict accuracy at each moment by kind of problem and number of steps."""
-    there = {shown: run.graded(moment).get(split) for moment, shown in MOMENTS.items()}
-    groups = {shown: by_group(graded) for shown, graded in there.items() if graded}
+    moments = {shown: run.graded(moment).get(split) for moment, shown in MOMENTS.items()}
+    groups = {shown: by_group(graded) for shown, graded in moments.items() if graded}
     rows = []
-    for kind, steps in next(iter(groups.values()), ()):
-        summaries = [summarize(g[kind, steps]) for g in groups.values() if (kind, steps) in g]
-        rows.append(
-            [kind or "–", str(steps or "–"), str(summaries[-1]["n"]),  # noqa: RUF001
-             *(rate_cell(summary, "strict") for summary in summaries)]
-        )  # fmt: skip
-    return table_of(rows, ["kind", "steps", "n", *groups])
+    for (kind, steps), graded in next(iter(groups.values()), {}).items():
+        row = {"kind": kind or DASH, "steps": str(steps or DASH), "n": str(len(graded))}
+        answered = {shown: group[kind, steps] for shown, group in groups.items() if (kind, steps) in group}
+        rows.append(row | {shown: rate_cell(summarize(g), "strict") for shown, g in answered.items()})
+    return table_of(rows)
 
 
 def changes_table(run, split: str):
     """The most telling changes from prefilled to after, right to wrong before wrong to right."""
     sides = [run.graded(moment).get(split, []) for moment in ("prefilled", "after")]
-    pairs = telling_changes(*sides) if all(sides) else []
-    rows = [
-        [f"{MARKS[a.strict]} → {MARKS[b.strict]}", a.question, a.answer,
-         a.completion + CUT_OFF * a.cut, b.completion + CUT_OFF * b.cut]
-        for a, b in pairs
-    ]  # fmt: skip
+    rows = []
+    for pair in telling_changes(*sides) if all(sides) else ():
+        marks = " → ".join(MARKS[graded.strict] for graded in pair)
+        texts = [graded.completion + CUT_OFF * graded.cut for graded in pair]
+        rows.append([marks, pair[0].question, pair[0].answer, *texts])
     return table_of(rows, ["", "question", "gold", MOMENTS["prefilled"], MOMENTS["after"]])
 
 
@@ -104,14 +92,12 @@ def percent(value: float, low: float, high: float) -> str:
 
 def rate_cell(summary: dict, rate: str) -> str:
     """A rate with its 95 % interval: 93.0% [89.5, 95.4]."""
-    if summary[rate] is None:
-        return score_cell(None)
-    return percent(summary[rate], *summary[f"{rate}_interval"])
+    return DASH if summary[rate] is None else percent(summary[rate], *summary[f"{rate}_interval"])
 
 
-def score_cell(score: float | None) -> str:
-    """A score, or a dash where none was given."""
-    return "–" if score is None else f"{score:.3f}"  # noqa: RUF001
+def number(value: float | None, form: str = ".3f") -> str:
+    """A figure as text; a dash for None and NaN, as which the completion log holds what was not judged."""
+    return DASH if value is None or value != value else format(value, form)
 
 
 def settings_table(recipe):
@@ -132,9 +118,9 @@ def completion_table(run, steps: list[int], each: int):
         group = log[log["prompt"] == widest].sort_values("advantage")
         picked = sorted({round(i * (len(group) - 1) / max(1, each - 1)) for i in range(each)})
         for line in group.iloc[picked].to_dict("records"):
-            values = [f"{line[name]:g}" for name in [*names, "total"]]  # nan: not judged
+            values = [number(line[name], "g") for name in [*names, "total"]]
             text = line["completion"] + CUT_OFF * line["cut"]
-            rows.append([str(step), line["answer"], text, *values, f"{line['advantage']:+.2f}"])
+            rows.append([str(step), line["answer"], text, *values, number(line["advantage"], "+.2f")])
     return table_of(rows, ["step", "gold", "completion", *map(short_name, names), "total", "advantage"])
 
 
@@ -153,34 +139,33 @@ def differences_table(runs):
     import pandas
 
     flat = [pandas.json_normalize(run.recipe).drop(columns="name").iloc[0].astype(str) for run in runs]
-    table = pandas.concat(flat, axis=1).fillna("–")  # noqa: RUF001
+    table = pandas.concat(flat, axis=1).fillna(DASH)
     table = table[~table.index.str.startswith(("why.", "about", "output."))]
     rows = [[key, *line] for key, *line in table[table.nunique(axis=1) > 1].itertuples()]
     return table_of(rows, ["setting", *(run.name for run in runs)])
 
 
 def side_by_side(policy, rows, judge: Judge, sampling):
-    """Answers of the base beside those of the adapter, with a mark for each right one.
+    """Answers of the base beside those of the adapter, each with a mark: right, wrong, or not judged.
 
-    `rows` are dicts with a question; with an answer (and what else the reward needs) they are marked.
+    `rows` are dicts with a question; without an answer (and what else the reward needs) there is no mark.
     """
     rows = [dict(row) for row in rows]
     prompts = [judge.layout.build_messages(row["question"]) for row in rows]
-    sides = {"base": False, "adapter": True} if policy.has_adapter else {"model": True}
-    answers = [
-        [c.text for c in policy.generate(prompts, sampling, adapter=adapter)] for adapter in sides.values()
-    ]
-    golds = any(row.get("answer") for row in rows)
-    lines = []
-    for row, *texts in zip(rows, *answers, strict=True):
-        gold = [row.get("answer") or ""] if golds else []
-        lines.append([row["question"], *gold, *(_marked(text, row, judge.answer) for text in texts)])
-    return table_of(lines, ["question", *(["gold"] if golds else []), *sides])
+    lines = [{"question": row["question"]} for row in rows]
+    if any(row.get("answer") for row in rows):
+        lines = [line | {"gold": row.get("answer") or ""} for line, row in zip(lines, rows, strict=True)]
+    for side, adapter in (
+        {"base": False, "adapter": True} if policy.has_adapter else {"model": True}
+    ).items():
+        completions = policy.generate(prompts, sampling, adapter=adapter)
+        for line, row, completion in zip(lines, rows, completions, strict=True):
+            line[side] = _marked(completion.text, row, judge.answer)
+    return table_of(lines)
 
 
 def _marked(text: str, row: dict, reward) -> str:
-    """The text with a mark: right, wrong, or not judged."""
-    if "answer" not in row:
+    if row.get("answer") is None:
         return text
     score = reward.score(text, **row)
     return f"{MARKS[None if score is None else score >= reward.high]} {text}"
@@ -191,8 +176,8 @@ def scores_table(names: list[str], completions: dict[str, str], answer: str):
     rows = []
     for label, text in completions.items():
         scores = [find_reward(name).score(text, answer) for name in names]
-        total = sum(score for score in scores if score is not None)
-        rows.append([label, *map(score_cell, scores), score_cell(total)])
+        given = [score for score in scores if score is not None]
+        rows.append([label, *map(number, scores), number(sum(given) if given else None)])
     return table_of(rows, ["completion", *map(short_name, names), "total"])
 
 
@@ -200,17 +185,16 @@ def reasons_table(name: str, completions: list[str], answer: str = "", **columns
     """What each completion earns from one reward with the gold `answer`, and why."""
     scorer = find_reward(name)
     explained = [(text, *scorer.explain(text, answer, **columns)) for text in completions]
-    rows = [[text, score_cell(score), reason] for text, score, reason in explained]
+    rows = [[text, number(score), reason] for text, score, reason in explained]
     return table_of(rows, ["completion", f"of {scorer.high:g}", "why"])
 
 
 def rewards_table():
     """Every reward that a recipe can name: its range and what it does."""
     rows = []
-    for name in reward_names():
-        func = find_reward(name)
+    for func in map(find_reward, reward_names()):
         summary = " ".join(func.__doc__.strip().split("\n\n")[0].split())
-        rows.append([name, f"{func.low:g} to {func.high:g}", summary])
+        rows.append([func.__name__, f"{func.low:g} to {func.high:g}", summary])
     return table_of(rows, ["reward", "range", "what it pays"])
 
 
@@ -225,13 +209,21 @@ def sources_table():
     return table_of(rows, heads)
 
 
-def table_of(rows: list[list[str]], columns: list):
-    """Rows of text as a table that a notebook shows as it is."""
+def table_by_column(columns: dict[str, dict[str, str]], corner: str = ""):
+    """{column: {row: cell}} as a table; a column may be a pair, of which the first names a group."""
+    first = (corner, "") if isinstance(next(iter(columns), ""), tuple) else corner
+    names = list(dict.fromkeys(name for cells in columns.values() for name in cells))
+    rows = [[name, *(cells.get(name, DASH) for cells in columns.values())] for name in names]
+    return table_of(rows, [first, *columns])
+
+
+def table_of(rows: list, columns: list | None = None):
+    """Rows of text, lists or dicts by column, as a table that a notebook shows as it is."""
     import pandas
 
     if columns and isinstance(columns[0], tuple):
         columns = pandas.MultiIndex.from_tuples(columns)
-    table = pandas.DataFrame(rows, columns=columns)
+    table = pandas.DataFrame(rows, columns=columns).fillna(DASH)
     cells = "text-align: left; vertical-align: top; white-space: normal; padding: 4px 12px 4px 0"
     styles = [{"selector": "th", "props": "text-align: left"}, {"selector": "td", "props": cells}]
     style = table.style.hide(axis="index").format(_escaped).format_index(_escaped, axis="columns")

@@ -1,4 +1,4 @@
-"""Adapters on disk: what their cards say, and what is refused in one sentence, before it is loaded."""
+"""Adapters on disk: what is refused in one sentence, before it is loaded."""
 
 import json
 import pickle
@@ -6,82 +6,19 @@ import shutil
 
 import pytest
 import torch
-from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 from r1nb.errors import UserError
-from r1nb.machine.model_files import licence
 from r1nb.paths import DATA
 from r1nb.policy.adapters import CONFIG, WEIGHTS
-from r1nb.policy.cards import prompt_format
 from r1nb.policy.loading import attach_lora, load_policy, load_trained
-from r1nb.recipes.recipe import load_recipe
+from r1nb.recipes.loading import load_recipe
 from r1nb.runs.run import CARD
-from r1nb.tasks.rows import load_splits
 from r1nb.text.prompts import REASONING, THINK
-from r1nb.training.resume import begin_run
 
 
 def fresh(**settings):
     return load_policy(load_recipe("tiny-cpu", **settings), say=lambda line: None)
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """An adapter in a run that was evaluated, as notebook 03 saves it."""
-    folder = tmp_path_factory.mktemp("saved")
-    recipe = load_recipe("tiny-cpu", runs_dir=str(folder), r=8)
-    policy = fresh()
-    run = begin_run(recipe, load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0])
-    rate = {"strict": 0.5, "strict_interval": [0.2, 0.8], "lenient": 0.5, "format": 0.9, "n": 10}
-    (run.folder / "evaluation.json").write_text(json.dumps({"test": {"before": rate, "after": rate}}))
-    attach_lora(policy, recipe)
-    generator = torch.Generator().manual_seed(0)
-    for name, weight in policy.model.named_parameters():
-        if "lora_B" in name:
-            weight.data.copy_(0.1 * torch.randn(weight.shape, generator=generator))
-    policy.save_adapter(run.adapter, run)
-    return run
-
-
-def test_the_card_says_what_it_belongs_to(saved):
-    card = json.loads((saved.adapter / CARD).read_text())
-    assert card["model"]["model_name"] == "tiny-policy"
-    assert card["base_fingerprint"] == fresh().fingerprint()
-    assert card["base_licence"] == "mit"
-    assert card["recipe"]["grpo"]["learning_rate"] == 2e-3
-    assert card["data"] == saved.environment["data"]
-    assert card["data"]["rows"] == 1500
-    assert card["accuracy"]["test"]["after"]["strict"] == 0.5
-    assert "{question}" in card["prompt"]
-    assert card["date"].startswith("20")
-
-
-def test_the_model_card_is_one_for_the_hub_too(saved):
-    card = ModelCard.load(saved.adapter / "README.md")
-    assert card.data.license == "mit"
-    assert card.data.library_name == "peft"
-    assert "test, 10 problems, after: 50.0% strict [20.0%, 80.0%]" in card.text
-    assert str(saved.folder) not in card.text
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("unsloth/Meta-Llama-3.1-8B-Instruct-unsloth-bnb-4bit", "llama3.1"),
-        ("unsloth/Llama-3.2-1B-Instruct", "llama3.2"),
-        ("smollm2-135m", "apache-2.0"),
-        ("org/unheard-of", "unknown"),
-    ],
-)
-def test_the_licence_of_a_base(name, expected):
-    assert licence(name) == expected
-
-
-def test_the_licence_of_a_local_base_is_in_its_card(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "README.md").write_text("---\nlicense: bsd-3-clause\n---\n")
-    assert licence(str(tmp_path)) == "bsd-3-clause"
 
 
 def configured(**values):
@@ -151,14 +88,26 @@ REFUSED = {
     "another rank": (configured(r=16), "is of rank 8, but its adapter_config.json says r = 16"),
     "not finite": (poison, "lora_A.weight holds numbers that are not finite"),
     "a tensor without a side": (flatten, "does not fit tiny-policy"),
-    "a rank in words": (configured(r="8"), "is not a LoRA's: r: Input should be a valid integer"),
-    "no rank": (written(CONFIG, b'{"peft_type": "LORA"}'), "is not a LoRA's: r: Field required"),
-    "no method": (written(CONFIG, b'{"r": 8}'), "cannot be read: KeyError"),
-    "a deep list": (written(CONFIG, b"[" * 200_000), "cannot be read: RecursionError"),
-    "a pattern of another kind": (configured(rank_pattern=["q_proj"]), "is not a LoRA's: rank_pattern"),
-    "no expression": (configured(target_modules="(("), "is not a LoRA's: "),
+    "a rank in words": (configured(r="8"), "is of rank 8, but its adapter_config.json says r = '8'"),
+    "no rank": (written(CONFIG, b'{"peft_type": "LORA"}'), "cannot be read (KeyError: 'r')"),
+    "no method": (written(CONFIG, b'{"r": 8}'), "cannot be read (KeyError: 'peft_type')"),
+    "a deep list": (written(CONFIG, b"[" * 200_000), "cannot be read (RecursionError: "),
+    "a pattern of another kind": (
+        configured(rank_pattern=["q_proj"]),
+        "or its adapter_config.json is damaged: ",
+    ),
+    "no expression": (configured(target_modules="(("), "is damaged: missing )"),
     "an expression without end": (configured(target_modules="((a+)+)!"), "repeats a group"),
-    "a bias of its own": (configured(bias="all"), "is not a LoRA's: bias"),
+    "one that leaves out": (configured(exclude_modules="((a+)+)!"), "repeats a group"),
+    "one of a pattern": (configured(rank_pattern={"((a+)+)!": 8}), "repeats a group"),
+    "an alpha in words": (configured(lora_alpha="16"), "is damaged: unsupported operand"),
+    "a dropout in words": (configured(lora_dropout="much"), "is damaged: "),
+    "a number of modules": (configured(target_modules=7), "is damaged: "),
+    "a rank of 0": (configured(r=0), "is of rank 8, but its adapter_config.json says r = 0"),
+    "a pattern of words": (configured(rank_pattern={"q_proj": "8"}), "is damaged: "),
+    "a negative pattern": (configured(rank_pattern={"q_proj": -1}), "is damaged: "),
+    "a key of tomorrow": (configured(tomorrow={"a": 1}), "sets tomorrow = "),
+    "a bias of its own": (configured(bias="all"), "sets bias = 'all', which r1nb does not load"),
     "another method": (configured(peft_type="IA3"), "of 'IA3'"),
     "a list": (written(CONFIG, b"[]"), "cannot be read"),
     "no JSON": (written(CONFIG, b"\xff{"), "cannot be read"),
@@ -169,7 +118,7 @@ REFUSED = {
     "a hidden folder": (configured(base_model_name_or_path="org/../../x"), "names the path"),
     "a path as a list": (configured(base_model_name_or_path=["/etc"]), "names the path"),
     "code of its own": (configured(corda_config={"cache_file": "elsewhere.pt"}), "sets corda_config"),
-    "other modules": (configured(target_modules=["q_proj"]), "48 belong elsewhere"),
+    "other modules": (configured(target_modules=["q_proj"]), "48 are foreign"),
     "unheard-of modules": (configured(target_modules=["nothing"]), "does not fit tiny-policy"),
     "another base": (carded(base_fingerprint="0" * 16), "was made for tiny-policy, not for tiny-policy"),
     "another prompt": (carded(prompt="Q: {question}"), "trained on prompts of another form"),
@@ -248,20 +197,13 @@ def test_an_adapter_without_a_card_can_be_loaded(saved, tmp_path, capsys):
 
 def test_a_base_in_a_folder_may_lie_elsewhere_and_is_not_told(tmp_path):
     for name in ("here", "there"):
-        shutil.copytree(DATA / "tiny-policy", tmp_path / name / "base")
-    recipe = load_recipe("tiny-cpu", model_name=str(tmp_path / "here" / "base"))
+        shutil.copytree(DATA / "tiny-policy", tmp_path / name / "my base")
+    recipe = load_recipe("tiny-cpu", model_name=str(tmp_path / "here" / "my base"))
     policy = load_policy(recipe, say=lambda line: None)
     attach_lora(policy, recipe)
     folder = policy.save_adapter(tmp_path / "adapter")
-    assert json.loads((folder / CONFIG).read_text())["base_model_name_or_path"] == "base"
-    fresh(model_name=str(tmp_path / "there" / "base")).load_adapter(folder)
-
-
-def test_a_template_that_writes_the_date_is_the_same_tomorrow():
-    policy = fresh()
-    template = "{{ strftime_now('%Y-%m-%d') }} " + policy.tokenizer.chat_template
-    policy.tokenizer.chat_template = template
-    assert prompt_format(policy.tokenizer, REASONING).startswith("{date} ")
+    assert json.loads((folder / CONFIG).read_text())["base_model_name_or_path"] == "my base"
+    fresh(model_name=str(tmp_path / "there" / "my base")).load_adapter(folder)
 
 
 def test_the_reference_of_a_kl_term_is_not_saved(tmp_path):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -11,10 +12,12 @@ from r1nb.errors import UserError
 from r1nb.machine.configs import grpo_config
 from r1nb.policy.export import save_merged
 from r1nb.policy.loading import attach_lora, load_policy, load_trained
-from r1nb.recipes.recipe import load_recipe
+from r1nb.recipes.loading import load_recipe
 from r1nb.recipes.settings import Sampling
+from r1nb.runs.run import CARD
 from r1nb.tasks.rows import load_rows
-from r1nb.text.prompts import REASONING, ensure_chat_template, format_prompt
+from r1nb.text.prompts import REASONING, THINK, ensure_chat_template, format_prompt
+from r1nb.training.resume import new_run
 
 
 @pytest.fixture
@@ -24,7 +27,7 @@ def policy(tiny_recipe):
 
 @pytest.fixture
 def prompts():
-    return [REASONING.build_messages(q) for q in load_rows("bundled", "validation", layout=REASONING)["question"][:6]]
+    return [REASONING.build_messages(q) for q in load_rows("bundled", "validation")["question"][:6]]
 
 
 def randomize(policy, seed=0, scale=0.5):
@@ -47,7 +50,7 @@ def test_trl_reads_the_same_tokens(policy, tiny_recipe, tmp_path, prompts):
         processing_class=policy.tokenizer,
         reward_funcs=tiny_recipe.reward_funcs(),
         args=grpo_config(tiny_recipe, tmp_path),
-        train_dataset=load_rows("bundled", "train", layout=REASONING),
+        train_dataset=load_rows("bundled", "train"),
     )
     ours = [
         policy.tokenizer(format_prompt(policy.tokenizer, p), add_special_tokens=False).input_ids
@@ -173,7 +176,7 @@ def test_folders_that_hold_nothing_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("no-such/model", "neither a local folder nor to be had from the Hub"),
+        ("no-such/model", "neither a local folder nor available from the Hub"),
         ("./nowhere", "no model folder"),
     ],
 )
@@ -189,3 +192,171 @@ def test_the_fingerprint_is_the_same_on_a_card_with_either_of_two_precisions(pol
     ours = policy.fingerprint()
     policy.model.to(torch.float16)
     assert policy.fingerprint() == ours
+
+
+@pytest.fixture
+def shared(saved, tmp_path):
+    """A saved adapter outside its run, as somebody else gets it, and what changes the recipe on its card."""
+    folder = tmp_path / "shared"
+    shutil.copytree(saved.adapter, folder)
+
+    def change(**sections):
+        card = json.loads((folder / CARD).read_text())
+        recipe = card["recipe"]
+        for section, values in sections.items():
+            known = recipe.get(section)
+            merge = isinstance(known, dict) and isinstance(values, dict) and section != "rewards"
+            recipe[section] = known | values if merge else values
+        (folder / CARD).write_text(json.dumps(card))
+        return folder
+
+    return change
+
+
+def test_outside_its_run_an_adapter_brings_the_recipe_on_its_card(shared, capsys):
+    rewards = {"countdown_reward_func": 1.0, "r1_format_reward_func": 0.0}
+    folder = shared(
+        grpo={"max_completion_length": 64, "temperature": 0.7, "use_cpu": True}, rewards=rewards,
+        data={"dataset": "bundled-countdown", "test_splits": ["test_new"], "max_prompt_length": 100},
+        evaluation={"test_problems": 7}, lora={"lora_alpha": 16},
+    )  # fmt: skip
+    _, recipe, trained = load_trained(folder)
+    assert trained == folder
+    assert (recipe.greedy.max_tokens, recipe.sampling.temperature) == (64, 0.7)
+    assert (recipe.data.dataset, recipe.data.test_splits) == ("bundled-countdown", ["test_new"])
+    assert (recipe.data.max_prompt_length, recipe.evaluation.test_problems) == (100, 7)
+    assert recipe.rewards == rewards
+    assert "recipe on the card" not in capsys.readouterr().out
+
+
+def test_in_its_run_an_adapter_brings_the_recipe_of_the_run(saved):
+    _, recipe, trained = load_trained(saved.folder)
+    assert trained == saved.adapter
+    assert recipe == load_recipe(saved)
+
+
+def test_a_card_of_an_older_r1nb_without_a_recipe_gives_model_and_layout(policy, tmp_path, monkeypatch):
+    monkeypatch.setenv("R1NB_SET", "eval_batch_size=3")
+    attach_lora(policy, load_recipe())
+    folder = policy.save_adapter(tmp_path / "adapter", layout=THINK)
+    _, recipe, _ = load_trained(folder)
+    assert (recipe.name, recipe.data.layout, recipe.evaluation.eval_batch_size) == ("tiny-cpu", "think", 3)
+    assert recipe.model == policy.model_settings
+    card = json.loads((folder / CARD).read_text())
+    del card["layout"], card["prompt"]  # of a time when there was one
+    (folder / CARD).write_text(json.dumps(card))
+    assert load_trained(folder)[1].data.layout == "reasoning"
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"grpo": {"a_key_of_tomorrow": 1}}, "a_key_of_tomorrow"),
+        ({"grpo": {"num_generations": 7}}, "num_generations = 7 does not divide"),
+        ({"grpo": None}, "grpo"),
+        ({"model": 3}, "model = 3"),
+        ({"held_out": {"problems": 60}}, "held_out"),
+        ({"data": [], "rewards": ["correctness_reward_func"]}, "data"),
+        ({"lora": {"r": -1}}, "lora.r = -1: must be at least 1"),
+    ],
+)
+def test_a_recipe_on_a_card_that_is_refused_today_costs_only_its_values(shared, capsys, sections, words):
+    policy, recipe, _ = load_trained(shared(**sections))
+    assert policy.has_adapter
+    assert recipe.model == policy.model_settings
+    assert recipe.model_copy(update={"model": load_recipe().model}) == load_recipe()
+    said = [line for line in capsys.readouterr().out.splitlines() if "recipe on the card" in line]
+    assert len(said) == 1
+    assert words in said[0]
+    assert said[0].endswith(" Instead: the values of tiny-cpu, except model and layout.")
+
+
+def test_a_recipe_that_is_none_is_a_damaged_card(shared):
+    folder = shared()
+    card = json.loads((folder / CARD).read_text())
+    for nonsense in ([1], "tiny-cpu", 3):
+        (folder / CARD).write_text(json.dumps(card | {"recipe": nonsense}))
+        with pytest.raises(UserError, match=r"r1nb\.json in shared is damaged"):
+            load_trained(folder)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "kept", "judge"),
+    [
+        ({"my_reward_func": 1.0, "countdown_reward_func": 2.0}, {"countdown_reward_func": 2.0}, "countdown"),
+        ({"my_reward_func": 1.0}, {"xmlcount_reward_func": 1.0}, "countdown"),
+        ({"my_reward_func": 1.0, "int_reward_func": 0.0}, {"xmlcount_reward_func": 1.0}, "countdown"),
+    ],
+)
+def test_rewards_that_only_the_runs_notebook_knew_are_left_out(shared, capsys, rewards, kept, judge):
+    _, recipe, _ = load_trained(shared(rewards=rewards, grpo={"max_completion_length": 64}))
+    assert recipe.rewards == kept
+    assert recipe.greedy.max_tokens == 64  # all else stays
+    assert recipe.judge(["nums", "target"]).answer.__name__ == f"{judge}_reward_func"
+    assert "Unknown reward 'my_reward_func'" in capsys.readouterr().out
+
+
+def test_a_judge_that_comes_with_an_adapter_is_not_asked(shared, capsys):
+    """It would be sent what the user asks, and OPENAI_API_KEY."""
+    rewards = {"judge_reward_func": 1.0, "correctness_reward_func": 1.0}
+    scoring = {"judge_url": "https://elsewhere.example/v1", "judge_model": "judge"}
+    _, recipe, _ = load_trained(shared(rewards=rewards, scoring=scoring))
+    assert recipe.scoring.judge_url is None
+    assert "judge_reward_func" not in recipe.rewards
+    assert "judge_reward_func needs judge_url" in capsys.readouterr().out
+
+
+def test_what_an_adapter_was_trained_from_need_not_be_there(shared, saved):
+    _, recipe, _ = load_trained(shared(lora={"start_from": "a-run-of-another-machine-001"}))
+    assert recipe.lora.start_from is None
+    path = saved.folder / "recipe.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("start_from: null", "start_from: a-run-that-was-deleted-001"))
+    try:
+        assert load_trained(saved.folder)[1].lora.start_from is None
+    finally:
+        path.write_text(text)
+
+
+def test_an_adapter_of_another_machine(shared, prompts):
+    """Whatever dtype it was trained in, the base is loaded so; an engine that cannot be had is named."""
+    folder = shared()
+    path = folder / CARD
+    card = json.loads(path.read_text())
+    path.write_text(json.dumps(card | {"model": card["model"] | {"dtype": "bfloat16"}}))
+    policy, recipe, _ = load_trained(folder)
+    assert (policy.model.dtype, recipe.model.dtype) == (torch.bfloat16, "bfloat16")
+    assert len(texts(policy, prompts)) == len(prompts)
+    path.write_text(json.dumps(card | {"model": card["model"] | {"engine": "unsloth"}}))
+    with pytest.raises(UserError, match="needs Unsloth, which cannot be imported here") as refused:
+        load_trained(folder)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_whole_model_outside_its_run_brings_its_recipe_too(tmp_path):
+    recipe = load_recipe("tiny-cpu", lora=None, runs_dir=str(tmp_path / "runs"), max_completion_length=64)
+    policy = load_policy(recipe, say=lambda line: None)
+    attach_lora(policy, recipe)
+    shutil.copytree(policy.save_trained(new_run(recipe)), tmp_path / "model")
+    loaded, known, _ = load_trained(tmp_path / "model")
+    assert not loaded.has_adapter
+    assert known.greedy.max_tokens == 64
+    assert known.model == recipe.model.model_copy(
+        update={"model_name": str(tmp_path / "model"), "dtype": None}
+    )
+
+
+def test_an_adapter_of_r1nb_0_1_loads_as_it_did(shared, saved, prompts):
+    """Its card has the same shape; paths stood in its recipe, and its README said the same in other words."""
+    folder = shared(
+        data={"dataset": "/home/alice/mine.jsonl"},
+        model={"model_name": "/home/alice/base"},
+        why={"seed": "?"},
+    )
+    card = json.loads((folder / CARD).read_text())
+    keys = ("n", "strict", "strict_interval", "lenient", "format")
+    card["accuracy"] = {"test": {"after": {key: card["accuracy"]["test"]["after"][key] for key in keys}}}
+    (folder / CARD).write_text(json.dumps(card | {"r1nb": "0.1.0"}))
+    policy, recipe, _ = load_trained(folder)
+    assert (recipe.model.model_name, recipe.data.dataset) == ("tiny-policy", "mine.jsonl")
+    assert texts(policy, prompts) == texts(load_trained(saved.folder)[0], prompts)

@@ -9,7 +9,7 @@ import pytest
 from written_run import HOSTILE, IDEAL, append_step, write_run
 
 from r1nb.errors import UserError
-from r1nb.recipes.recipe import load_recipe
+from r1nb.recipes.loading import load_recipe
 from r1nb.training.resume import new_run
 from r1nb.views.inspector import Inspector
 

@@ -2,7 +2,7 @@
 
 import pandas
 
-from r1nb.recipes.recipe import load_recipe
+from r1nb.recipes.loading import load_recipe
 from r1nb.rewards.grading import Graded
 from r1nb.tasks.sources import SOURCES
 from r1nb.text.prompts import THINK

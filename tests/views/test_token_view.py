@@ -15,7 +15,7 @@ QUESTION, COMPLETION = "What is 3 + 4?", "<answer>\n7\n</answer>"
 
 @pytest.fixture(scope="module")
 def policy():
-    from r1nb.recipes.recipe import load_recipe
+    from r1nb.recipes.loading import load_recipe
 
     recipe = load_recipe()
     policy = load_policy(recipe, say=lambda line: None)

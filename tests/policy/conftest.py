@@ -1,0 +1,31 @@
+"""A saved adapter that several test files share."""
+
+import json
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory):
+    """An adapter in a run that was evaluated, as notebook 03 saves it."""
+    from r1nb.policy.loading import attach_lora, load_policy
+    from r1nb.recipes.loading import load_recipe
+    from r1nb.tasks.rows import load_splits
+    from r1nb.training.resume import begin_run
+
+    folder = tmp_path_factory.mktemp("saved")
+    recipe = load_recipe("tiny-cpu", runs_dir=str(folder), r=8)
+    policy = load_policy(recipe, say=lambda line: None)
+    run = begin_run(recipe, load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0])
+    rate = {"strict": 0.5, "strict_interval": [0.2, 0.8], "lenient": 0.5, "format": 0.9, "n": 10}
+    unjudged = rate | {"strict": None, "strict_interval": None, "lenient": None}
+    evaluation = {"test": {"before": rate, "prefilled": unjudged, "after": rate}}
+    (run.folder / "evaluation.json").write_text(json.dumps(evaluation))
+    attach_lora(policy, recipe)
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in policy.model.named_parameters():
+        if "lora_B" in name:
+            weight.data.copy_(0.1 * torch.randn(weight.shape, generator=generator))
+    policy.save_adapter(run.adapter, run)
+    return run

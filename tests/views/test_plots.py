@@ -1,0 +1,70 @@
+"""Figures: what is drawn where."""
+
+import pytest
+from written_run import IDEAL, write_run
+
+from r1nb.recipes.loading import load_recipe
+from r1nb.views.plots import length_histogram, png, training_curves
+from r1nb.views.reflection import reasoning_curves
+from r1nb.views.stage_results import draw_stages, work
+
+
+def panels(figure) -> dict:
+    return {axes.get_title(): axes for part in figure.subfigs for axes in part.axes}
+
+
+def test_a_panel_for_each_figure_and_each_reward(tiny_recipe):
+    run = write_run(tiny_recipe, 40)
+    run.append({"step": 40, "alarm": "cut_off", "sentence": "Too short."})
+    drawn = panels(training_curves(run, cursor=12))
+    assert list(drawn) == [
+        "Total reward", "60 validation problems, greedy", "Completion length, tokens", "Completions cut off",
+        "Groups without variance", "Entropy, nats a token",
+        "correctness", "int", "strict_format", "soft_format", "xmlcount",
+    ]  # fmt: skip
+    for axes in drawn.values():
+        assert axes.get_xlim() == (0, 40)
+        assert list(axes.lines[-1].get_xdata()) == [12, 12]
+    shown = [text.get_text() for text in drawn["Total reward"].get_legend().get_texts()]
+    assert shown == ["mean of the batch", "± deviation", "alarm"]
+    assert [text.get_text() for text in drawn["Total reward"].texts] == [" best possible"]
+
+
+def test_two_runs_are_laid_over_each_other_with_their_names(tiny_recipe):
+    runs = [write_run(tiny_recipe, 20), write_run(tiny_recipe, 30)]
+    runs[1].append({"step": 31, "kl": 0.1})
+    drawn = panels(training_curves(*runs, smoothing=0.5))
+    assert "KL to the reference, nats a token" in drawn
+    assert "Strict accuracy, validation problems" in drawn
+    shown = [text.get_text() for text in drawn["Total reward"].get_legend().get_texts()]
+    assert shown == ["tiny-cpu-001", "tiny-cpu-002"]
+    assert drawn["int"].get_xlim() == (0, 31)
+    assert drawn["int"].lines[1].get_linestyle() != drawn["int"].lines[3].get_linestyle()
+
+
+def test_a_histogram_shows_the_limit():
+    figure = length_histogram({"short": [10, 12], "long": [90, 120, 130]}, 100)
+    (axes,) = figure.axes
+    assert axes.texts[0].get_text() == "max_prompt_length "
+    assert axes.get_xlim() == (0, 138)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["short", "long"]
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_reasoning_is_counted_over_steps(tiny_recipe):
+    checked = IDEAL.replace("4*6=24", "4*6=23. Check: 4*6=24, not right.")
+    length, checks = reasoning_curves(write_run(tiny_recipe, 4, texts=(checked, IDEAL))).axes
+    assert length.get_title() == "Mean completion length (cut off: 0% at the end)"
+    assert [line.get_label() for line in checks.lines] == [
+        "with a check", "corrected a wrong step", "spoiled a right step",
+    ]  # fmt: skip
+    assert list(checks.lines[0].get_ydata()) == pytest.approx([0.5] * 4)
+
+
+def test_stages_follow_one_another_over_the_work_done(tmp_path):
+    runs = [write_run(load_recipe(runs_dir=str(tmp_path / name)), 16) for name in "ab"]
+    (axes,) = draw_stages({"first": runs[0], "second": runs[1]}, runs[0]).axes
+    cost = sum(work(runs[0]))
+    first, _, second, _, alone = (list(line.get_xdata()) for line in axes.lines)
+    assert first == alone == pytest.approx([cost / 16, cost])
+    assert second == pytest.approx([cost + cost / 16, 2 * cost])
