@@ -1,4 +1,4 @@
-"""Where things are: the same from a checkout, an editable install and a wheel; and how JSON gets there."""
+"""Paths that hold in a checkout, an editable install and a wheel; and a safe way to write JSON."""
 
 import json
 import os

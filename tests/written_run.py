@@ -41,7 +41,7 @@ def write_run(recipe, steps: int, texts=(IDEAL, "24"), group: int = 8):
 
 
 def append_step(run, step: int, answers: list) -> None:
-    """A step's line in the history, and now and then a look at the held-out problems."""
+    """A step's line in the history, and now and then a validation."""
     share = min(1.0, step / 60)
     line = {"step": step, "time": 2.0 * step, "reward": 4 * share, "reward_std": 1 - share, "loss": -0.1,
             "grad_norm": 0.3, "entropy": 1 - share / 2, "completions/mean_length": 9 + 40 * share,

@@ -1,4 +1,4 @@
-"""The configurations that TRL takes, built from a recipe for this machine, and what TRL refuses in them."""
+"""TRL's configurations for a recipe on this machine, and a check of what TRL would refuse later."""
 
 import contextlib
 import importlib.util
@@ -7,7 +7,7 @@ import netrc
 import os
 from pathlib import Path
 
-from r1nb.errors import UserError, did_you_mean, first_line
+from r1nb.errors import UserError, first_line
 from r1nb.machine.engine import compute_dtype
 
 
@@ -38,49 +38,45 @@ def _precision(model) -> dict[str, bool]:
 
 
 def check_configs(recipe) -> None:
-    """Raise UserError for what TRL refuses, trackers that cannot work, and checkpoints of no use."""
-    _check_trackers(recipe.grpo.get("report_to", "none"))
+    """Raise UserError for what TRL refuses, for trackers that cannot work, and for useless checkpoints."""
+    from transformers.integrations.integration_utils import get_reporting_integration_callbacks
+
     try:
-        config = grpo_config(recipe, "unused")
-        if recipe.sft:
-            sft_config(recipe, "unused")
+        configs = [grpo_config(recipe, "unused")]
+        configs += [sft_config(recipe, "unused")] if recipe.sft else []
+        for config in configs:
+            get_reporting_integration_callbacks(config.report_to)  # refuses unknown ones
     except (TypeError, ValueError) as error:
         raise UserError(f"TRL refuses the recipe: {first_line(error)}") from None
-    check_saves(config)
+    _check_trackers({tracker for config in configs for tracker in config.report_to})
+    check_saves(configs[0])
 
 
 def steps_between_saves(config) -> int:
-    """Optimizer steps after which a run of a GRPOConfig can be resumed, or a multiple of them.
+    """After how many optimizer steps, and each multiple of them, a run of a GRPOConfig can be resumed.
 
-    Completions that serve several steps, and figures that are averaged over several, are in no checkpoint.
+    A checkpoint holds neither completions that serve several steps nor figures averaged over several.
     """
     served = config.steps_per_generation * config.num_iterations
     served //= math.gcd(served, config.gradient_accumulation_steps)
-    return math.lcm(served, int(config.logging_steps) or 1)
+    logged = config.logging_steps if config.logging_strategy == "steps" else 1
+    logged = math.ceil(config.max_steps * logged) if logged < 1 else int(logged)  # below 1 it is a share
+    return math.lcm(served, logged)
 
 
 def check_saves(config) -> None:
-    """Raise UserError for checkpoints from which a run would not go on as if it had not stopped."""
+    """Raise UserError if a run resumed from a checkpoint would not continue exactly where it stopped."""
     unit, save = steps_between_saves(config), config.save_steps
-    strategy = getattr(config.save_strategy, "value", config.save_strategy)
-    if unit > 1 and strategy != "no" and (strategy != "steps" or save % unit):
+    if unit > 1 and config.save_strategy != "no" and (config.save_strategy != "steps" or save % unit):
         raise UserError(
             f"save_steps = {save:g}: a run can be resumed after every {unit} steps only, since completions "
             "or logged figures span them; make save_steps a multiple of that."
         )
 
 
-def _check_trackers(report_to) -> None:
-    """Raise UserError for a tracker that is unknown or not installed, and if wandb would ask for a login."""
-    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
-
-    names = {report_to} if isinstance(report_to, str) else set(report_to or ())
-    for name in names - {"none"}:
-        if name not in INTEGRATION_TO_CALLBACK:
-            raise UserError(
-                f"report_to = {name!r}{did_you_mean(name, INTEGRATION_TO_CALLBACK)} Name the trackers one by "
-                "one, as report_to=trackio; none is the default."
-            )
+def _check_trackers(names: set[str]) -> None:
+    """Raise UserError for a tracker that is not installed, and if wandb would ask for a login."""
+    for name in names:
         if importlib.util.find_spec(name) is None:
             raise UserError(f"report_to = {name!r} needs its package, which is missing: pip install {name}.")
     offline = os.environ.get("WANDB_MODE") in ("offline", "disabled")

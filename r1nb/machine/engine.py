@@ -1,7 +1,7 @@
-"""Unsloth and vLLM: imported in time, or not at all; what to do where one is missing.
+"""Import Unsloth before the libraries that it patches, and replace Unsloth or vLLM where one is missing.
 
 Unsloth replaces functions of the libraries in PATCHED, so it must be imported before them. Without a CUDA
-GPU nothing of this is imported.
+GPU neither is imported.
 """
 
 import importlib
@@ -12,6 +12,7 @@ import sys
 from r1nb.errors import UserError, first_line
 
 PATCHED = ("trl", "transformers", "peft")
+BITSANDBYTES = ("adamw_8bit", "bnb", "paged", "lion", "ademamix")  # parts of the names of its optimizers
 _FAILED: dict[str, str] = {}  # why a package could not be imported when it was tried
 
 
@@ -30,16 +31,13 @@ def compute_dtype(model) -> str:
 
 
 def prepare_unsloth(model) -> None:
-    """Import Unsloth for a recipe's section `model`, if there is a CUDA GPU and it is not too late.
-
-    require_unsloth says why it is not.
-    """
+    """Import Unsloth if the section `model` asks for it, there is a CUDA GPU, and it is not too late."""
     if model.engine != "unsloth":
         return
     import torch
 
     if torch.cuda.is_available() and "unsloth" not in sys.modules and not _too_early():
-        os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")  # no telemetry, by either
+        os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")  # neither sends telemetry
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         if model.unsloth_vllm_standby:
             os.environ["UNSLOTH_VLLM_STANDBY"] = "1"  # read when it is imported
@@ -47,18 +45,18 @@ def prepare_unsloth(model) -> None:
 
 
 def require_unsloth(model) -> None:
-    """Raise UserError where Unsloth was imported too late, or for another way of sharing memory."""
+    """Raise UserError if Unsloth was imported too late, or with another setting of unsloth_vllm_standby."""
     missing = "unsloth" not in sys.modules and "unsloth" not in _FAILED
     if missing and importlib.util.find_spec("unsloth") and (early := _too_early()):
         raise UserError(
             f"{early[0]} was imported before Unsloth, which has to come first to patch it: restart the "
             "kernel and run the notebook from the top, or put `import unsloth` into the very first cell."
         )
-    ours = model.unsloth_vllm_standby
-    if "unsloth" in sys.modules and model.fast_inference and ours != (_standby() == "1"):
+    ours, imported_with = model.unsloth_vllm_standby, os.environ.get("UNSLOTH_VLLM_STANDBY", "0")
+    if "unsloth" in sys.modules and model.fast_inference and ours != (imported_with == "1"):
         raise UserError(
             f"unsloth_vllm_standby = {ours}, but Unsloth was imported with "
-            f"UNSLOTH_VLLM_STANDBY = {_standby()!r}: restart the kernel and read this recipe first."
+            f"UNSLOTH_VLLM_STANDBY = {imported_with!r}: restart the kernel and load this recipe first."
         )
 
 
@@ -66,15 +64,10 @@ def fall_back(recipe, say=print):
     """The recipe as it can run with what is installed here; says what is replaced and what that costs."""
     if recipe.model.engine == "unsloth" and (reason := _why_missing("unsloth")):
         bitsandbytes = importlib.util.find_spec("bitsandbytes") is not None
-        if recipe.model.load_in_4bit and compute_dtype(recipe.model) == "float16":
+        if recipe.model.load_in_4bit and (not bitsandbytes or compute_dtype(recipe.model) == "float16"):
             raise UserError(
-                f"Unsloth cannot be imported ({reason}), and on a card without bfloat16 only Unsloth trains "
-                "on 4-bit weights: run `make gpu`, or take recipe llama32-1b-16gb."
-            )
-        if recipe.model.load_in_4bit and not bitsandbytes:
-            raise UserError(
-                f"Neither Unsloth ({reason}) nor bitsandbytes is to be had, and {recipe.name} needs one of "
-                "them for 4-bit weights: run `make gpu`, or pip install 'r1nb[gpu]'."
+                f"Unsloth cannot be imported ({reason}), and without it load_in_4bit = True needs "
+                "bitsandbytes and a card with bfloat16: run `make gpu`, or take recipe llama32-1b-16gb."
             )
         say(
             f"Unsloth cannot be imported ({reason}): plain TRL, PEFT and transformers train the same adapter "
@@ -82,17 +75,22 @@ def fall_back(recipe, say=print):
             "(no vLLM, no fused kernels); the plan counts it. `make gpu` installs Unsloth."
         )
         plain = _without_vllm(recipe, engine="transformers", max_lora_rank=None)
-        if not bitsandbytes:  # whose optimizer the recipes take
-            for section in filter(None, (plain.grpo, plain.sft)):
+        for section in (plain.grpo, plain.sft):
+            if needs_bitsandbytes(section) and not bitsandbytes:
                 section["optim"] = "adamw_torch"
         return plain
     if recipe.model.fast_inference and (reason := _why_missing("vllm") or _why_no_4bit(recipe.model)):
         say(
-            f"vLLM cannot be used ({reason}): Unsloth samples by itself, one token for all completions at a "
-            "time. That costs time, several times as long a step; `make gpu` installs vLLM."
+            f"vLLM cannot be used ({reason}): Unsloth samples without it, which makes a step several times "
+            "as long; `make gpu` installs vLLM."
         )
         return _without_vllm(recipe)
     return recipe
+
+
+def needs_bitsandbytes(section: dict) -> bool:
+    """Whether a section `grpo` or `sft` names an optimizer of bitsandbytes."""
+    return any(part in str(section.get("optim")) for part in BITSANDBYTES)
 
 
 def _without_vllm(recipe, **changes):
@@ -119,7 +117,3 @@ def _why_missing(name: str) -> str | None:
 
 def _too_early() -> list[str]:
     return [name for name in PATCHED if name in sys.modules]
-
-
-def _standby() -> str:
-    return os.environ.get("UNSLOTH_VLLM_STANDBY", "0")

@@ -1,19 +1,21 @@
 """What this machine is, and which recipe it can run."""
 
-import contextlib
-import importlib.util
 import os
 import platform
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from r1nb.errors import UserError
 from r1nb.machine.configs import check_configs
-from r1nb.machine.engine import fall_back, prepare_unsloth, require_unsloth
+from r1nb.machine.engine import fall_back, needs_bitsandbytes, prepare_unsloth, require_unsloth
 from r1nb.paths import CHECKOUT, LAUNCH
 from r1nb.processes import processes
-from r1nb.recipes.recipe import environment_overrides, load_recipe
+from r1nb.recipes.loading import environment_overrides, load_recipe
 
 GB = 1e9
+# Whose versions a run records.
+PACKAGES = ("r1nb", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "unsloth", "vllm",
+            "bitsandbytes")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,7 @@ class Machine:
 
     def __str__(self) -> str:
         text = f"{self.cores} CPU core{'s' * (self.cores > 1)}, {self.memory_gb:.0f} GB of memory"
-        if self.gpu:
-            return f"{self.gpu} with {self.gpu_memory_gb:.0f} GB; {text}"
-        return f"{text}, no CUDA GPU"
+        return f"{self.gpu} with {self.gpu_memory_gb:.0f} GB; {text}" if self.gpu else f"{text}, no CUDA GPU"
 
 
 def this_machine() -> Machine:
@@ -53,13 +53,6 @@ LADDER = {
     "llama31-8b-80gb": 80.0,
     "llama31-8b-141gb": 145.0,
 }
-GROWS = (
-    "model_name",
-    "load_in_4bit",
-    "max_completion_length",
-    "num_generations",
-    "gradient_accumulation_steps",
-)
 
 
 def suggest_recipe(machine: Machine) -> tuple[str, str]:
@@ -76,29 +69,13 @@ def suggest_recipe(machine: Machine) -> tuple[str, str]:
     return first, f"made for a card like {machine.gpu}{also}"
 
 
-def next_larger(machine: Machine) -> str | None:
-    """What the next larger card would allow, in a sentence; None if there is none, or no GPU at all."""
-    larger = next((name for name, size in LADDER.items() if size > machine.gpu_memory_gb), None)
-    if not machine.gpu or larger is None:
-        return None
-    here, there = (load_recipe(name) for name in (suggest_recipe(machine)[0], larger))
-    changes = []
-    for key in GROWS:
-        old, new = ({**dict(recipe.model), **recipe.grpo}.get(key) for recipe in (here, there))
-        if old != new:
-            changes.append(f"{key} {new} instead of {old}")
-    if not changes:  # R1NB_SET names a recipe, or all that differs
-        return None
-    return f"A card of {larger.rpartition('-')[2].upper()} would allow {', '.join(changes)}."
-
-
 def smaller_recipe(name: str) -> str | None:
     """The recipe that needs the next smaller card, or less of this one; None for the smallest and others."""
     names = list(LADDER)
     return names[names.index(name) - 1] if name in names[1:] else None
 
 
-def recipe_for(name: str, machine: Machine, **overrides):
+def recipe_for(name: str, machine: Machine, /, **overrides):
     """The recipe called `name`, or as R1NB_SET has it; for "auto" the one that suits the machine."""
     wanted = str(environment_overrides().get("recipe", overrides.pop("recipe", name)))
     return load_recipe(suggest_recipe(machine)[0] if wanted == "auto" else wanted, **overrides)
@@ -117,16 +94,17 @@ def choose_recipe(name: str = "auto", /, **overrides):
     print(f"This machine: {machine}.")
     why = f" ({reason})" if recipe.name == suggested else ""
     print(f"Recipe {recipe.name}: {recipe.about}{why}")
-    if recipe.name == suggested and (larger := next_larger(machine)):
-        print(larger)
     recipe = fall_back(recipe)
     check_configs(recipe)
     return recipe
 
 
 def require(recipe, machine: Machine) -> None:
-    """Refuse a recipe that this machine cannot run, or not in as many processes, before it is downloaded."""
-    started, wanted = processes(), recipe.model.processes
+    """Raise UserError for a recipe that this machine cannot run, or not in as many processes.
+
+    Called before anything is downloaded.
+    """
+    started, wanted, unsloth = processes(), recipe.model.processes, recipe.model.engine == "unsloth"
     if wanted and wanted != started:
         server = " on a GPU each, with vLLM on one more" if recipe.grpo.get("vllm_mode") == "server" else ""
         file = "data_parallel" if recipe.lora else "zero3"
@@ -139,51 +117,36 @@ def require(recipe, machine: Machine) -> None:
         raise UserError(
             f"The sft section is for one process and {started} are running: take it out of the recipe."
         )
-    if started > 1 and recipe.model.engine == "unsloth":
+    if started > 1 and unsloth:
         raise UserError(
             f"engine=unsloth is for one process and {started} are running: set engine=transformers "
             "fast_inference=false use_vllm=false."
         )
-    if recipe.model.engine != "unsloth":
-        eight_bit = "8bit" in str(recipe.grpo.get("optim"))
-        for package, asked in (("vllm", recipe.grpo.get("use_vllm")), ("bitsandbytes", eight_bit)):
-            if asked and importlib.util.find_spec(package) is None:
-                raise UserError(
-                    f"{package} is not installed, and use_vllm or optim asks for it: leave the setting out."
-                )
-        return
-    if not machine.gpu:
+    if unsloth and not machine.gpu:
         raise UserError(
             f"Recipe {recipe.name} needs a CUDA GPU and this machine has none; "
             "use recipe=tiny-cpu here, or open the notebook on a GPU machine."
         )
-    prepare_unsloth(recipe.model)
-    require_unsloth(recipe.model)
+    if unsloth:
+        prepare_unsloth(recipe.model)
+        require_unsloth(recipe.model)
+        return
+    if recipe.grpo.get("use_vllm") and find_spec("vllm") is None:
+        raise UserError("use_vllm = True, and vllm is not installed: leave the setting out.")
+    for key, section in (("optim", recipe.grpo), ("sft.optim", recipe.sft)):
+        if needs_bitsandbytes(section) and find_spec("bitsandbytes") is None:
+            raise UserError(
+                f"{key} = {section['optim']!r}, and bitsandbytes is not installed: set {key}=adamw_torch."
+            )
 
 
 def environment() -> dict:
     """What a run records of where it ran: versions, kind of machine, commit if there is one."""
     import subprocess
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib.metadata import distributions
 
     import torch
 
-    names = [
-        "r1nb",
-        "torch",
-        "transformers",
-        "trl",
-        "peft",
-        "datasets",
-        "accelerate",
-        "unsloth",
-        "vllm",
-        "bitsandbytes",
-    ]
-    versions = {}
-    for name in names:
-        with contextlib.suppress(PackageNotFoundError):
-            versions[name] = version(name)
     commit = None
     if CHECKOUT and (CHECKOUT / ".git").exists():
         command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty"]
@@ -191,11 +154,10 @@ def environment() -> dict:
         commit = result.stdout.strip() or None
     return {
         "machine": str(this_machine()),
-        "processor": platform.machine(),
         "instructions": torch.backends.cpu.get_cpu_capability(),  # with others, sums round otherwise
         "threads": torch.get_num_threads(),
-        "system": platform.system(),
+        "platform": platform.platform(),
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": {p.name: p.version for p in distributions() if p.name in PACKAGES},
         "commit": commit,
     }

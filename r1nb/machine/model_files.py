@@ -1,7 +1,8 @@
-"""A model's files: where they are, and how they come from the Hub, with their size said before."""
+"""A model's files: where they are, and their download from the Hub, whose size is said first."""
 
+import contextlib
 import os
-import shutil
+import re
 from pathlib import Path
 
 from r1nb.errors import UserError, first_line
@@ -43,11 +44,10 @@ def licence(name: str) -> str:
     if known := next((what for part, what in LICENCES.items() if part in name.lower()), None):
         return known
     readme = Path(locate(name)[0]) / "README.md"
-    try:
-        found = ModelCard.load(readme).data.license if readme.is_file() else None
-    except Exception:  # whatever somebody's README holds, a trained adapter is saved
-        found = None
-    return found if isinstance(found, str) else "unknown"
+    with contextlib.suppress(Exception):  # whatever somebody's README holds, a trained adapter is saved
+        if readme.is_file() and isinstance(found := ModelCard.load(readme).data.license, str):
+            return found
+    return "unknown"
 
 
 def load_config(name: str):
@@ -62,9 +62,9 @@ def load_config(name: str):
 
 
 def fetch(name: str, say=print) -> None:
-    """Bring a model from the Hub into its cache, unless it is there; says how much it is.
+    """Download a model from the Hub into its cache, unless it is there; says how large it is.
 
-    Raises UserError, in one sentence, for a model that is gated, unknown or too large for the disk.
+    Raises UserError for a model that is gated or unknown. huggingface_hub warns if the disk is too small.
     """
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
@@ -73,31 +73,19 @@ def fetch(name: str, say=print) -> None:
     path, _ = locate(name)
     if Path(path).is_dir() or constants.is_offline_mode():
         return
-    disable_progress_bars()  # of looking; the download shows its own
+    disable_progress_bars()  # while it looks; the download shows its own
     try:
         files = snapshot_download(path, allow_patterns=FILES, dry_run=True)
-    except OSError as error:
+        enable_progress_bars()
+        if missing := sum(file.file_size for file in files if file.will_download):
+            say(f"Downloading {name}: {missing / 1e9:.2f} GB, once.")
+            snapshot_download(path, allow_patterns=FILES)
+    except OSError as error:  # without network what the cache holds may be enough; loading it will show
         refusal = error if isinstance(error, HfHubHTTPError) else error.__cause__
         if isinstance(refusal, HfHubHTTPError) and refusal.response.status_code < 500:
             raise UserError(cannot_load(name, refusal)) from None
-        return  # no network: what the cache holds may do
     finally:
         enable_progress_bars()
-    missing = sum(file.file_size for file in files if file.will_download)
-    if not missing:
-        return
-    cache = Path(constants.HF_HUB_CACHE)
-    free = shutil.disk_usage(next(path for path in (cache, *cache.parents) if path.is_dir())).free
-    if missing > free:
-        raise UserError(
-            f"{name} is {missing / 1e9:.1f} GB and the disk of {cache} has "
-            f"{free / 1e9:.1f} GB free: make room, or set HF_HOME to a folder on a larger disk."
-        )
-    say(f"Downloading {name}: {missing / 1e9:.2f} GB, once.")
-    try:
-        snapshot_download(path, allow_patterns=FILES)
-    except HfHubHTTPError as error:
-        raise UserError(cannot_load(name, error)) from None
 
 
 def read_tensors(file: Path) -> dict:
@@ -120,17 +108,15 @@ def not_finite(weights: dict) -> str:
 
 
 def cannot_load(name: str, error: Exception) -> str:
-    """Why a model cannot be had, and what to do, in one sentence."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    """Why a model cannot be loaded, and what to do, in one sentence."""
     missing = type(error).__name__ == "RepositoryNotFoundError"  # a 401 too, if nobody is logged in
-    text = str(error)
-    if not missing and (status in (401, 403) or any(word in text for word in ("gated", "401", "403"))):
+    if not missing and re.search("gated|401|403", str(error)):
         refused = " and the token in HF_TOKEN has no access" if os.environ.get("HF_TOKEN") else ""
         return (
             f"{name} is gated{refused}: accept its licence at https://huggingface.co/{name} and set HF_TOKEN "
             "to a token of that account, or use an ungated mirror as model_name, as the recipes do."
         )
     return (
-        f"{name} cannot be loaded: it is neither a local folder nor to be had from the Hub "
-        "(is there network? is the name right?); set model_name to a folder to work offline."
+        f"{name} cannot be loaded ({first_line(error)}): it is neither a local folder nor available from the "
+        "Hub (is there network? is the name right?); set model_name to a folder to work offline."
     )

@@ -1,5 +1,6 @@
-"""Out of memory, in one sentence: what to lower, what is safe, and the memory given back."""
+"""Out of memory: one sentence says what to lower and what is kept, and the memory is given back."""
 
+import textwrap
 import traceback
 from contextlib import contextmanager
 
@@ -26,16 +27,14 @@ def out_of_memory_in_words(remedy: str, run=None):
     """
     try:
         yield
-    except UserError:  # one further in has said it
-        raise
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        said = first_line(error)
-        said = said if len(said) <= 160 else said[:157] + "..."
-        _let_go(error)
-    else:
         return
+    except Exception as error:
+        if isinstance(error, UserError) or not is_out_of_memory(error):  # a UserError says it already
+            raise
+        said = textwrap.shorten(first_line(error), 160, placeholder="...")
+        for cause in _causes(error):  # their frames hold the tensors of the step that failed
+            traceback.clear_frames(cause.__traceback__)
+            cause.__traceback__ = None
     from accelerate.utils import release_memory
 
     release_memory()
@@ -61,13 +60,6 @@ def is_out_of_memory(error: BaseException | None) -> bool:
         isinstance(cause, MemoryError) or any(word in str(cause) for word in WORDS)
         for cause in _causes(error)
     )
-
-
-def _let_go(error: BaseException) -> None:
-    """Clear the frames of an error and of its causes, which hold the tensors of the step that failed."""
-    for cause in _causes(error):
-        traceback.clear_frames(cause.__traceback__)
-        cause.__traceback__ = None
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:

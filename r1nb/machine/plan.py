@@ -1,6 +1,6 @@
 """What a recipe will need on a card: gigabytes by part, and minutes, before anything is downloaded.
 
-python -m r1nb.machine.plan RECIPE      # or why it cannot run here
+`python -m r1nb.machine.plan RECIPE` prints the plan of a recipe here, or why it cannot run.
 
 The formula of each part stands in machine/memory.py.
 """
@@ -10,17 +10,10 @@ import dataclasses
 import re
 
 from r1nb.errors import UserError, run_main
+from r1nb.machine import memory
+from r1nb.machine.configs import check_configs
+from r1nb.machine.engine import prepare_unsloth
 from r1nb.machine.hardware import GB, Machine, recipe_for, require, suggest_recipe, this_machine
-from r1nb.machine.memory import (
-    activation_bytes,
-    adapter_parameters,
-    full_bytes,
-    graph_bytes,
-    kv_bytes,
-    logit_bytes,
-    unsloth_logit_bytes,
-    weight_bytes,
-)
 from r1nb.machine.model_files import load_config
 from r1nb.processes import processes
 from r1nb.recipes.recipe import build_recipe
@@ -33,7 +26,7 @@ CARDS = {"T4": (65, 320), "L4": (121, 300), "A10G": (70, 600), "3090": (71, 936)
 # What three published GRPO steps of Unsloth took (Llama-3.1-8B and Qwen2.5-3B on a T4, Mistral-7B on a
 # 4090) was 9 to 16 % of what those two figures allow.
 EFFICIENCY = (0.09, 0.16)
-# What to lower first where a recipe does not fit, and how far.
+# What to lower first if a recipe does not fit, and how far at most.
 LOWERED = {
     "eval_batch_size": 1,
     "per_device_train_batch_size": 1,
@@ -68,12 +61,12 @@ class Plan:
         return self.peak_gb <= self.card_gb and self.completions >= 1
 
     def __str__(self) -> str:
-        phases = (self.sampling, self.training)
-        lines = [("GB held while it", "samples", "trains")]
-        for name in {**self.sampling, **self.training}:
-            lines.append((name, *(f"{phase[name]:.2f}" if name in phase else "-" for phase in phases)))
-        lines.append(("together", *(f"{sum(phase.values()):.2f}" for phase in phases)))
-        text = "\n".join(f"{name:<36}{samples:>9}{trains:>9}" for name, samples, trains in lines)
+        import pandas
+
+        table = pandas.DataFrame({"samples": self.sampling, "trains": self.training})
+        table.loc["together"] = table.sum()
+        table.columns.name = "GB held while it"
+        text = table.to_string(na_rep="-", float_format="{:.2f}".format)
         text += (
             f"\nThe peak is {self.peak_gb:.2f} GB; {self.card} has {self.card_gb:.0f} GB. "
             f"The cache holds {self.completions} completions of full length at once."
@@ -96,64 +89,74 @@ def plan_run(recipe, machine: Machine | None = None, config=None) -> Plan:
     `config` is the model's transformers config; without one it is read from the model's folder or the
     Hub, which is a few kilobytes.
     """
-    machine = machine or this_machine()
-    config = config or load_config(recipe.model.model_name)
-    plan = estimate(recipe, machine, config)
+    machine, empty = machine or this_machine(), load_empty(recipe, config)
+    plan = estimate(recipe, machine, empty)
     if not plan.fits:
         why = f"needs {plan.peak_gb:.1f} GB and {plan.card} has {plan.card_gb:.1f} GB"
         if plan.peak_gb <= plan.card_gb:
             why = f"leaves vLLM's cache on {plan.card} no room for a single completion"
-        raise UserError(f"Recipe {recipe.name} {why}: {_remedy(recipe, machine, config)}")
+        raise UserError(f"Recipe {recipe.name} {why}: {_remedy(recipe, machine, empty)}.")
     return plan
 
 
-def estimate(recipe, machine: Machine, config) -> Plan:
-    """The plan, whether or not it fits; `config` as plan_run has it."""
-    model, grpo = recipe.model, recipe.grpo
-    card = machine.gpu or "this machine"
+def load_empty(recipe, config=None):
+    """A recipe's model and adapter as memory.empty_model makes them; `config` as in plan_run."""
+    prepare_unsloth(recipe.model)
+    return memory.empty_model(config or load_config(recipe.model.model_name), recipe.lora)
+
+
+def estimate(recipe, machine: Machine, empty) -> Plan:
+    """The plan of a recipe, whether or not it fits; `empty` is what load_empty gives."""
+    model, grpo, lora = recipe.model, recipe.grpo, recipe.lora
     card_gb = machine.gpu_memory_gb if machine.gpu else machine.memory_gb
     width = 4 if (model.dtype or ("" if machine.gpu else "float32")) == "float32" else 2
+    unsloth, optimizer = model.engine == "unsloth", grpo.get("optim", "")
     length = recipe.data.max_prompt_length + grpo["max_completion_length"]
-    unsloth = model.engine == "unsloth"
-    lora = recipe.lora
-    checkpointing = (lora and lora.use_gradient_checkpointing) or grpo.get("gradient_checkpointing", True)
-    server = grpo.get("use_vllm") and grpo.get("vllm_mode") == "server"
+    weights, config = memory.weight_bytes(empty, model.load_in_4bit, width), empty.config
 
-    weights = weight_bytes(config, model.load_in_4bit, width)
-    optimizer = 2 if "8bit" in grpo.get("optim", "") else 8
-    tokens = grpo["per_device_train_batch_size"] * length
-    inputs, layer, gradients = activation_bytes(config, tokens, lora.r if lora else 0, width)
-    logits = (unsloth_logit_bytes(config, length) if unsloth else
-              logit_bytes(config, grpo["per_device_train_batch_size"] * grpo["max_completion_length"]))  # fmt: skip
-    activations = config.num_hidden_layers * layer
-    if checkpointing:  # the logits are gone when the layers are computed again, one by one
-        kept = 2 if unsloth else config.num_hidden_layers  # Unsloth's others wait in the CPU's memory
-        activations = kept * inputs + max(0, layer + gradients - logits)
-    number = 2 if model.load_in_4bit and not unsloth else 4  # TRL casts an adapter on 4-bit weights
     held = {"weights" + (" in 4-bit" if model.load_in_4bit else ""): weights}
-    if lora:
-        held["adapter, its gradient and optimizer"] = adapter_parameters(config, lora) * (
-            2 * number + optimizer
-        )
+    if lora:  # TRL casts an adapter on 4-bit weights
+        number = 2 if model.load_in_4bit and not unsloth else 4
+        held["adapter, its gradient and optimizer"] = memory.adapter_bytes(empty, number, optimizer)
     else:
-        held |= full_bytes(weights / width, width, grpo.get("optim", ""), bool(grpo.get("beta")))
+        held |= memory.full_bytes(weights / width, width, optimizer, bool(grpo.get("beta")))
     held["CUDA context" if machine.gpu else "Python and PyTorch"] = CONTEXT
-    key_values = kv_bytes(config, width)
-    pool = max(0 if server else recipe.batch_size, recipe.evaluation.eval_batch_size) * length * key_values
+    server = grpo.get("use_vllm") and grpo.get("vllm_mode") == "server"
+    completions = max(0 if server else recipe.batch_size, recipe.evaluation.eval_batch_size)
+    completion = length * memory.kv_bytes(config, width)
+    pool = completions * completion
     if model.fast_inference:  # vLLM takes its share of the card, whatever the batch
-        held["vLLM's CUDA graphs"] = graph_bytes(config)
+        held["vLLM's CUDA graphs"] = memory.graph_bytes(config)
         pool = max(0.0, model.gpu_memory_utilization * card_gb * GB - weights)
-    completions = int(pool / (length * key_values))
+        completions = int(pool // max(1, completion))
     sampling = held | {"KV cache": pool}
-    training = held | {"logits": logits, "activations beside the logits": activations}
+    training = held | _training_bytes(recipe, config, length, width)
     if model.fast_inference and not model.unsloth_vllm_standby:
-        training["KV cache"] = sampling["KV cache"]
+        training["KV cache"] = pool
     in_gb = [{name: part / GB for name, part in parts.items()} for parts in (sampling, training)]
-    seconds = step_seconds(recipe, config, machine, weights, length, completions)
+    seconds = step_seconds(recipe, empty, machine, weights, length, completions)
+    card = machine.gpu or "this machine"
     return Plan(card, card_gb, *in_gb, completions, seconds, grpo["max_steps"], recipe.batch_size)
 
 
-def step_seconds(recipe, config, machine, weights, length, completions) -> tuple[float, float] | None:
+def _training_bytes(recipe, config, length: int, width: int) -> dict[str, float]:
+    """What a forward and a backward pass add."""
+    grpo, lora, unsloth = recipe.grpo, recipe.lora, recipe.model.engine == "unsloth"
+    batch = grpo["per_device_train_batch_size"]
+    inputs, layer, gradients = memory.activation_bytes(config, batch * length, lora.r if lora else 0, width)
+    if unsloth:
+        logits = memory.unsloth_logit_bytes(config, length)
+    else:
+        logits = memory.logit_bytes(config, batch * grpo["max_completion_length"])
+    activations = config.num_hidden_layers * layer
+    if (lora and lora.use_gradient_checkpointing) or grpo.get("gradient_checkpointing", True):
+        # The logits are gone when the layers are computed again, one by one.
+        kept = 2 if unsloth else config.num_hidden_layers  # Unsloth's others wait in the CPU's memory
+        activations = kept * inputs + max(0, layer + gradients - logits)
+    return {"logits": logits, "activations beside the logits": activations}
+
+
+def step_seconds(recipe, empty, machine, weights, length, completions) -> tuple[float, float] | None:
     """Seconds of a step, from the roofline of the card (Williams et al. 2009) and EFFICIENCY.
 
     Sampling reads all weights and the keys so far for each token of a wave of completions; training computes
@@ -165,15 +168,15 @@ def step_seconds(recipe, config, machine, weights, length, completions) -> tuple
     tflops, bandwidth = CARDS[name]
     size, limit = recipe.batch_size, recipe.grpo["max_completion_length"]
     wave = max(1, min(size, completions))  # completions that are sampled at once
-    cached = wave * length / 2 * kv_bytes(config, 2)
+    cached = wave * length / 2 * memory.kv_bytes(empty.config, 2)
     reading = -(-size // wave) * limit * (weights + cached) / (bandwidth * 1e9)
-    parameters = weight_bytes(config, False, 1)
+    parameters = memory.weight_bytes(empty, False, 1)
     computing = size * length * 6 * parameters / (tflops * 1e12)
     low, high = EFFICIENCY
     return (reading + computing) / high, (reading + computing) / low
 
 
-def _remedy(recipe, machine: Machine, config) -> str:
+def _remedy(recipe, machine: Machine, empty) -> str:
     """Settings with which it fits: of the first of LOWERED that suffices, the largest value."""
     for key, least in LOWERED.items():
         value = {**dict(recipe.model), **dict(recipe.evaluation), **recipe.grpo}[key]
@@ -183,21 +186,25 @@ def _remedy(recipe, machine: Machine, config) -> str:
             changes = {key: value}
             if key == "per_device_train_batch_size":  # the same completions a step, fewer at a time
                 changes["gradient_accumulation_steps"] = recipe.batch_size // value
-            with contextlib.suppress(UserError):  # a value that the recipe does not allow
-                changed = _with(recipe, changes)
-                if changed.batch_size == recipe.batch_size and estimate(changed, machine, config).fits:
-                    return f"set {' '.join(f'{k}={v}' for k, v in changes.items())}."
-    four_bit = recipe.lora is not None and not recipe.model.load_in_4bit and machine.gpu
-    return "choose a smaller model" + (", or load_in_4bit=true." if four_bit else ".")
+            if _suffice(recipe, changes, machine, empty):
+                return "set " + " ".join(f"{k}={v}" for k, v in changes.items())
+    if machine.gpu and _suffice(recipe, {"load_in_4bit": True}, machine, empty):
+        return "choose a smaller model, or set load_in_4bit=true"
+    return "choose a smaller model"
 
 
-def _with(recipe, changes: dict):
-    """The recipe with other values, checked; raises UserError where they cannot be."""
-    raw = recipe.to_dict()
+def _suffice(recipe, changes: dict, machine: Machine, empty) -> bool:
+    """Whether the recipe fits with these changes, is allowed with them, and has as large a batch."""
+    raw = recipe.model_dump()
     for key, value in changes.items():
         section = next((name for name in ("model", "evaluation") if key in raw[name]), "grpo")
         raw[section][key] = value
-    return build_recipe(raw)
+    with contextlib.suppress(UserError):
+        changed = build_recipe(raw)
+        if changed.batch_size == recipe.batch_size and estimate(changed, machine, empty).fits:
+            check_configs(changed)
+            return True
+    return False
 
 
 def main(name: str = "tiny-cpu") -> None:

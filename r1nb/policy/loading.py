@@ -190,27 +190,22 @@ def _recipe_of(trained: Path, is_adapter: bool):
 def _recipe_on_card(card: Card | None, name: str):
     """The recipe on the card of what lies outside its run; tiny-cpu where there is none.
 
-    A reward that only the run's notebook knew, or all of a recipe of another r1nb, may be refused here. Then
-    it says what takes their place.
+    Rewards that only the run's notebook knew are left out; a recipe of another r1nb may be refused.
     """
-    default, refusals = load_recipe(), []
+    default, said = load_recipe(), f"The recipe on the card of {name}"
     if not card or not card.recipe:
         return default
-    rewards = card.recipe.get("rewards")
-    rewards = rewards if isinstance(rewards, dict) else {}
-    shipped = {reward: weight for reward, weight in rewards.items() if reward in reward_names()}
-    for chosen in (rewards, shipped, NEUTRAL):
-        try:
-            found = build_recipe(card.recipe | {"rewards": chosen})
-            instead = f"the rewards {', '.join(chosen)}"
-            break
-        except UserError as error:
-            refusals.append(error)
-    else:
-        found, instead = default, f"the values of {default.name}, except model and layout"
-    if refusals:
-        print(f"The recipe on the card of {name} cannot be used as it is: {refusals[0]} Instead: {instead}.")
-    return found
+    raw, rewards = card.recipe, card.recipe.get("rewards")
+    if isinstance(rewards, dict):
+        kept = {reward: weight for reward, weight in rewards.items() if reward in reward_names()}
+        raw = raw | {"rewards": kept if any(kept.values()) else NEUTRAL}
+        if unknown := ", ".join(rewards.keys() - kept.keys()):
+            print(f"{said} has rewards that are unknown here and left out: {unknown}.")
+    try:
+        return build_recipe(raw)
+    except UserError as error:
+        print(f"{said} is refused: {error} Instead: the values of {default.name}, except model and layout.")
+        return default
 
 
 def keep_gradients(model) -> None:

@@ -1,4 +1,4 @@
-"""Which checkpoints of a run are whole: training goes on from the last one that is."""
+"""Which checkpoints of a run are whole: a run is resumed from the last one that is."""
 
 import json
 import zipfile
@@ -20,10 +20,10 @@ def last_checkpoint(run: Run, say=lambda line: None) -> tuple[int, Path | None]:
 
 
 def find_damage(checkpoint: Path, step: int) -> str:
-    """Why training cannot go on from a checkpoint, in words; "" if it can.
+    """Why a run cannot be resumed from a checkpoint, in words; "" if it can.
 
-    Each file is read: sizes and checksums of what was being written when a process was killed are wrong.
-    Nothing is unpickled.
+    Each file is read: in a file that was being written when its process was killed, sizes and checksums are
+    wrong. Nothing is unpickled.
     """
     try:
         state = json.loads((checkpoint / "trainer_state.json").read_text())
@@ -31,16 +31,12 @@ def find_damage(checkpoint: Path, step: int) -> str:
             return f"its trainer_state.json is of step {state['global_step']}"
         weights = [*checkpoint.rglob("adapter_model.safetensors"), *checkpoint.glob("model*.safetensors")]
         shares = [*checkpoint.glob("global_step*/*.pt")]  # as DeepSpeed keeps the optimizer
-        archives = [
-            *checkpoint.glob("rng_state*.pth"),
-            *(shares or [checkpoint / "optimizer.pt"]),
-            checkpoint / "scheduler.pt",
-        ]
-        if not weights or len(archives) < 3:
-            return "its weights are missing" if not weights else "rng_state.pth is missing"
+        random_states = [*checkpoint.glob("rng_state*.pth")]
+        if not weights or not random_states:
+            return "rng_state.pth is missing" if weights else "its weights are missing"
         for file in weights:
             read_tensors(file)
-        for file in archives:
+        for file in (*random_states, *(shares or [checkpoint / "optimizer.pt"]), checkpoint / "scheduler.pt"):
             if damaged := zipfile.ZipFile(file).testzip():
                 return f"{file.name} is damaged at {damaged}"
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""What a run folder holds of its evaluations: summaries, and every graded answer behind them.
+"""Evaluations in a run folder: summaries, and every graded answer behind them.
 
 evaluation.json     {split: {moment: summary}}   evaluation/     the answers of each moment
 validation/         the answers to the validation rows, one file a validation

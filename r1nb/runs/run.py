@@ -1,4 +1,4 @@
-"""The run folder: everything that lasts of a run, written as it happens, reopened any time.
+"""The run folder: all files of a run, written while it trains, and read at any time.
 
 recipe.yaml         the recipe as used           history.jsonl   one line a step, and each
 environment.json    versions, machine, ...                       validation and alarm
@@ -25,15 +25,15 @@ from r1nb.processes import main_only
 from r1nb.runs.evaluations import Evaluations
 
 REJECTION = "rejection.json"  # what rejection sampling kept and dropped
-CARD = "r1nb.json"  # beside an adapter or a model: what it belongs to; with it the folder is whole
+CARD = "r1nb.json"  # beside an adapter or a model: what it belongs to; written last, when all else is there
 
 
 class Run(Evaluations):
-    """A run folder, of files alone. `Run(path)` opens one; `load_recipe(run)` gives its recipe."""
+    """The files of a run. `Run(path)` opens a folder; `load_recipe(run)` gives its recipe."""
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder).expanduser().resolve()
-        self._offset, self._lines = 0, []  # how far the history has been read, and what it held
+        self._size, self._lines = 0, []  # of the history when it was last read, and its lines
         if not (self.folder / "recipe.yaml").is_file():
             raise UserError(f"{folder} is no run folder: it holds no recipe.yaml.")
         self.made = (self.folder / "recipe.yaml").stat().st_mtime  # seconds since 1970
@@ -49,7 +49,8 @@ class Run(Evaluations):
         """
         parent, name = runs_folder(runs_dir), recipe["name"]
         parent.mkdir(parents=True, exist_ok=True)
-        number = 1 + max((int(p.name[-3:]) for p in _numbered(parent, name)), default=0)
+        taken = re.compile(re.escape(name) + r"-(\d{3})").fullmatch
+        number = 1 + max((int(m[1]) for path in parent.iterdir() if (m := taken(path.name))), default=0)
         new = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))  # filled, and only then made visible
         new.chmod(0o755)
         (new / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
@@ -67,19 +68,18 @@ class Run(Evaluations):
     @classmethod
     def all(cls, runs_dir: str) -> "list[Run]":
         """Every run of a folder of runs, the newest first."""
-        paths = runs_folder(runs_dir).glob("*/recipe.yaml")
-        found = [cls(path.parent) for path in paths if path.parent.name[0] != "."]
-        return sorted(found, key=lambda run: run.made, reverse=True)
+        recipes = runs_folder(runs_dir).glob("[!.]*/recipe.yaml")  # a run that is being made has a dot
+        return sorted((cls(path.parent) for path in recipes), key=lambda run: run.made, reverse=True)
 
     @classmethod
     def named(cls, name: str, runs_dir: str) -> "Run":
         """A run that saved an adapter, by its name in a folder of runs or by its own folder."""
         folder = runs_folder(runs_dir) / Path(name).expanduser()
         if not (folder / "adapter" / CARD).is_file():
-            there = [run.name for run in cls.all(runs_dir) if (run.adapter / CARD).is_file()]
-            found = f"there are {', '.join(there[:8])}" if there else "there is none"
+            finished = [run.name for run in cls.all(runs_dir) if (run.adapter / CARD).is_file()][:8]
             why = "it did not finish, so that it has no adapter" if folder.is_dir() else "it does not exist"
-            raise UserError(f"Run {name!r} cannot be built on: {why}; of finished runs {found}.")
+            others = f"there are {', '.join(finished)}" if finished else "there is none"
+            raise UserError(f"Run {name!r} cannot be built on: {why}; of finished runs {others}.")
         return cls(folder)
 
     @classmethod
@@ -89,7 +89,7 @@ class Run(Evaluations):
 
     @property
     def finished(self) -> bool:
-        """Whether it came to its end: what it trained is saved, and proof.prove has looked at it."""
+        """Whether the run is complete: what it trained is saved, and proof.prove has checked it."""
         return (self.folder / "proof.json").is_file()
 
     @property
@@ -108,7 +108,7 @@ class Run(Evaluations):
 
     @property
     def label(self) -> str:
-        """The folder as shown: without what lies above the folder of runs."""
+        """The run's name after that of the folder of runs, as messages show it."""
         return f"{self.folder.parent.name}/{self.folder.name}"
 
     @property
@@ -161,15 +161,10 @@ class Run(Evaluations):
     def history(self) -> list[dict]:
         """The lines so far; a torn line (the run is being written, or was killed) is left out."""
         path = self.folder / "history.jsonl"
-        size = path.stat().st_size if path.is_file() else 0
-        if size < self._offset:  # another run has taken the place
-            self._offset, self._lines = 0, []
-        if size != self._offset:
-            with path.open("rb") as file:
-                file.seek(self._offset)
-                whole, newline, _torn = file.read().rpartition(b"\n")
-            self._offset += len(whole + newline)
-            for text in whole.split(b"\n"):
+        content = path.read_bytes() if path.is_file() else b""
+        if len(content) != self._size:
+            self._size, self._lines = len(content), []
+            for text in content.split(b"\n")[:-1]:
                 with contextlib.suppress(ValueError):
                     line = {_renamed(key): value for key, value in json.loads(text).items()}
                     if "resumed" in line:  # what came after that step was undone
@@ -179,41 +174,42 @@ class Run(Evaluations):
 
     @main_only
     def undo_after(self, step: int) -> None:
-        """Take back what was recorded after a step: the history says so, in a line {"step", "resumed"}."""
+        """Remove what was recorded after a step; the history keeps its lines, and one more says so.
+
+        {"step", "resumed"}: history() leaves out the lines before it that are of later steps.
+        """
         if any(line["step"] > step for line in self.history()) and (whole := self.evaluation()):
             for moments in whole.values():
                 moments.pop("after", None)
             write_json(self.folder / "evaluation.json", whole)
         if self.history():
             self.append({"step": step, "resumed": True})
-        for path in (*self.folder.glob("completions/*.parquet"), *self._validations().values()):
-            if int(path.stem.rpartition("_")[2]) > step:
+        for number, path in (*self._logs().items(), *self._validations().items()):
+            if number > step:
                 path.unlink()
 
     def progress(self) -> tuple[int, str]:
-        """(last step, "step 24 of 64, reward 2.31, 38 s left" at the latest pace)."""
+        """(last step, "step 24 of 64, reward 2.31, 38 s left" at the latest pace); of SFT the loss."""
         trained = [line for line in self.history() if "time" in line]
-        by_sft = bool(trained) and not any("reward" in line for line in trained)
+        by_sft = bool(trained and self.recipe.get("sft")) and not any("reward" in line for line in trained)
         steps = self.recipe["sft" if by_sft else "grpo"]["max_steps"]
         if not trained:
             return 0, f"step 0 of {steps}"
-        last, before = trained[-1], trained[max(0, len(trained) - 11)]
-        step = last["step"]
-        if step > before["step"]:
-            pace = (last["time"] - before["time"]) / (step - before["step"])
-        else:
-            pace = last["time"] / step
+        last = trained[-1]
+        before = trained[-11:][0] if len(trained) > 1 else {"step": 0, "time": 0.0}
+        step, name = last["step"], "loss" if by_sft else "reward"
+        pace = (last["time"] - before["time"]) / (step - before["step"])
         quiet = time.time() - (self.folder / "history.jsonl").stat().st_mtime
         when = f"{_duration(pace * (steps - step))} left"
         if step == steps or self.finished:
             when = f"in {_duration(last['time'])}"
         elif quiet > 60 + 10 * pace:
             when = f"nothing new for {_duration(quiet)}"
-        reward = "no reward" if last.get("reward") is None else f"reward {last['reward']:.2f}"
-        return step, f"step {step} of {steps}, {reward}, {when}"
+        figure = f"no {name}" if last.get(name) is None else f"{name} {last[name]:.2f}"
+        return step, f"step {step} of {steps}, {figure}, {when}"
 
     def alarms(self) -> list[dict]:
-        """What the watchdog has said: {"step", "alarm": kind, "sentence"}."""
+        """The watchdog's alarms, each {"step", "alarm": kind, "sentence"}."""
         return [line for line in self.history() if "alarm" in line]
 
     def series(self, key: str) -> tuple[list[int], list[float]]:
@@ -229,31 +225,28 @@ class Run(Evaluations):
         """
         import pandas
 
-        folder = self.folder / "completions"
-        paths = [folder / f"completions_{step:05d}.parquet" for step in steps] or sorted(
-            folder.glob("*.parquet")
-        )
-        logs = []
-        for path in paths:
-            with contextlib.suppress(OSError, ValueError):
-                logs.append(pandas.read_parquet(path))
+        files, logs = self._logs(), []
+        for step in steps or sorted(files):
+            with contextlib.suppress(KeyError, OSError, ValueError):
+                logs.append(pandas.read_parquet(files[step]))
         if not logs:
-            raise UserError(
-                f"Run {self.name} has no completions of step {', '.join(map(str, steps)) or 'any'}."
-            )
+            wanted = ", ".join(map(str, steps)) or "any"
+            raise UserError(f"Run {self.name} has no completions of step {wanted}.")
         log = pandas.concat(logs, ignore_index=True)
-        weighted = [log[name].fillna(0) * weight for name, weight in self.reward_weights.items()]
-        log["total"] = sum(weighted)  # None counts as 0, as in TRL
+        # None counts as 0, as in TRL.
+        log["total"] = sum(log[name].fillna(0) * weight for name, weight in self.reward_weights.items())
         for name, missing in (("answer", ""), ("tokens", 0), ("cut", False)):
             log[name] = log.get(name, missing)  # of reward functions that were not told the end tokens
         return log
 
     def logged(self, step: int) -> int | None:
         """The last step up to `step` whose completions are in the log; None if there is none."""
-        numbers = (
-            int(path.stem.rpartition("_")[2]) for path in (self.folder / "completions").glob("*.parquet")
-        )
-        return max((number for number in numbers if number <= step), default=None)
+        return max((number for number in self._logs() if number <= step), default=None)
+
+    def _logs(self) -> dict[int, Path]:
+        """The files of TRL's completion log by step."""
+        files = (self.folder / "completions").glob("completions_*.parquet")
+        return {int(path.stem.rpartition("_")[2]): path for path in files}
 
     def rejection(self) -> dict:
         """What rejection sampling kept and dropped; {} of a run without it (older runs: harvest.json)."""
@@ -269,11 +262,6 @@ class Run(Evaluations):
 def _renamed(key: str) -> str:
     """A key of the history under today's name: runs of r1nb before 0.2 said held_out and advice."""
     return "alarm" if key == "advice" else key.replace("held_out/", "validation/")
-
-
-def _numbered(parent: Path, name: str) -> list[Path]:
-    pattern = re.compile(re.escape(name) + r"-\d{3}")
-    return [path for path in parent.iterdir() if pattern.fullmatch(path.name)]
 
 
 def _duration(seconds: float) -> str:

@@ -293,7 +293,7 @@ def test_rewards_that_only_the_runs_notebook_knew_are_left_out(shared, capsys, r
     assert recipe.rewards == kept
     assert recipe.greedy.max_tokens == 64  # all else stays
     assert recipe.judge(["nums", "target"]).answer.__name__ == f"{judge}_reward_func"
-    assert "Unknown reward 'my_reward_func'" in capsys.readouterr().out
+    assert "unknown here and left out: my_reward_func." in capsys.readouterr().out
 
 
 def test_a_judge_that_comes_with_an_adapter_is_not_asked(shared, capsys):

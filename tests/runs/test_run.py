@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 import time
 
@@ -11,17 +12,22 @@ import pandas
 import pytest
 from written_run import IDEAL, append_step, write_run
 
-from r1nb.policy.adapters import CARD
 from r1nb.errors import UserError
+from r1nb.policy.loading import attach_lora, load_policy
+from r1nb.recipes.loading import load_recipe
 from r1nb.rewards.grading import Graded
+from r1nb.runs.run import CARD, Run
+from r1nb.tasks.rows import load_splits
+from r1nb.training.callbacks import Recorder
+from r1nb.training.resume import new_run
+from r1nb.training.stages import sft, solution_examples
 from r1nb.views.plots import pass_curves, png, training_curves
-from r1nb.runs.run import Run
 
 
 def test_a_new_run_gets_a_new_folder(tiny_recipe):
     first, second = new_run(tiny_recipe), new_run(tiny_recipe)
     assert (first.name, second.name) == ("tiny-cpu-001", "tiny-cpu-002")
-    assert first.recipe() == tiny_recipe
+    assert load_recipe(first) == tiny_recipe
     environment = json.loads((first.folder / "environment.json").read_text())
     assert environment["versions"]["trl"]
 
@@ -109,9 +115,71 @@ def test_progress_is_told_with_the_time_left(tiny_recipe):
 def test_a_run_that_has_stopped_claims_no_time_left(tiny_recipe):
     tiny_recipe.grpo["max_steps"] = 100
     run = write_run(tiny_recipe, 40)
-    an_hour_ago = time.time() - 3600
-    os.utime(run.folder / "history.jsonl", (an_hour_ago, an_hour_ago))
-    assert run.progress()[1] == "step 40 of 100, reward 2.67, nothing new for 60 min"
+    assert an_hour_ago(run).progress()[1] == "step 40 of 100, reward 2.67, nothing new for 60 min"
+
+
+def sft_run(recipe, steps: int):
+    """A run whose adapter is trained by SFT alone, with the lines that Recorder and Validation write."""
+    run = new_run(recipe)
+    for step in range(1, steps + 1):
+        run.append({"step": step, "time": 3.0 * step, "loss": 1 / step, "grad_norm": 0.3, "entropy": 0.5,
+                    "mean_token_accuracy": 0.9, "num_tokens": 99.0, "adapter/norm": 0.1})  # fmt: skip
+        if step % 8 == 0:
+            run.append({"step": step, "validation/strict": 0.5, "validation/n": 60})
+    return run
+
+
+def an_hour_ago(run):
+    """As if nothing had been written for an hour."""
+    then = time.time() - 3600
+    os.utime(run.folder / "history.jsonl", (then, then))
+    return run
+
+
+@pytest.fixture
+def staged_recipe(tmp_path):
+    """24 steps of SFT, 64 of GRPO."""
+    return load_recipe("tiny-r1", runs_dir=str(tmp_path / "runs"))
+
+
+def test_a_run_of_sft_counts_the_steps_of_sft(staged_recipe):
+    run = sft_run(staged_recipe, 10)
+    assert run.progress() == (10, "step 10 of 24, loss 0.10, 42 s left")
+    assert an_hour_ago(run).progress()[1] == "step 10 of 24, loss 0.10, nothing new for 60 min"
+
+
+@pytest.mark.parametrize("steps", [24, 20])  # the last line, where every fifth step is logged
+def test_a_finished_run_of_sft_is_not_called_silent(staged_recipe, steps):
+    run = an_hour_ago(sft_run(staged_recipe, steps))
+    (run.folder / "proof.json").write_text("{}")
+    assert run.progress() == (steps, f"step {steps} of 24, loss {1 / steps:.2f}, in {3 * steps} s")
+
+
+def test_a_run_of_sft_that_is_trained_and_not_proven_yet_is_at_its_end(staged_recipe):
+    assert an_hour_ago(sft_run(staged_recipe, 24)).progress()[1] == "step 24 of 24, loss 0.04, in 72 s"
+
+
+def test_a_run_of_grpo_counts_the_steps_of_grpo_although_its_recipe_has_sft(staged_recipe):
+    run = write_run(staged_recipe, 24)
+    assert run.progress()[1].startswith("step 24 of 64, reward ")
+    unjudged = {"step": 25, "time": 50.0, "loss": 0.0, "reward": None}
+    run.append(unjudged)
+    assert run.progress()[1].startswith("step 25 of 64, no reward, ")
+
+
+def test_a_real_run_of_sft_says_where_it_is(staged_recipe):
+    short = {"max_steps": 3, "per_device_train_batch_size": 4, "logging_steps": 2}
+    recipe = staged_recipe.model_copy(update={"sft": staged_recipe.sft | short})
+    policy = load_policy(recipe, say=lambda line: None)
+    attach_lora(policy, recipe)
+    rows, _, _ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
+    run = new_run(recipe)
+    assert run.progress() == (0, "step 0 of 64")  # nothing says yet that it is SFT
+    sft(policy, solution_examples(rows, recipe.layout), recipe, run.folder, [Recorder(run)])
+    (run.folder / "proof.json").write_text("{}")
+    step, said = an_hour_ago(run).progress()
+    assert step == 2
+    assert re.fullmatch(r"step 2 of 3, loss \d\.\d\d, in \d+ s", said)
 
 
 def test_a_step_that_could_not_be_judged_has_no_reward(tiny_recipe):
@@ -164,7 +232,7 @@ def test_a_broken_recipe_is_named(tiny_recipe):
     run = new_run(tiny_recipe)
     (run.folder / "recipe.yaml").write_text("")
     with pytest.raises(UserError, match=r"runs/tiny-cpu-001/recipe\.yaml is no recipe"):
-        Run(run.folder).reward_weights
+        assert Run(run.folder).reward_weights
 
 
 def test_the_total_is_weighted_and_what_was_not_judged_counts_nothing(tiny_recipe):

@@ -1,4 +1,4 @@
-"""Models from the Hub: size said before, refusals in words. A local server stands for the Hub."""
+"""Models from the Hub: the size is said first, refusals are sentences. A local server is the Hub."""
 
 import hashlib
 import json
@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from r1nb.machine.model_files import cannot_load
 from r1nb.paths import DATA
 
 FILES = {path.name: path.read_bytes() for path in (DATA / "tiny-policy").iterdir()}
@@ -72,7 +73,7 @@ def hub(tmp_path):
         offline = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_TOKEN")
         inherited = {key: value for key, value in os.environ.items() if key not in offline}
         code = (
-            "from r1nb.errors import UserError\nfrom r1nb.recipes.recipe import load_recipe\n"
+            "from r1nb.errors import UserError\nfrom r1nb.recipes.loading import load_recipe\n"
             "from r1nb.policy.loading import load_policy\nfrom r1nb.machine.model_files import fetch\n"
             f"try:\n    {code}\nexcept UserError as error: print('REFUSED', error)"
         )
@@ -119,11 +120,6 @@ def test_an_unknown_model_is_not_called_gated(hub):
     assert "REFUSED org/unknown cannot be loaded" in said
 
 
-def test_a_full_disk_is_noticed_before_the_download(hub):
-    said = hub(
-        "import shutil; from collections import namedtuple; "
-        "shutil.disk_usage = lambda path: namedtuple('Usage', 'free')(1e6); fetch('org/open')"
-    )
-    assert "REFUSED org/open is 0.0 GB and the disk of" in said
-    assert "set HF_HOME to a folder on a larger disk" in said
-    assert not any(command == "GET" for command, _ in hub.sent)
+def test_why_a_model_cannot_be_loaded_is_in_the_sentence():
+    said = cannot_load("org/open", OSError(28, "No space left on device"))
+    assert said.startswith("org/open cannot be loaded ([Errno 28] No space left on device): it is neither")

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from r1nb.errors import UserError
-from r1nb.machine.out_of_memory import is_out_of_memory, out_of_memory_in_words
+from r1nb.machine.out_of_memory import is_out_of_memory, out_of_memory_in_words, remedy_for
 from r1nb.policy.loading import attach_lora, load_policy
-from r1nb.recipes.recipe import load_recipe
+from r1nb.recipes.loading import load_recipe
+from r1nb.recipes.settings import Sampling
 from r1nb.tasks.rows import load_splits
 from r1nb.training.callbacks import Recorder
 from r1nb.training.resume import new_run
@@ -17,6 +18,10 @@ from r1nb.training.stages import grpo_trainer
 
 def allocate():
     return torch.empty(1 << 58, dtype=torch.uint8)  # more than any machine has
+
+
+def in_words(recipe, run=None):
+    return out_of_memory_in_words(remedy_for(recipe.name, recipe.grpo), run)
 
 
 def chained(cause):
@@ -53,13 +58,13 @@ def test_what_pytorch_raises_here_is_recognised():
 
 
 def test_other_errors_pass_through():
-    with pytest.raises(ZeroDivisionError), out_of_memory_in_words(load_recipe()):
+    with pytest.raises(ZeroDivisionError), in_words(load_recipe()):
         1 / 0  # noqa: B018
 
 
 def test_one_sentence_is_not_wrapped_in_another():
     recipe = load_recipe()
-    with pytest.raises(UserError) as raised, out_of_memory_in_words(recipe), out_of_memory_in_words(recipe):
+    with pytest.raises(UserError) as raised, in_words(recipe), in_words(recipe):
         allocate()
     assert str(raised.value).count("Out of memory") == 1
 
@@ -74,7 +79,7 @@ def test_one_sentence_is_not_wrapped_in_another():
     ],
 )
 def test_the_sentence_names_the_next_smaller_preset(name, remedy):
-    with pytest.raises(UserError, match=remedy), out_of_memory_in_words(load_recipe(name)):
+    with pytest.raises(UserError, match=remedy), in_words(load_recipe(name)):
         allocate()
 
 
@@ -86,12 +91,12 @@ def test_what_the_block_held_is_given_back():
         held.append(weakref.ref(activations))
         allocate()
 
-    with pytest.raises(UserError), out_of_memory_in_words(load_recipe()):
+    with pytest.raises(UserError), in_words(load_recipe()):
         step()
     assert held[0]() is None
 
 
-def test_a_run_that_is_out_of_memory_loses_nothing_and_the_kernel_goes_on(tiny_recipe, tmp_path):
+def test_a_run_that_is_out_of_memory_loses_nothing_and_the_kernel_goes_on(tmp_path):
     recipe = load_recipe(
         "tiny-cpu", runs_dir=str(tmp_path / "runs"), max_steps=5, save_steps=1, torch_threads=1,
         per_device_train_batch_size=16,
@@ -109,7 +114,7 @@ def test_a_run_that_is_out_of_memory_loses_nothing_and_the_kernel_goes_on(tiny_r
         return compute_loss(*args, **kwargs)
 
     trainer.compute_loss = too_large_at_step_3
-    with pytest.raises(UserError) as raised, out_of_memory_in_words(recipe, run):
+    with pytest.raises(UserError) as raised, in_words(recipe, run):
         trainer.train()
     sentence = str(raised.value)
     assert sentence.startswith("Out of memory (")
@@ -117,5 +122,5 @@ def test_a_run_that_is_out_of_memory_loses_nothing_and_the_kernel_goes_on(tiny_r
     assert "\n" not in sentence
     assert run.series("reward")[0] == [1, 2]
     assert run.checkpoints()[-1] == 2
-    assert policy.generate([train[0]["prompt"]], 4)
+    assert policy.generate([train[0]["prompt"]], Sampling(4))
     policy.save_adapter(run.adapter)  # what was learnt until then
