@@ -15,7 +15,7 @@ import yaml
 from make_countdown import Problem, draw
 from make_policy import pretrain
 
-from r1nb.text.prompts import REASONING
+from r1nb.text.prompts import LAYOUTS
 
 HERE = Path(__file__).parent
 PLAN = yaml.safe_load((HERE / "tiny-countdown.yaml").read_text())
@@ -39,7 +39,7 @@ def write_search(rng: random.Random, problem: Problem) -> tuple[str, str]:
 def write_reply(rng: random.Random, problem: Problem, phase: dict) -> str:
     way = rng.choices(list(phase["ways"]), list(phase["ways"].values()))[0]
     if way == "search":
-        return REASONING.format_reply(*write_search(rng, problem), PLAN["layout"])
+        return LAYOUTS[PLAN["layout"]].format_reply(*write_search(rng, problem))
     attempts = problem.attempts()
     hits = [attempt for attempt in attempts if attempt.value == problem.target]
     failing = [attempt for attempt in attempts if attempt.value != problem.target]
@@ -47,7 +47,7 @@ def write_reply(rng: random.Random, problem: Problem, phase: dict) -> str:
     attempt = rng.choice(hits if right else failing)
     if way == "bare":
         return attempt.expression
-    return REASONING.format_reply(f"{attempt.steps}.", attempt.expression, PLAN["layout"])
+    return LAYOUTS[PLAN["layout"]].format_reply(f"{attempt.steps}.", attempt.expression)
 
 
 def draw_corpus(seed: str, phase: dict, count: int):

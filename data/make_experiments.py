@@ -24,7 +24,7 @@ from r1nb.evaluation.difficulty import keep_by_difficulty
 from r1nb.evaluation.reflection import read_reflection, rescue_rates
 from r1nb.paths import runs_folder
 from r1nb.policy.loading import attach_lora, load_policy
-from r1nb.recipes.recipe import load_recipe
+from r1nb.recipes.loading import load_recipe
 from r1nb.rewards import reward
 from r1nb.rewards.grading import summarize_samples
 from r1nb.runs.evaluations import MOMENTS
@@ -69,7 +69,7 @@ def own_correct_samples(policy, rows, recipe, prefill: str):
     from datasets import Dataset
 
     some = rows.shuffle(seed=recipe.grpo["seed"])
-    some = some.select(range(recipe.grpo["max_steps"] * recipe.problems_per_step))
+    some = some.select(range(recipe.grpo["max_steps"] * recipe.batch_size // recipe.group_size))
     judge, batch_size = recipe.judge(rows.column_names), recipe.evaluation.eval_batch_size
     groups = sample_groups(
         policy, some, judge, recipe.sampling, batch_size, recipe.group_size, prefill=prefill

@@ -20,7 +20,7 @@ from trl import GRPOTrainer
 from r1nb.evaluation.accuracy import evaluate
 from r1nb.machine.configs import grpo_config
 from r1nb.policy.loading import attach_lora, load_policy
-from r1nb.recipes.recipe import load_recipe
+from r1nb.recipes.loading import load_recipe
 from r1nb.rewards.registry import reward
 from r1nb.runs.run import Run
 from r1nb.tasks.rows import load_splits

@@ -110,7 +110,7 @@ def tokenize(tokenizer, pairs, with_system_prompt: bool, layout: str) -> list[tu
     """(tokens of a document, how many of them are prompt), one for each pair."""
     documents = []
     for problem, answer in pairs:
-        messages = REASONING.build_messages(problem.question, layout)[0 if with_system_prompt else 1 :]
+        messages = LAYOUTS[layout].build_messages(problem.question)[0 if with_system_prompt else 1 :]
         prompt = tokenizer(format_prompt(tokenizer, messages)).input_ids
         documents.append((prompt + tokenizer(answer).input_ids + [tokenizer.eos_token_id], len(prompt)))
     return documents

@@ -12,7 +12,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from r1nb.evaluation.reflection import count_checks
-from r1nb.recipes.recipe import load_recipe
+from r1nb.recipes.loading import load_recipe
 from r1nb.runs.evaluations import MOMENTS
 from r1nb.runs.run import Run
 from r1nb.views.plots import draw_validation

@@ -19,7 +19,7 @@ from .policy.loading import (
 from .policy.loading import (
     load_trained as load_trained,
 )
-from .recipes.recipe import load_recipe as load_recipe
+from .recipes.loading import load_recipe as load_recipe
 from .recipes.settings import Sampling as Sampling
 from .runs.checkpoints import last_checkpoint as last_checkpoint
 from .runs.run import Run as Run

@@ -36,7 +36,7 @@ def from_main(make):
 
 
 def leave() -> None:
-    """End this process at once if it is not the main one, whose work may go on alone.
+    """End this process at once, unless it is the main one, which still has work to do.
 
     In a usual exit PyTorch 2.13 aborts such a process about once in twenty (gloo, "terminate called without
     an active exception", after Python has ended), and the launcher then stops the main one too.
@@ -62,6 +62,6 @@ def whole_weights(weights):
 
 
 def alone() -> dict[str, str]:
-    """The environment for a process that is to train with nobody: without what the launcher has set."""
+    """The environment for a process that trains alone: without what the launcher has set."""
     launched = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "ACCELERATE_", "TORCHELASTIC_", "MASTER_")
     return {key: value for key, value in os.environ.items() if not key.startswith(launched)}

@@ -1,4 +1,20 @@
-"""One run from its rows to its report, by the code of notebook 03: python -m r1nb.train RECIPE [key=value ...]"""
+"""Train a LoRA adapter with GRPO, as notebook 03 does: accuracy before, training, accuracy after, the adapter
+saved and loaded again in a fresh process as proof, a report. All of it is in a run folder of its own.
+
+RECIPE is one of those below, auto for the one that suits this machine, or a .yaml file of your own. Settings
+are the recipe's keys, and take the place of its values:
+
+  python -m r1nb.train tiny-cpu             about four minutes on two cores, three of them training
+  python -m r1nb.train tiny-cpu max_steps=20 seed=2
+  python -m r1nb.train tiny-cpu rewards='{correctness_reward_func: 1.0}' loss_type=dr_grpo
+  python -m r1nb.train auto dataset=my_folder test_splits=test runs_dir=/data/runs
+
+A run that was interrupted goes on by the same command; resume=false begins anew beside it. Notebook 04 opens
+its folder while it trains and afterwards, notebook 05 samples from its adapter.
+
+exit codes: 0 trained and proven, 1 a mistake (one sentence says which), 2 a wrong command line,
+3 trained, but the saved adapter is not proven, 130 interrupted
+"""
 
 import argparse
 import io
@@ -8,29 +24,12 @@ import yaml
 
 from r1nb.errors import run_main
 from r1nb.paths import RECIPES
-
-ABOUT = """\
-Train a LoRA adapter with GRPO, as notebook 03 does: accuracy before, training, accuracy after, the adapter
-saved and loaded again in a fresh process as proof, a report. All of it is in a run folder of its own."""
-MORE = """\
-recipes ("auto" takes the one for this machine; a .yaml file of your own works too):
-{recipes}
-
-settings are the recipe's keys, and take the place of its values:
-  python -m r1nb.train tiny-cpu             about four minutes on two cores, three of them training
-  python -m r1nb.train tiny-cpu max_steps=20 seed=2
-  python -m r1nb.train tiny-cpu rewards='{{correctness_reward_func: 1.0}}' loss_type=dr_grpo
-  python -m r1nb.train auto dataset=my_folder test_splits=test runs_dir=/data/runs
-
-A run that was interrupted goes on by the same command; resume=false begins anew beside it. Notebook 04 opens
-its folder while it trains and afterwards, notebook 05 samples from its adapter.
-
-exit codes: 0 trained and proven, 1 a mistake (one sentence says which), 2 a wrong command line,
-3 trained, but the saved adapter is not proven, 130 interrupted"""
+from r1nb.processes import from_main, is_main, leave
+from r1nb.recipes.loading import read_overrides
 
 
 def train(recipe):
-    """One run of a recipe from its rows to its report; returns (Run, proof.Proof).
+    """Train a recipe, from its rows to the report of the run; returns (Run, proof.Proof).
 
     What notebook 03 shows step by step; a run that did not finish goes on. Of several processes the main one
     writes the run and proves it; the others return (Run, None). Raises UserError.
@@ -39,19 +38,19 @@ def train(recipe):
     from r1nb.evaluation.checks import check_groups, check_rewards
     from r1nb.evaluation.difficulty import keep_by_difficulty
     from r1nb.policy.loading import attach_lora, load_policy
-    from r1nb.processes import from_main
     from r1nb.runs.checkpoints import last_checkpoint
     from r1nb.tasks.rows import drop_long_prompts, load_splits
     from r1nb.training.callbacks import Recorder, Validation, Watchdog
     from r1nb.training.resume import begin_run, resumable
     from r1nb.training.stages import finish, grpo_trainer, sft, solution_examples
+    from r1nb.views.console import training_line
     from r1nb.views.live import LiveView
     from r1nb.views.report import write_report
 
     rows, validation, tests = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     policy = load_policy(recipe)
     limit = recipe.data.max_prompt_length
-    rows = drop_long_prompts(rows, policy.tokenizer, limit, recipe.problems_per_step)
+    rows = drop_long_prompts(rows, policy.tokenizer, limit, recipe.problems_per_generation)
     kept = keep_by_difficulty(policy, rows, recipe)
     rows = from_main(lambda: kept)  # measured by sampling, which may differ
     for problem in check_rewards(rows, recipe.judge(rows.column_names)):
@@ -64,40 +63,36 @@ def train(recipe):
         print(problem)
     attach_lora(policy, recipe)
     if recipe.sft and not any(last_checkpoint(run)):
+        print(f"SFT: {recipe.sft['max_steps']} steps")
         loss = sft(policy, solution_examples(rows, recipe.layout), recipe, run.folder / "sft")
-        print(f"SFT: {recipe.sft['max_steps']} steps, mean loss {loss:.2f}")
+        print(f"SFT: mean loss {loss:.2f}")
     callbacks = [Recorder(run), Validation(run, policy, validation, recipe), LiveView(run)]
     callbacks.append(Watchdog(run, recipe.judge()))
     trainer = grpo_trainer(policy, rows, recipe, run.folder, callbacks)
-    with resumable(trainer, run) as checkpoint:
+    with training_line(run), resumable(trainer, run) as checkpoint:
         trainer.train(resume_from_checkpoint=checkpoint)
-    proof = finish(run, policy, tests, recipe, before)
-    if proof is None:
-        return run, None
-    write_report(run)
+    if proof := finish(run, policy, tests, recipe, before):
+        write_report(run)
     return run, proof
 
 
 def main(*arguments: str) -> None:
-    from r1nb.recipes.recipe import read_overrides
-
     parser = argparse.ArgumentParser(
-        prog="python -m r1nb.train", description=ABOUT, epilog=MORE.format(recipes=_recipes()),
+        prog="python -m r1nb.train", description=__doc__, epilog=f"recipes:\n{_recipes()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("recipe", metavar="RECIPE", help="a name below, auto, or a .yaml file")
-    parser.add_argument(
-        "settings", metavar="key=value", nargs="*", default=[], help="max_steps=20, seed=2, ..."
-    )
+    parser.add_argument("settings", metavar="key=value", nargs="*", help="max_steps=20, seed=2, ...")
     given = parser.parse_args(arguments)
     overrides = read_overrides(given.settings, "The command line")
 
     from r1nb.machine.hardware import choose_recipe
     from r1nb.machine.plan import plan_run
-    from r1nb.processes import is_main, leave
     from r1nb.views.console import show_result
 
-    if not is_main():
+    if is_main():
+        sys.stdout.reconfigure(line_buffering=True)  # in a log file, too
+    else:
         sys.stdout = io.StringIO()  # only the main process prints
     recipe = choose_recipe(given.recipe, **overrides)
     print(plan_run(recipe))

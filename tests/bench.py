@@ -1,4 +1,4 @@
-"""What looking costs: scoring and callbacks as shares of training, and the opening of a long run.
+"""What observing costs: scoring and callbacks as shares of training, and the opening of a long run.
 
     python tests/bench.py      # or make bench; about two minutes
 
@@ -13,12 +13,15 @@ from rich.table import Table
 from written_run import write_run
 
 from r1nb.policy.loading import attach_lora, load_policy
-from r1nb.recipes.recipe import load_recipe
+from r1nb.recipes.loading import load_recipe
+from r1nb.rewards.grading import make_judge
+from r1nb.rewards.registry import reward_names
 from r1nb.tasks.rows import load_splits
 from r1nb.text.prompts import REASONING
-from r1nb.training.callbacks import LiveView, Recorder, Validation, Watchdog
+from r1nb.training.callbacks import Recorder, Validation, Watchdog
 from r1nb.training.resume import new_run
 from r1nb.training.stages import grpo_trainer
+from r1nb.views.live import LiveView
 
 STEPS = 32
 LONG = 2000  # steps of a run to be opened, of 8 completions each
@@ -33,12 +36,12 @@ def main() -> None:
         train, validation, _ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
         attach_lora(policy, recipe)
         run = new_run(recipe)
-        looking = [Recorder(run), Validation(run, policy, validation, recipe), LiveView(run)]
-        looking.append(Watchdog(run, recipe.judge()))
-        trainer = grpo_trainer(policy, train, recipe, run.folder, looking)
+        observers = [Recorder(run), Validation(run, policy, validation, recipe), LiveView(run)]
+        observers.append(Watchdog(run, recipe.judge()))
+        trainer = grpo_trainer(policy, train, recipe, run.folder, observers)
         seconds = trainer.train().metrics["train_runtime"]
     table = Table("callback", f"share of {STEPS} steps of {recipe.batch_size} completions")
-    for callback in looking:
+    for callback in observers:
         table.add_row(type(callback).__name__, f"{callback.seconds / seconds:.2%}")
     console.print(table)
     console.print(scoring(recipe, policy, train, seconds))
@@ -54,10 +57,10 @@ def scoring(recipe, policy, train, seconds: float) -> Table:
     columns = {name: [value] * count for name, value in COLUMNS.items()}
     columns["completion_ids"] = policy.tokenizer(completions).input_ids
     shares = {}
-    for name in REWARDS:
+    for name in reward_names():
         if name in ("judge_reward_func", "gym_reward_func"):  # as long as an endpoint, or a task, takes
             continue
-        func = recipe.judge().rewards[name]
+        func = make_judge({name: 1.0}, max_completion_length=112, overlong_cache=22).rewards[name]
         for _ in range(2):  # the first time starts what the reward needs
             start = time.perf_counter()
             func(completions, answer=golds, **columns)

@@ -20,7 +20,7 @@ def clean_environment(monkeypatch):
 @pytest.fixture
 def tiny_recipe(tmp_path):
     """The default recipe, short, with its runs in a folder of the test's own."""
-    from r1nb.recipes.recipe import load_recipe
+    from r1nb.recipes.loading import load_recipe
 
     return load_recipe(
         "tiny-cpu",

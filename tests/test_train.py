@@ -1,19 +1,28 @@
 """Training without a notebook: python -m r1nb.train."""
 
+import contextlib
+import fcntl
 import os
+import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
-import time
+import termios
 
 import pytest
-from conftest import ROOT
+from r1nb.paths import CHECKOUT as ROOT
 
 from r1nb import train
 from r1nb.evaluation.proof import Proof
-from r1nb.recipes.recipe import recipe_names
+from r1nb.paths import runs_folder
+from r1nb.recipes.loading import default_runs_dir, recipe_names
+from r1nb.rewards import sandbox
+from r1nb.rewards.mathematics import math_equal
 from r1nb.runs.run import Run
 from r1nb.training.resume import new_run
+from r1nb.views.inspector import Inspector
 
 SHORT = ["max_steps=4", "per_device_train_batch_size=16", "test_problems=8", "validation_problems=8",
          "eval_every=2", "samples=2", "sampled_problems=4", "torch_threads=1"]  # fmt: skip
@@ -23,32 +32,80 @@ def start(folder, *arguments: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "r1nb.train", *arguments]
     return subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=os.environ | {"R1NB_SET": f"runs_dir={folder}/runs"},
+        env=os.environ | {"R1NB_SET": f"runs_dir={folder}/runs"}, start_new_session=True,
     )  # fmt: skip
 
 
-def test_interrupted_and_started_again_it_trains_each_step_once_and_proves_the_adapter(tmp_path):
-    first = start(tmp_path, "tiny-cpu", *SHORT)
-    folder = tmp_path / "runs" / "tiny-cpu-001"
-    while not (folder / "history.jsonl").is_file() or '"loss"' not in (folder / "history.jsonl").read_text():
-        assert first.poll() is None, first.communicate()
-        time.sleep(0.1)
-    first.send_signal(signal.SIGINT)
-    _, errors = first.communicate()
-    assert first.returncode == 130
-    assert "which is saved in runs/tiny-cpu-001: run this again to go on from there." in errors
+def interrupt_at(process: subprocess.Popen, words: str) -> tuple[str, str]:
+    """Press ^C, which a terminal sends to all processes of a command, once it prints certain words."""
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if words in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    rest, errors = process.communicate()
+    return "".join(said) + rest, errors
+
+
+def test_interrupted_before_in_and_after_training_it_goes_on_and_proves_the_adapter(tmp_path):
+    run = tmp_path / "runs" / "tiny-cpu-001"
+    for words, sentence in {
+        "Recipe tiny-cpu": "r1nb: Interrupted: run it again to resume from what is saved.",
+        "test, before: 8 answers": "r1nb: Interrupted: run it again to resume from what is saved.",
+        "step 1 of 4": "which is saved in runs/tiny-cpu-001: run this again to resume from there.",
+        "test, after: 8 answers": "r1nb: Interrupted: run it again to resume from what is saved.",
+        "in a fresh process": "r1nb: Interrupted: run it again to resume from what is saved.",
+    }.items():
+        process = start(tmp_path, "tiny-cpu", *SHORT)
+        said, errors = interrupt_at(process, words)
+        assert process.returncode == 130, said + errors
+        assert len(errors.splitlines()) == 1
+        assert errors.startswith("r1nb: ")
+        assert errors.endswith(f"{sentence}\n")
+        assert not Run(run).finished if run.exists() else words == "Recipe tiny-cpu"
     again = start(tmp_path, "tiny-cpu", *SHORT)
     said, errors = again.communicate()
     assert again.returncode == 0, errors
-    assert "Going on with runs/tiny-cpu-001" in said
-    assert "step 4 of 4" in said
+    assert "Resuming runs/tiny-cpu-001" in said
+    assert "All 4 steps are trained already." in said
     assert "run folder: runs/tiny-cpu-001" in said
     assert "gave the trained policy's answer to 8 of 8 problems" in said
-    run = Run(folder)
+    run = Run(run)
     assert run.finished
     assert run.series("reward")[0] == [1, 2, 3, 4]
     assert set(run.evaluation()["test"]) == {"before", "prefilled", "after"}
-    assert (folder / "report.html").is_file()
+    assert (run.folder / "report.html").is_file()
+    assert not list(run.folder.parent.glob("*-002"))
+
+
+def test_a_log_file_holds_lines_and_a_terminal_a_bar_below_them(tmp_path):
+    """Both tell what happens from the start to the end."""
+    quick = [*SHORT, "eval_batch_size=2", "save_strategy='no'"]
+    lines = start(tmp_path, "tiny-cpu", *quick).communicate()
+    log = "".join(lines)
+    assert "\r" not in log
+    assert "\x1b" not in log
+    assert 20 < log.count("\n") < 100
+    here, there = pty.openpty()
+    fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("4H", 40, 120, 0, 0))
+    quick += [f"runs_dir={tmp_path}/runs", "resume=false"]
+    command = [sys.executable, "-m", "r1nb.train", "tiny-cpu", *quick]
+    process = subprocess.Popen(command, stdin=there, stdout=there, stderr=there)
+    os.close(there)
+    shown = b""
+    with contextlib.suppress(OSError), open(here, "rb", buffering=0) as terminal:  # it ends with the process
+        while part := terminal.read(4096):
+            shown += part
+    assert process.wait() == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert re.search(r"test, before:.*\| 0/8", text)
+    assert re.search(r"━+ step 0 of 4\r", text)
+    assert re.search(r"━+ step \d of 4, reward \d", text)
+    assert re.search(r"test, after:.*\| 0/8", text)
+    for line in lines[0].splitlines():  # what a log has, a terminal has too
+        if not re.search(r"answers$|reward|tiny-cpu-00|\d s", line):
+            assert line in text
 
 
 @pytest.mark.parametrize(
@@ -79,6 +136,33 @@ def test_an_adapter_that_is_not_proven_has_a_code_of_its_own(tmp_path, monkeypat
         train.main("tiny-cpu", f"runs_dir={tmp_path}")
     assert ended.value.code == 3
     assert "NOT proven: do not trust this adapter." in capsys.readouterr().out
+
+
+def test_a_reward_has_its_answer_though_the_process_that_reads_it_is_interrupted():
+    """A terminal's ^C reaches all processes, and the step under way is finished as if there were none."""
+    assert math_equal("1/2", "0.5")
+    process = sandbox._child("r1nb.rewards.mathematics:compare", "math_verify", os.getpid()).process
+    process.send_signal(signal.SIGINT)
+    assert math_equal("2/3", "4/6")
+    assert process.poll() is None
+
+
+@pytest.mark.parametrize("recipe", ["tiny-cpu", "auto"])
+@pytest.mark.parametrize("named", ["", "recipe=auto", "recipe=tiny-r1"])
+def test_the_runs_are_where_notebook_04_looks(tmp_path, monkeypatch, capsys, recipe, named):
+    """R1NB_SET takes the place of RECIPE; the dotted name of a setting is known there, too."""
+    monkeypatch.setenv("R1NB_SET", f"{named} output.runs_dir={tmp_path}/mine")
+    trained = []
+
+    def record(recipe):
+        trained.append(recipe)
+        return new_run(recipe), Proof(8, 8, 8, 1.0, trained=[0.0, 0.0, 0.3])
+
+    monkeypatch.setattr(train, "train", record)
+    train.main(recipe)
+    assert trained[0].name == ("tiny-r1" if named == "recipe=tiny-r1" else "tiny-cpu")
+    assert [run.name for run in Run.all(Inspector().runs_dir)] == [f"{trained[0].name}-001"]
+    assert runs_folder(default_runs_dir()) == tmp_path / "mine"
 
 
 def test_help_teaches_without_loading_torch():

@@ -2,11 +2,12 @@
 
     python tests/torture.py KILLS [LOG.csv]
 
-Each run is notebook 03 as `make train` executes it, on the tiny policy, with a kill -9 of all its processes,
-of the kernel alone, or of the one that started it; then the same command again. It must come to the same end
-as a run that nobody disturbed: one folder, each step once in the history, the same adapter to the last bit.
+Each run is `make train` on the tiny policy, with a kill -9 of all its processes, of the one that trains, or
+of the fresh one that proves the saved adapter; then the same command again. It must come to the same end as
+a run that nobody disturbed: one folder, each step once in the history, the same adapter to the last bit.
 """
 
+import contextlib
 import csv
 import hashlib
 import os
@@ -27,13 +28,13 @@ SETTINGS = (
     f"max_steps={STEPS} per_device_train_batch_size=32 save_steps=3 eval_every=4 validation_problems=12 "
     "test_problems=40 samples=2 sampled_problems=8 torch_threads=1"
 )
-VICTIMS = ("all", "kernel", "parent")
+VICTIMS = ("all", "trainer", "proof")
 SEED = 5
 
 
 def start(folder: Path) -> psutil.Popen:
     environment = os.environ | {"R1NB_SET": f"{SETTINGS} runs_dir={folder}"}
-    command = [sys.executable, "-m", "r1nb.train"]
+    command = [sys.executable, "-m", "r1nb.train", "tiny-cpu"]
     return psutil.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
@@ -41,9 +42,10 @@ def start(folder: Path) -> psutil.Popen:
 
 
 def kill(process: psutil.Popen, victim: str) -> None:
-    kernels = process.children(recursive=True)
-    for target in {"all": [process, *kernels], "kernel": kernels, "parent": [process]}[victim]:
-        target.kill()
+    children = process.children(recursive=True)
+    for target in {"all": [process, *children], "trainer": [process], "proof": children}[victim]:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            target.kill()
     process.wait()
 
 
@@ -60,10 +62,13 @@ def adapter(run: Run) -> str:
     return hashlib.sha256((run.adapter / "adapter_model.safetensors").read_bytes()).hexdigest()[:16]
 
 
-def wait_for(process: psutil.Popen, folder: str, step: int) -> None:
-    """Until a run has trained so many steps (0: until there is a run), however fast the machine is."""
+def wait_for(process: psutil.Popen, folder: str, step: int, proof: bool) -> None:
+    """Until a run has trained so many steps (0: until there is a run), however fast the machine is, and with
+    `proof` until a fresh process loads what it saved.
+    """
     while process.poll() is None:
-        if (found := Run.all(folder)) and found[0].progress()[0] >= step:
+        trained = (found := Run.all(folder)) and found[0].progress()[0] >= step
+        if trained and (process.children() or not proof):
             return
         time.sleep(0.05)
 
@@ -72,12 +77,13 @@ def disturb(number: int, whole: Run) -> dict:
     """Kill one run, let it go on, and compare it with the undisturbed one."""
     chance = random.Random(f"{SEED}-{number}")
     victim, step, later = VICTIMS[number % len(VICTIMS)], chance.randint(0, STEPS), chance.uniform(0, 3)
+    step = STEPS if victim == "proof" else step
     with tempfile.TemporaryDirectory() as folder:
         process = start(Path(folder))
-        wait_for(process, folder, step)
+        wait_for(process, folder, step, victim == "proof")
         time.sleep(later)
-        running = process.poll() is None
-        kill(process, victim)
+        if running := process.poll() is None:
+            kill(process, victim)
         found = Run.all(folder)
         running &= not (found and found[0].finished)
         killed_after = found[0].progress()[0] if found else 0

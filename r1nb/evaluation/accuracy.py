@@ -1,6 +1,6 @@
 """Accuracy on problems that were not trained on: greedy answers, and several sampled ones.
 
-What counts as right stands in rewards/grading.py, the intervals in text/statistics.py.
+rewards/grading.py says what counts as right; text/statistics.py computes the intervals.
 """
 
 from r1nb.errors import UserError
@@ -16,8 +16,8 @@ def evaluate(
 ) -> list[Graded]:
     """Answers of a policy to every row, graded, in the order of the rows.
 
-    In batches of `batch_size`, the shortest prompts first, so that little is padded. `prefill` opens each
-    reply, a `title` shows progress, and adapter=False asks the base.
+    The shortest prompts come first, so that little is padded. Each reply begins with `prefill`; a `title`
+    shows progress; adapter=False asks the base.
     """
     lengths = [sum(len(message["content"]) for message in prompt) for prompt in rows["prompt"]]
     order = sorted(range(len(rows)), key=lengths.__getitem__)
@@ -35,9 +35,9 @@ def evaluate(
 
 
 def _progress(title: str, total: int):
-    """A function that shows how many of `total` are done: by tqdm, or in a notebook as text.
+    """A function that shows how many of `total` are done: as a bar in a terminal, as text in a notebook.
 
-    There tqdm would leave a widget, which a saved notebook cannot show.
+    There tqdm would leave a widget, which a saved notebook cannot show. A log file gets the title alone.
     """
     from IPython import get_ipython
     from IPython.display import display
@@ -49,7 +49,9 @@ def _progress(title: str, total: int):
     if hasattr(get_ipython(), "kernel"):
         handle = display(text(0), raw=True, display_id=True)
         return lambda done: handle.update(text(done), raw=True)
-    bar = tqdm(total=total, desc=title, leave=False, disable=not is_main())
+    bar = tqdm(total=total, desc=title, leave=False, disable=None if is_main() else True)
+    if bar.disable:
+        print(f"{title}: {total} answers")
     return lambda done: (bar.update(done - bar.n), bar.close() if done == total else None)
 
 
@@ -71,9 +73,9 @@ def sample_groups(
 def evaluate_tests(run, moment: str, policy, tests: dict, recipe) -> dict[str, list[Graded]]:
     """{split: graded} at a moment, "before", "prefilled" (the reply opens with <reasoning>) or "after".
 
-    Greedy answers to all test problems, and `samples` sampled ones to the first `sampled_problems`
-    of the first split, are written into the run. Before training it is the base that is asked; what a
-    resumed run holds of it is not asked again. Raises UserError for an adapter that is not finite.
+    Greedy answers to all test problems, and `samples` sampled ones to the first `sampled_problems` of the
+    first split, are written into the run. Before training the base answers, and a resumed run keeps its
+    answers. Raises UserError for an adapter that is not finite.
     """
     if moment == "after" and not is_finite(policy.model):
         raise UserError(NOT_FINITE)
@@ -100,6 +102,6 @@ def evaluate_tests(run, moment: str, policy, tests: dict, recipe) -> dict[str, l
 
 
 def _answers(held: dict[str, list[Graded]], tests: dict) -> bool:
-    """Whether what a run holds are answers to these very problems."""
+    """Whether the answers that a run holds are to these problems."""
     asked = {split: list(zip(rows["question"], rows["answer"], strict=True)) for split, rows in tests.items()}
     return {split: [(g.question, g.answer) for g in graded] for split, graded in held.items()} == asked

@@ -2,7 +2,9 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import product
 from math import nan
+from statistics import fmean
 
 from r1nb.text.statistics import mcnemar, mean_interval
 
@@ -30,23 +32,16 @@ class Comparison:
 
 
 def compare(first: list, second: list) -> Comparison:
-    """Compare two lists of evaluation.Graded, problem by problem, by their strict verdicts.
+    """Compare two lists of grading.Graded, problem by problem, by their strict verdicts.
 
     Problems that a judge could not score on one side are left out. Raises ValueError if the lists answer
     different problems.
     """
-    pairs = [(a.strict, b.strict) for a, b in _paired(first, second) if None not in (a.strict, b.strict)]
-    differences = [b - a for a, b in pairs]
-    first_only, second_only = pairs.count((True, False)), pairs.count((False, True))
-    return Comparison(
-        both=pairs.count((True, True)),
-        first_only=first_only,
-        second_only=second_only,
-        neither=pairs.count((False, False)),
-        difference=_mean(differences),
-        interval=mean_interval(differences),
-        p=mcnemar(first_only, second_only),
-    )
+    pairs = [(a.strict, b.strict) for a, b in _judged(first, second)]
+    both, first_only, second_only, neither = (pairs.count(pair) for pair in product((True, False), repeat=2))
+    differences, p = [b - a for a, b in pairs], mcnemar(first_only, second_only)
+    interval = mean_interval(differences)
+    return Comparison(both, first_only, second_only, neither, _mean(differences), interval, p)
 
 
 def sources_of_gain(before: list, prefilled: list, after: list) -> dict[str, list[float]]:
@@ -58,16 +53,13 @@ def sources_of_gain(before: list, prefilled: list, after: list) -> dict[str, lis
     remainder  strict, after, - strict, prefilled: what neither explains
     Each mean is over the problems, with its 95 % bootstrap interval.
     """
-    rows = [
-        (a.strict, a.lenient, b.strict, c.strict)
-        for (a, b), (_, c) in zip(_paired(before, prefilled), _paired(before, after), strict=True)
-    ]
-    rows = [row for row in rows if None not in row]
+    pairs = zip(_paired(before, prefilled), _paired(before, after), strict=True)
+    rows = [(a, b, c) for (a, b), (_, c) in pairs if None not in (a.strict, b.strict, c.strict)]
     parts = {
-        "format": [lenient - strict for strict, lenient, _, _ in rows],
-        "mode": [prefilled - lenient for _, lenient, prefilled, _ in rows],
-        "remainder": [after - prefilled for *_, prefilled, after in rows],
-        "in all": [after - strict for strict, *_, after in rows],
+        "format": [a.lenient - a.strict for a, _, _ in rows],
+        "mode": [b.strict - a.lenient for a, b, _ in rows],
+        "remainder": [c.strict - b.strict for _, b, c in rows],
+        "in all": [c.strict - a.strict for a, _, c in rows],
     }
     return {name: [_mean(part), *mean_interval(part)] for name, part in parts.items()}
 
@@ -78,8 +70,7 @@ def telling_changes(first: list, second: list, most: int = 10) -> list[tuple]:
     Half of `most` are right to wrong, if there are so many. Those come first in which more than the format
     changed (the lenient verdict did too), and of these the problems of most steps.
     """
-    changed = [(a, b) for a, b in _paired(first, second) if None not in (a.strict, b.strict)]
-    changed = [(a, b) for a, b in changed if a.strict != b.strict]
+    changed = [(a, b) for a, b in _judged(first, second) if a.strict != b.strict]
     changed.sort(key=lambda pair: (pair[0].lenient == pair[1].lenient, -pair[0].steps))
     lost, won = ([pair for pair in changed if pair[0].strict == right] for right in (True, False))
     lost = lost[: max(most // 2, most - len(won))]
@@ -95,7 +86,11 @@ def by_group(graded: list) -> dict[tuple[str, int], list]:
 
 
 def _mean(values: list) -> float:
-    return sum(values) / len(values) if values else nan
+    return fmean(values) if values else nan
+
+
+def _judged(first: list, second: list) -> list[tuple]:
+    return [(a, b) for a, b in _paired(first, second) if None not in (a.strict, b.strict)]
 
 
 def _paired(first: list, second: list) -> list[tuple]:

@@ -21,9 +21,9 @@ CHUNK = 500  # problems
 def pass_rates(policy, rows, recipe) -> list[float]:
     """For each row, the share of 8 completions of the base policy whose answer is right, 0 to 1.
 
-    Sampled as training samples, but with the reasoning block opened: the format is soon learnt, and then
-    this is what decides. What was measured before is read: from the folder of runs, or what ships with
-    the tiny policy.
+    Sampled as in training, but with the reply prefilled: the format is soon learnt, and from then on only
+    the answer counts. Earlier measurements are read from the folder of runs, and those of the tiny policy
+    ship with it.
     """
     name = f"pass-rates-{policy.fingerprint()}-{recipe.data.layout}.json"
     ours = runs_folder(recipe.output.runs_dir) / name
@@ -56,7 +56,7 @@ def pass_rates(policy, rows, recipe) -> list[float]:
 def keep_by_difficulty(policy, rows, recipe):
     """The rows whose pass rate lies in the recipe's [min_pass_rate, max_pass_rate]; all without either.
 
-    Says how many are kept; refuses fewer than a batch needs.
+    Prints how many are kept. Raises UserError if they are fewer than a batch needs.
     """
     low, high = recipe.data.min_pass_rate, recipe.data.max_pass_rate
     if low is None and high is None:
@@ -69,7 +69,7 @@ def keep_by_difficulty(policy, rows, recipe):
         f"Kept {len(kept)} of {len(rows)} training problems, which the base policy solves in {low:.0%} to "
         f"{high:.0%} of {SAMPLES} samples; {easy} are easier, {hard} harder."
     )
-    if len(kept) < (needed := recipe.problems_per_step):
+    if len(kept) < (needed := recipe.problems_per_generation):
         raise UserError(
             f"{len(kept)} training problems have a pass rate of {low} to {high}, and a step takes {needed}: "
             "lower min_pass_rate or raise max_pass_rate."
@@ -78,7 +78,7 @@ def keep_by_difficulty(policy, rows, recipe):
 
 
 def _key(row: dict, judge: Judge, sampling: Sampling) -> str:
-    """A problem and what decides its rate, beside the policy."""
+    """A hash of a problem and of all that decides its pass rate beside the policy."""
     decides = (normalize(row["question"]), row["answer"], row.get("nums"), row.get("target"),
                judge.answer.__name__, sampling.max_tokens, sampling.temperature, sampling.top_p)  # fmt: skip
     return hashlib.sha256(repr(decides).encode()).hexdigest()[:12]

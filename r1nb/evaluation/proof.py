@@ -15,7 +15,7 @@ from r1nb.evaluation.accuracy import evaluate
 from r1nb.paths import write_json
 from r1nb.policy.loading import load_policy
 from r1nb.processes import alone
-from r1nb.recipes.recipe import load_recipe
+from r1nb.recipes.loading import load_recipe
 from r1nb.runs.run import Run
 from r1nb.text.statistics import wilson
 
@@ -34,7 +34,9 @@ class Proof:
 
     @property
     def holds(self) -> bool:
-        """Weights not zero, some answers not the base's, accuracy within the trained policy's interval."""
+        """Whether its weights are not 0, some of its answers are not the base's, and its accuracy lies within
+        the trained policy's interval.
+        """
         if self.not_run:
             return False
         _, low, high = self.trained
@@ -44,9 +46,8 @@ class Proof:
         if self.not_run:
             return f"The adapter is saved, but not yet proven: {self.not_run}"
         strict, low, high = self.trained
-        what, norm = "model", ""
-        if self.norm is not None:
-            what, norm = "adapter", f"Its B matrices have norm {self.norm:.3g}; they start at 0. "
+        what = "model" if self.norm is None else "adapter"
+        norm = "" if self.norm is None else f"Its B matrices have norm {self.norm:.3g}; they start at 0. "
         return (
             f"In a fresh process the saved {what} gave the trained policy's answer to "
             f"{self.same_as_trained} of {self.n} problems, and another than the base to "
@@ -57,45 +58,42 @@ class Proof:
 
 
 def prove(run, rows, trained: list, base: list) -> Proof:
-    """Answer `rows` greedily in a fresh process from the run's saved adapter, and compare.
+    """Answer `rows` greedily in a fresh process from the run's saved adapter, and compare; the run is then
+    finished.
 
-    `trained` and `base` are what evaluation.evaluate gave for the policy in memory on the same rows,
-    with and without the adapter. Equality is exact on a CPU in fp32, where both answer in the same batches.
-    The fresh process always generates with transformers, beside whatever engine holds the GPU; there, sums
-    run in another order and some answers may differ.
+    `trained` and `base` are what accuracy.evaluate gave for the policy in memory on the same rows, with and
+    without the adapter. Equality is exact on a CPU in fp32, where both answer in the same batches. The fresh
+    process always generates with transformers, beside whatever engine holds the GPU; there, sums run in
+    another order and some answers may differ.
     """
     from accelerate.utils import release_memory
 
     release_memory()  # what nothing refers to any more: the fresh process needs room
+    print(f"Loading what {run.name} saved in a fresh process, to compare its answers.")
     with tempfile.TemporaryDirectory() as folder:
         task, result = Path(folder, "rows.json"), Path(folder, "answers.json")
         task.write_text(json.dumps(list(rows), default=str))
         command = [sys.executable, "-m", "r1nb.evaluation.proof", str(run.folder), str(task), str(result)]
         done = subprocess.run(command, env=alone(), capture_output=True, text=True, check=False)
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            if "Out of memory" in reason:
-                why = f"beside this kernel there was no room to load it again ({reason})."
-                return _kept(run, Proof(0, 0, 0, not_run=why))
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        if not done.returncode:
+            proof = _compare(json.loads(result.read_text()), trained, base)
+        elif "Out of memory" in reason:
+            why = f"there was no room to load it again beside this process ({reason})."
+            proof = Proof(0, 0, 0, not_run=why)
+        else:
             raise UserError(f"What {run.name} saved could not be loaded afresh: {reason}")
-        fresh = json.loads(result.read_text())
-    answers = [tuple(ids) for ids in fresh["ids"]]
-    right = sum(bool(graded.strict) for graded in trained)
-    proof = Proof(
-        n=len(answers),
-        same_as_trained=sum(a == b.ids for a, b in zip(answers, trained, strict=True)),
-        differs_from_base=sum(a != b.ids for a, b in zip(answers, base, strict=True)),
-        norm=fresh["norm"],
-        strict=sum(map(bool, fresh["strict"])) / len(answers),
-        trained=[right / len(answers), *wilson(right, len(answers))],
-    )
-    return _kept(run, proof)
-
-
-def _kept(run, proof: Proof) -> Proof:
-    """The proof, which is now in the run folder too; with it the run is finished."""
     write_json(run.folder / "proof.json", asdict(proof))
     return proof
+
+
+def _compare(fresh: dict, trained: list, base: list) -> Proof:
+    """`fresh` is what the fresh process wrote: {"ids", "strict", "norm"}."""
+    answers, n = [tuple(ids) for ids in fresh["ids"]], len(fresh["ids"])
+    same = sum(ids == graded.ids for ids, graded in zip(answers, trained, strict=True))
+    others = sum(ids != graded.ids for ids, graded in zip(answers, base, strict=True))
+    strict, right = sum(map(bool, fresh["strict"])) / n, sum(bool(graded.strict) for graded in trained)
+    return Proof(n, same, others, fresh["norm"], strict, [right / n, *wilson(right, n)])
 
 
 def main(folder: str, task: str, result: str) -> None:
@@ -106,8 +104,7 @@ def main(folder: str, task: str, result: str) -> None:
     run = Run(folder)
     recipe = load_recipe(run)
     changes = {"engine": "transformers", "fast_inference": False}
-    if recipe.lora is None:
-        changes["model_name"] = str(run.model)
+    changes |= {} if recipe.lora else {"model_name": str(run.model)}
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=changes)})
     batch_size = recipe.evaluation.eval_batch_size
     if torch.cuda.is_available():  # beside the process that trained

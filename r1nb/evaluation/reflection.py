@@ -1,8 +1,8 @@
-"""Reflection and backtracking in what a policy writes, counted; and whether they changed the answer.
+"""Count reflection and backtracking in what a policy writes, and whether they changed the answer.
 
-Frequent words of reflection need not mean that anything is reflected on: "superficial self-reflection"
-(arXiv 2503.20783, section 2.3) ends in no better answer. So for Countdown each attempt is worked out, and
-the first one is held against the answer.
+Words of reflection need not mean that anything is reflected on: "superficial self-reflection" (arXiv
+2503.20783, section 2.3) ends in no better answer. So for Countdown each attempt is evaluated, and the first
+one is compared with the answer.
 """
 
 import re
@@ -21,26 +21,22 @@ STEP_CHECK = re.compile(
 )
 
 
-def count_checks(texts: list[str]) -> dict[str, int]:
-    """How often a step is checked, and what the check did to its result.
+def count_checks(texts: list[str]) -> Counter[str]:
+    """How often a step is checked, and what the check did to its result, by arithmetic.
 
     {"completions", "with_check", "checks", "corrected": wrong before and right after,
-    "spoiled": right before and wrong after, "missed": wrong and left so}. The truth is arithmetic.
+    "spoiled": right before and wrong after, "missed": wrong before and after}
     """
-    counts = dict.fromkeys(("checks", "corrected", "spoiled", "missed"), 0)
-    with_check = 0
-    for text in texts:
-        matches = list(STEP_CHECK.finditer(text))
-        with_check += bool(matches)
-        for match in matches:
-            if (truth := _value(match["a"], match["op"], match["b"])) is None:
-                continue
+    found = [list(STEP_CHECK.finditer(text)) for text in texts]
+    counts = Counter(completions=len(texts), with_check=sum(map(bool, found)))
+    for match in (match for matches in found for match in matches):
+        if (truth := _value(match["a"], match["op"], match["b"])) is not None:
             before, after = int(match["first"]) == truth, int(match["again"]) == truth
             counts["checks"] += 1
             counts["corrected"] += after and not before
             counts["spoiled"] += before and not after
             counts["missed"] += not before and not after
-    return {"completions": len(texts), "with_check": with_check, **counts}
+    return counts
 
 
 QUESTION = re.compile(r"Make (\d+) out of the numbers (\d+(?:, \d+)*):")
@@ -103,19 +99,17 @@ def read_reflection(text: str, question: str, layout: Layout = THINK) -> Reflect
                 attempts.append(equations)
             goes_on = not starts and int(equations[-1][-1]) not in nums
     hits = [_hits(equations, nums, target) for equations in attempts]
-    judge = countdown_reward_func.bind(layout=layout)
-    right = judge.score(text, str(target), nums=nums, target=target)
-    return Reflection(
-        tuple(hits), bool(CHECKS.search(reasoning)), bool(WORDS.search(reasoning)), right == 1.0
-    )
+    score = countdown_reward_func.bind(layout=layout).score(text, str(target), nums=nums, target=target)
+    checks, words = (bool(pattern.search(reasoning)) for pattern in (CHECKS, WORDS))
+    return Reflection(tuple(hits), checks, words, right=score == 1.0)
 
 
 def rescue_rates(groups: list[list], layout: Layout = THINK) -> tuple[int, float, float]:
-    """Is going back better than guessing again? Of sampled groups of graded answers to a problem each.
+    """Whether going back is better than guessing again: (n, rescued, guessed) of sampled groups of answers.
 
-    (n, rescued, guessed) over the n answers that went back after a first attempt that failed: the share
-    whose answer is right, and how likely one of as many fresh first attempts would hit. The latter is
-    pass@k over the first attempts of the problem's other samples, k being the attempts after the first.
+    n answers went back after a first attempt that failed. `rescued` is the share of them that is right,
+    `guessed` how likely one of as many new first attempts would be: pass@k over the first attempts of the
+    problem's other samples, k being the attempts after the first.
     """
     rescued, guessed = [], []
     for group in groups:

@@ -127,7 +127,7 @@ def reward(high: float, low: float = 0.0, **fields):
 
     def register(function: Callable) -> Reward:
         made = Reward(function, high, low, **fields)
-        if not function.__module__.startswith("r1nb.rewards."):
+        if not str(function.__module__).startswith("r1nb.rewards."):
             _LOADED[function.__name__] = made
         return made
 

@@ -46,19 +46,20 @@ def explains(results, split: str, arm: str, within: float) -> str:
 def arms_table(results, split: str, words: dict[str, str], within: float):
     """Strict accuracy of each arm, what it explains, tokens, pass@1 and pass@8; `words` names the arms."""
     chosen, together = results[results["split"] == split], pooled(results, split)
-    chosen = chosen.assign(name=chosen["arm"].where(chosen["stage"] == "after", chosen["stage"]))
-    rows, passed = [], [f"pass@{k}" for k in (1, 8) if chosen[f"pass@{k}"].notna().any()]
+    names = chosen["arm"].where(chosen["stage"] == "after", chosen["stage"])
+    passed, rows = [f"pass@{k}" for k in (1, 8) if chosen[f"pass@{k}"].notna().any()], []
     for name, said in words.items():
-        group = chosen[chosen["name"] == name]
-        seeds = [f"{value:.1%}" for value in group["strict"]]
+        group = chosen[names == name]
         trained = (group["stage"] == "after").all()
-        rows.append(
-            [said, ", ".join(dict.fromkeys(seeds)), percent(*together[name]),
-             explains(results, split, name, within) if trained else "", f"{group['tokens'].mean():.0f}",
-             *(f"{group[sampled].mean():.1%}" for sampled in passed)]
-        )  # fmt: skip
-    heads = ["", "strict, each seed", "together", "explains of the gain", "tokens"]
-    return table_of(rows, heads + [f"{sampled}, sampled" for sampled in passed])
+        rows.append({
+            "": said,
+            "strict, each seed": ", ".join(dict.fromkeys(f"{rate:.1%}" for rate in group["strict"])),
+            "together": percent(*together[name]),
+            "explains of the gain": explains(results, split, name, within) if trained else "",
+            "tokens": f"{group['tokens'].mean():.0f}",
+            **{f"{sampled}, sampled": f"{group[sampled].mean():.1%}" for sampled in passed},
+        })  # fmt: skip
+    return table_of(rows)
 
 
 def draw_arms(results, split: str, words: dict[str, str]) -> Figure:
@@ -95,14 +96,10 @@ def draw_curves(curves, words: dict[str, str], accuracy: float) -> Figure:
         axes.remove()
         panels[place - columns].tick_params(labelbottom=True)  # nothing is below it
     for axes, (arm, said) in zip(panels, words.items(), strict=False):
-        for number, (seed, group) in enumerate(curves[curves["arm"] == arm].groupby("seed")):
-            color, line = REWARD_STYLES[number]
-            axes.plot(
-                group["completions"], group["strict"], color=color, linestyle=line, label=f"seed {seed}"
-            )
+        for (color, line), (seed, group) in zip(REWARD_STYLES, _by_seed(curves, arm), strict=False):
+            axes.plot("completions", "strict", data=group, color=color, linestyle=line, label=f"seed {seed}")
         axes.axhline(accuracy, color="grey", linewidth=0.8, linestyle="--", label=f"{accuracy:.0%}")
-        axes.set_title(said, fontsize=10)
-        plain(axes)
+        plain(axes, said)
     as_percent(panels[0].yaxis)
     figure.supxlabel("completions sampled", fontsize=9)
     figure.supylabel("strict, 60 validation problems", fontsize=9)
@@ -113,19 +110,16 @@ def draw_curves(curves, words: dict[str, str], accuracy: float) -> Figure:
 
 def completions_table(curves, words: dict[str, str], accuracy: float):
     """Completions until an accuracy was first seen on the validation rows, for each seed."""
-    rows = []
-    for arm, said in words.items():
-        rows.append([said, *map(_count, reached(curves, arm, accuracy))])
-    seeds = sorted(curves["seed"].unique())
-    return table_of(rows, [f"completions to {accuracy:.0%}", *(f"seed {seed}" for seed in seeds)])
+    rows = [[said, *map(_count, reached(curves, arm, accuracy))] for arm, said in words.items()]
+    seeds = [f"seed {seed}" for seed in sorted(curves["seed"].unique())]
+    return table_of(rows, [f"completions to {accuracy:.0%}", *seeds])
 
 
 def reached(curves, arm: str, accuracy: float, what: str = "completions") -> list[float]:
     """For each seed of an arm the `completions`, or `cpu_seconds`, at which an accuracy was first seen; inf
     where it never was.
     """
-    seeds = [group for _, group in curves[curves["arm"] == arm].groupby("seed")]
-    hits = [group[group["strict"] >= accuracy][what] for group in seeds]
+    hits = [group[group["strict"] >= accuracy][what] for _, group in _by_seed(curves, arm)]
     return [float(hit.iloc[0]) if len(hit) else inf for hit in hits]
 
 
@@ -143,25 +137,32 @@ def variants_table(results, curves, words: dict[str, str], accuracy: float, spli
     """What each arm needs to an accuracy on the validation rows and reaches at its end, a value a seed, and
     whether its seeds can be told from those of the arm `against`.
     """
-    after = results[(results["stage"] == "after") & (results["split"] == split)]
+    after = results[(results["stage"] == "after") & (results["split"] == split)].sort_values("seed")
 
     def figures(arm: str) -> list[list[float]]:
-        ends = after[after["arm"] == arm].sort_values("seed")
+        ends = after[after["arm"] == arm]
         needs = [reached(curves, arm, accuracy, what) for what in ("completions", "cpu_seconds")]
         return [*needs, list(ends["strict"]), list(ends["tokens"])]
 
-    shows = (_count, _count, "{:.0%}".format, "{:.0f}".format)
-    compared, rows = figures(against), []
+    rows, others, beside = [], figures(against), f"beside {words[against]}"
     for arm, said in words.items():
-        mine, cells = figures(arm), []
-        for place, (values, others, show) in enumerate(zip(mine, compared, shows, strict=True)):
-            cells.append(", ".join(map(show, values)))
-            if place in (0, 2):  # the figures by which arms are chosen
-                cells.append("" if arm == against else verdict(values, others))
-        rows.append([said, *cells])
-    beside = f"beside {words[against]}"
+        completions, seconds, strict, tokens = mine = figures(arm)
+        found = ["" if arm == against else verdict(mine[i], others[i]) for i in (0, 2)]
+        rows.append(
+            [said, _shown(completions, _count), found[0], _shown(seconds, _count),
+             _shown(strict, "{:.0%}".format), found[1], _shown(tokens, "{:.0f}".format)]
+        )  # fmt: skip
     needs = [f"{what} to {accuracy:.0%}" for what in ("completions", "CPU seconds")]
     return table_of(rows, ["", needs[0], beside, needs[1], "strict at the end", beside, "tokens"])
+
+
+def _by_seed(curves, arm: str):
+    """(seed, its lines) of an arm."""
+    return curves[curves["arm"] == arm].groupby("seed")
+
+
+def _shown(values: list[float], show) -> str:
+    return ", ".join(map(show, values))
 
 
 def _count(value: float) -> str:

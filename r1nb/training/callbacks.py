@@ -15,11 +15,11 @@ from r1nb.evaluation.accuracy import evaluate
 from r1nb.processes import whole_weights
 from r1nb.rewards.grading import Judge, as_records, summarize
 from r1nb.runs.run import Run
-from r1nb.training.watchdog import find_alarms, window
+from r1nb.training.watchdog import find_alarms, last_sampled
 
 
 class Recorder(TrainerCallback):
-    """Write every line that the trainer logs of a step into the run's history, as it comes.
+    """Write every line that the trainer logs into the run's history, at once.
 
     `adapter/norm` is added: the norm of all LoRA B matrices in training, which start at 0.
     """
@@ -47,10 +47,9 @@ class Recorder(TrainerCallback):
 
 
 class Validation(TrainerCallback):
-    """Greedy strict, lenient and format rate on the validation rows, every eval_every steps.
+    """Answer the validation rows greedily every eval_every steps: strict, lenient and format rate.
 
-    Every process answers all of them: where each holds a share of the weights, only together can they
-    generate.
+    Each process answers all rows, since processes that share the weights can only generate together.
     """
 
     def __init__(self, run: Run, policy, rows, recipe):
@@ -77,10 +76,10 @@ class Validation(TrainerCallback):
 
 
 class Observer(TrainerCallback):
-    """Reads the run as often as SHARE of the training time allows, at its end, and at NaN.
+    """Read the run as often as SHARE of the training time allows, at its end, and at NaN.
 
-    What goes wrong in it is printed once and never ends the training. Each time it reads the run
-    anew and lets it go: nothing grows with the steps.
+    An error in it is printed once and never ends the training. It opens the run each time and keeps nothing
+    of it, so that no memory grows with the steps.
     """
 
     SHARE = 0.01
@@ -116,7 +115,7 @@ class Observer(TrainerCallback):
 
 
 class Watchdog(Observer):
-    """Raise each alarm that the figures call for once, and keep it in the history; stop at NaN."""
+    """Print each alarm that the figures call for, once, and write it into the history; stop at NaN."""
 
     def __init__(self, run: Run, judge: Judge):
         super().__init__(run)
@@ -124,10 +123,10 @@ class Watchdog(Observer):
 
     def observe(self, run: Run, args, state, control) -> None:
         heard = {line["alarm"] for line in run.alarms()}
-        log, last = None, state.global_step
-        span = window(args) * max(1, int(args.logging_steps))
-        with contextlib.suppress(UserError):  # no completions yet
-            log = run.completions(*range(max(1, last - span), last + 1))
+        log = None
+        if steps := last_sampled(run.history(), args):
+            with contextlib.suppress(UserError):  # none of them is in the log
+                log = run.completions(*steps)
         for alarm in find_alarms(run.history(), self.judge, args, log, run.checkpoints()):
             if alarm.kind == "not_finite":
                 control.should_training_stop = True

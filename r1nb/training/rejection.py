@@ -1,5 +1,5 @@
-"""Rejection sampling (arXiv 2501.12948v1, section 2.3.3): of a policy's own completions those that are
-right, well-formed and readable, each once, as examples for SFT.
+"""Rejection sampling (arXiv 2501.12948v1, section 2.3.3): a policy's own completions that are right,
+well-formed and readable, each once, become examples for SFT.
 """
 
 import json
@@ -12,16 +12,16 @@ from r1nb.rewards.reasoning import find_equations, language_reward_func
 from r1nb.runs.run import REJECTION
 from r1nb.text.prompts import Layout
 
-# Why a completion is not kept, in the order in which it is asked.
+# Why a completion is not kept; the first reason that holds counts.
 CUT, UNJUDGED, FORMAT, WRONG = "cut off", "no judge scored it", "not well-formed", "wrong answer"
 STEP, LANGUAGE, TWICE = "right, but a step does not hold", "words of another language", "there already"
 REASONS = (CUT, UNJUDGED, FORMAT, WRONG, STEP, LANGUAGE, TWICE)
 
 
 def why_not(graded: Graded, layout: Layout, language: str) -> str:
-    """Why a completion is no example for others, one of REASONS; "" if it is one.
+    """Why a completion is not kept as an example, one of REASONS; "" if it is.
 
-    Readable means: each equation in it holds, and each word is in the script of the language.
+    A completion is readable if each equation in it holds and each word is in the script of the language.
     """
     parsed = layout.parse(graded.completion)
     if graded.cut:
@@ -42,7 +42,7 @@ def why_not(graded: Graded, layout: Layout, language: str) -> str:
 def select(
     groups: list[list[Graded]], layout: Layout, language: str
 ) -> tuple[list[list[Graded]], dict[str, int]]:
-    """(what is kept of each group, how many completions were not, by reason)."""
+    """(the completions that are kept of each group, {reason: how many are not})."""
     counts, kept = dict.fromkeys(REASONS, 0), []
     for group in groups:
         good: dict[str, Graded] = {}
@@ -68,8 +68,8 @@ def examples_of(rows, kept: list[list[Graded]]) -> list[dict]:
 def sample_examples(run, policy, rows, recipe, samples: int, prefill: str = ""):
     """{prompt, completion} examples from `samples` completions of each row, as a datasets.Dataset.
 
-    They are kept in the run, with the count of what was not kept and why (rejection.json), and a run that is
-    resumed reads them from there. Raises UserError if none is left, or no judge answered.
+    The run keeps them, with the counts of what was dropped and why (rejection.json), and reads them again
+    when it is resumed. Raises UserError if none is left, or no judge answered.
     """
     from datasets import Dataset
 
@@ -90,7 +90,7 @@ def sample_examples(run, policy, rows, recipe, samples: int, prefill: str = ""):
             why = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
             raise UserError(
                 f"Rejection sampling kept none of {total} completions ({why}): sample more of them, or train "
-                "the policy longer before. The runs so far are as they were."
+                "the policy longer first. The earlier runs are unchanged."
             )
         write_json(path, examples_of(rows, kept))
     return Dataset.from_list(json.loads(path.read_text()))

@@ -1,4 +1,4 @@
-"""Runs that go on: an unfinished run of the same recipe is continued, and ^C ends one so that it can be."""
+"""Resume: an unfinished run of the same recipe is trained to its end, and ^C stops a run without a loss."""
 
 import contextlib
 import hashlib
@@ -23,21 +23,21 @@ from r1nb.rewards.judge import require_judge
 from r1nb.runs.checkpoints import last_checkpoint
 from r1nb.runs.run import Run
 
-# Held as long as this process lives, and released by its end, however it comes.
+# Kept as long as this process lives, and released when it ends, however it ends.
 _LOCKS: dict[Path, FileLock] = {}
-PATIENCE = 10  # seconds that a process which was killed with its parent may take to end
-OTHERWISE = ("about", "why", "output")  # sections in which a recipe may change and be the same
+PATIENCE = 10  # seconds to wait for the lock: a process that was killed with its parent takes some to end
+MAY_DIFFER = ("about", "why", "output")  # sections that are not compared: a change in them is no other recipe
 
 
 def begin_run(recipe, rows=None, reuse: bool = False, **facts) -> Run:
-    """The newest run of this recipe on these rows if it did not finish, to go on with; else a new one.
+    """The newest run of this recipe on these rows if it did not finish, to be resumed; else a new one.
 
     `facts` are kept in environment.json and must be the same too, above all `parent`, the name of the run
-    that this one builds on; left out, it is the recipe's `start_from`. With `reuse` a finished run is given
-    back as well. With the recipe's `resume: false`, and while another process trains that run, it is always
-    a new one; no old run is ever changed or removed. A run that ended with weights that are not finite would
-    end so again, and does not go on. Raises UserError for what TRL refuses in the recipe, and if a judge that
-    it names does not answer.
+    that this one builds on; left out, it is the recipe's `start_from`. With `reuse` a finished run is
+    returned as well. It is always a new run with the recipe's `resume: false`, while another process trains
+    the old one, and if the old one ended with weights that are not finite. No old run is ever changed or
+    removed. Raises UserError for what TRL refuses in the recipe, and if a judge that it names does not
+    answer.
     """
     check_configs(recipe)
     if "judge_reward_func" in recipe.rewards:
@@ -49,14 +49,14 @@ def begin_run(recipe, rows=None, reuse: bool = False, **facts) -> Run:
     run = _newest(recipe, facts) if recipe.output.resume else None
     if run and run.finished:
         if reuse:
-            print(f"{run.label} is finished and stays as it is; resume=False would train anew.")
+            print(f"{run.label} is finished and stays as it is; resume=False would train another run.")
             return run
         run = None
     if run and _take(run):
-        print(f"Going on with {run.label}, which did not finish; resume=False would begin anew.")
+        print(f"Resuming {run.label}, which did not finish; resume=False would begin a new run.")
         return run
     if run:
-        print(f"{run.label} is being trained by another process, so this is a run of its own.")
+        print(f"{run.label} is being trained by another process, so this is a new run.")
     run = new_run(recipe, **facts)
     _take(run)
     return run
@@ -67,7 +67,7 @@ def new_run(recipe, **facts) -> Run:
     rewards = recipe.judge().rewards.items()
     ranges = {name: [reward.low, reward.high] for name, reward in rewards}
     recorded = {**environment(), "rewards": ranges, **facts}
-    return Run.create(recipe.output.runs_dir, recipe.to_dict(), recorded)
+    return Run.create(recipe.output.runs_dir, recipe.model_dump(), recorded)
 
 
 def fingerprint(rows) -> dict:
@@ -79,12 +79,12 @@ def fingerprint(rows) -> dict:
 
 
 def _newest(recipe, facts: dict) -> Run | None:
-    """The newest run of the same recipe and facts, unless its weights ended as NaN."""
-    wanted = yaml.safe_load(yaml.safe_dump(recipe.to_dict()))
+    """The newest run of the same recipe and facts; None if there is none, or its weights ended as NaN."""
+    wanted = yaml.safe_load(yaml.safe_dump(recipe.model_dump()))
     for run in Run.all(recipe.output.runs_dir):
-        # A folder that is broken is not ours to judge.
+        # A broken folder is passed over.
         with contextlib.suppress(UserError, OSError, ValueError, AttributeError, yaml.YAMLError):
-            same = all(run.recipe.get(k) == v for k, v in wanted.items() if k not in OTHERWISE)
+            same = all(run.recipe.get(k) == v for k, v in wanted.items() if k not in MAY_DIFFER)
             known = {"data", "parent", "processes", *facts}
             if same and all(run.environment.get(k) == facts.get(k) for k in known):
                 failed = any(line["alarm"] == "not_finite" for line in run.alarms())
@@ -93,7 +93,7 @@ def _newest(recipe, facts: dict) -> Run | None:
 
 
 def _take(run: Run) -> bool:
-    """Keep other processes from this run until this one ends; False if another has it."""
+    """Lock a run until this process ends; False if another process has it."""
     path = run.folder / ".lock"
     if run.folder not in _LOCKS or not path.exists():
         lock = FileLock(path, thread_local=False)
@@ -106,13 +106,13 @@ def _take(run: Run) -> bool:
 
 
 class AlreadyTrained(Exception):  # noqa: N818  # no error: it ends trainer.train()
-    """The checkpoint is of the last step: transformers would train one more."""
+    """The checkpoint is of the last step, and transformers would train one more."""
 
 
 class Resume(TrainerCallback):
-    """Restore what transformers and TRL leave out of a checkpoint; end the training when ^C asks for it.
+    """Restore what transformers and TRL leave out of a checkpoint, and stop the training at ^C.
 
-    Once asked, the step is finished and saved; asked again, it ends at once.
+    After the first ^C the step is finished and saved; the second stops at once.
     """
 
     def __init__(self, checkpoint: Path | None):
@@ -125,7 +125,7 @@ class Resume(TrainerCallback):
         print("Finishing this step, then saving; interrupt once more to stop at once.", flush=True)
 
     def on_log(self, args, state, control, **kwargs):
-        # The main process alone looks at the figures; what it decides holds for all.
+        # Only the main process reads the figures; its decision holds for all processes.
         control.should_training_stop = from_main(lambda: control.should_training_stop)
 
     def on_train_begin(self, args, state, control, model=None, train_dataloader=None, **kwargs):
@@ -151,7 +151,7 @@ def _restore_adapter(model, checkpoint: Path) -> None:
 
 
 def _restore_order(dataloader, args, state) -> None:
-    """Draw the permutations of the epochs that are done, so that the next one is the next."""
+    """Draw the permutations of the epochs that are done, so that the next draw is the next epoch's."""
     import torch
 
     sampler = dataloader.batch_sampler
@@ -174,12 +174,12 @@ def _let_gloo_resume() -> None:
 
 @contextlib.contextmanager
 def resumable(trainer, run: Run):
-    """Around trainer.train(resume_from_checkpoint=...), which is what it yields: a run that goes on.
+    """Wrap trainer.train(resume_from_checkpoint=...) so that the run can be resumed.
 
     It yields the last whole checkpoint, or None; steps after it are undone in the history. ^C, or Interrupt
-    in Jupyter, loses nothing and leaves the kernel usable; several processes stop at once, and go on from
-    their last checkpoint. A run that was trained to its end is loaded and
-    not trained further. Raises UserError if the run is finished, or ended in weights that are not finite.
+    in Jupyter, loses nothing and leaves the kernel usable; several processes stop at once, and are resumed
+    from their last checkpoint. A run that was trained to its end is loaded and not trained further. Raises
+    UserError if the run is finished, or ended in weights that are not finite.
     """
     check_saves(trainer.args)
     if run.finished:
@@ -189,11 +189,11 @@ def resumable(trainer, run: Run):
     if trained := [line["step"] for line in run.history() if "loss" in line]:
         where = f"after step {step}" if step else "from step 0, since there is no checkpoint"
         again = f"; {max(trained) - step} steps are done again" if max(trained) > step else ""
-        print(f"Going on {where} of {steps}{again}.")
+        print(f"Resuming {where} of {steps}{again}.")
     run.undo_after(step)
     resume = Resume(checkpoint)
     trainer.add_callback(resume)
-    # Python allows handlers in the main thread only; several processes would not hear of it in the same step.
+    # Python allows handlers in the main thread only, and several processes would not stop in the same step.
     heard = threading.current_thread() is threading.main_thread() and processes() == 1
     if processes() > 1:
         _let_gloo_resume()
@@ -207,7 +207,7 @@ def resumable(trainer, run: Run):
     except KeyboardInterrupt:
         kept, _ = last_checkpoint(run)  # one may be half written
         kept = f"its checkpoint of step {kept}" if kept else "no checkpoint"
-        raise Interrupted(f"Stopped at once; {run.label} keeps {kept}: run this again to go on.") from None
+        raise Interrupted(f"Stopped at once; {run.label} keeps {kept}: run this again to resume.") from None
     finally:
         if heard:
             signal.signal(signal.SIGINT, before)
@@ -220,12 +220,12 @@ def _check_end(trainer, run: Run, interrupted: bool) -> None:
     if not is_finite(trainer.model):
         raise UserError(NOT_FINITE)
     step, steps = trainer.state.global_step, trainer.args.max_steps
-    if step >= steps:
-        return
-    if interrupted:
+    if interrupted and last_checkpoint(run)[0] == step:
         raise Interrupted(
-            f"Stopped after step {step} of {steps}, which is saved in {run.label}: run this again to go on "
+            f"Stopped after step {step} of {steps}, which is saved in {run.label}: run this again to resume "
             "from there."
         )
+    if step >= steps:
+        return
     said = [line["sentence"] for line in run.alarms() if line["step"] == step]
     raise UserError(" ".join([f"The training ended after step {step} of {steps}.", *said]))

@@ -1,4 +1,4 @@
-"""R1's stages, as TRL's trainers: GRPO as notebook 03 builds it, SFT, and how each ends."""
+"""The stages of R1 with TRL's trainers, GRPO and SFT, and the end of each: evaluation and proof."""
 
 from r1nb.errors import UserError
 from r1nb.evaluation.accuracy import evaluate_tests
@@ -10,7 +10,7 @@ from r1nb.text.prompts import Layout
 
 
 def grpo_trainer(policy, rows, recipe, output_dir, callbacks=()):
-    """The trl.GRPOTrainer of a recipe, silent: what notebook 03 writes out."""
+    """The trl.GRPOTrainer of a recipe, which prints nothing: the one that notebook 03 builds."""
     from transformers import PrinterCallback
     from trl import GRPOTrainer
 

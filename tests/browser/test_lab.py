@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from written_run import HOSTILE, IDEAL, append_step, write_run
 
-from r1nb.recipes.recipe import load_recipe
+from r1nb.recipes.loading import load_recipe
 from r1nb.runs.run import Run
 from r1nb.views.report import write_report
 
@@ -81,13 +81,13 @@ def test_an_interrupted_notebook_saves_and_goes_on(open_notebook, folder):
     cell = page.locator(".jp-CodeCell", has_text="trainer.train(")
     cell.locator("img").wait_for(timeout=300_000)
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:interrupt-kernel')")
-    stopped = cell.get_by_text("which is saved in runs/tiny-cpu-002: run this again to go on from there")
+    stopped = cell.get_by_text("which is saved in runs/tiny-cpu-002: run this again to resume from there")
     stopped.wait_for(timeout=60_000)
     assert "Traceback" not in cell.inner_text()
     (found,) = (folder / "runs" / "tiny-cpu-002").glob("checkpoint-*")
     step = int(found.name.rpartition("-")[2])
     page.evaluate(run_it)  # the kernel is still good
-    page.get_by_text(f"Going on after step {step} of 40").wait_for(timeout=240_000)
+    page.get_by_text(f"Resuming after step {step} of 40").wait_for(timeout=240_000)
     page.get_by_text("Report: runs/tiny-cpu-002/report.html").wait_for(timeout=300_000)
     run = Run(folder / "runs" / "tiny-cpu-002")
     assert run.series("reward")[0] == list(range(1, 41))

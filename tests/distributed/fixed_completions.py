@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.processes import is_main, leave
-from r1nb.recipes.recipe import load_recipe
+from r1nb.recipes.loading import load_recipe
 from r1nb.tasks.rows import load_rows
 from r1nb.text.prompts import format_prompt
 from r1nb.training.stages import grpo_trainer

@@ -93,8 +93,8 @@ def test_on_given_completions_loss_and_gradient_are_those_of_one_process(tmp_pat
 def test_zero3_killed_goes_on_and_what_it_saves_answers(tmp_path, settings):
     kill_in_step(tmp_path, start(tmp_path, "zero3_cpu.yaml", *settings), 3)
     said = finish(tmp_path, start(tmp_path, "zero3_cpu.yaml", *settings))
-    assert "Going on with runs/tiny-cpu-001" in said
-    assert "Going on after step 2 of 4; 1 steps are done again." in said
+    assert "Resuming runs/tiny-cpu-001" in said
+    assert "Resuming after step 2 of 4; 1 steps are done again." in said
     (run,) = Run.all(str(tmp_path / "runs"))
     assert run.finished
     assert [line["step"] for line in run.history() if "loss" in line] == [1, 2, 3, 4]

@@ -8,7 +8,7 @@ from datasets import Dataset
 from r1nb.errors import UserError
 from r1nb.evaluation.checks import FLAWS, check_groups, check_rewards, flaw_table
 from r1nb.policy.policy import Completion
-from r1nb.recipes.recipe import load_recipe
+from r1nb.recipes.loading import load_recipe
 from r1nb.rewards import registry
 from r1nb.rewards.grading import make_judge
 from r1nb.rewards.registry import reward

@@ -8,7 +8,7 @@ from r1nb.errors import UserError
 from r1nb.evaluation.difficulty import keep_by_difficulty, pass_rates
 from r1nb.paths import DATA
 from r1nb.policy.loading import attach_lora, load_policy
-from r1nb.recipes.recipe import load_recipe
+from r1nb.recipes.loading import load_recipe
 from r1nb.tasks.rows import load_splits
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import ROOT
+from r1nb.paths import CHECKOUT as ROOT
 from nbclient import NotebookClient
 from refresh_notebooks import code_hash
 from safetensors.torch import load_file

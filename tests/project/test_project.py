@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from r1nb.paths import CHECKOUT as ROOT
 
 
 def test_conda_and_pip_pin_the_same():
@@ -61,7 +61,7 @@ def test_every_name_of_a_catalogue_can_be_imported(room):
     ("file", "line"),
     [
         ("r1nb/text/numbers.py", "from r1nb.rewards.five import int_reward_func"),
-        ("r1nb/runs/run.py", "from r1nb.recipes.recipe import load_recipe; from r1nb.policy import policy"),
+        ("r1nb/runs/run.py", "from r1nb.recipes.loading import load_recipe; from r1nb.policy import policy"),
         ("r1nb/views/html.py", "from r1nb.views.report import write_report"),
         ("r1nb/training/stages.py", "from r1nb import load_recipe"),
         ("r1nb/training/stages.py", "def late():\n    from r1nb.views import plots"),

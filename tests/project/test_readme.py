@@ -2,7 +2,7 @@
 
 import re
 
-from conftest import ROOT
+from r1nb.paths import CHECKOUT as ROOT
 
 from r1nb.rewards.registry import _LOADED
 

@@ -5,9 +5,9 @@ import csv
 import make_policy
 import pytest
 import yaml
-from conftest import ROOT
+from r1nb.paths import CHECKOUT as ROOT
 
-from r1nb.recipes.recipe import load_recipe
+from r1nb.recipes.loading import load_recipe
 from r1nb.studies.experiments import explains, pooled, reached, read_results, verdict
 
 CLAIMS = make_policy.PLAN["claims"]
@@ -105,7 +105,7 @@ def test_the_readme_says_on_how_many_seeds_the_claims_on_countdown_held():
     form = results.pivot(index="seed", columns="stage", values="format")
     held = {
         "more than before": strict["after"] - strict["before"] >= claims["strict_rise"],
-        "`<think>` put into": strict["after"] - strict["prefilled"] >= claims["rise_beyond_prefilled"],
+        "prefilled with `<think>`": strict["after"] - strict["prefilled"] >= claims["rise_beyond_prefilled"],
         "format in at least": form["after"] >= claims["format_after_at_least"],
     }
     readme = (ROOT / "README.md").read_text()

@@ -9,7 +9,7 @@ import make_countdown_policy
 import make_policy
 import pytest
 import yaml
-from conftest import ROOT
+from r1nb.paths import CHECKOUT as ROOT
 from make_countdown import SIZES, TARGETS, bundled, draw, split_of
 
 from r1nb.evaluation.reflection import read_reflection

@@ -8,8 +8,10 @@ import pytest
 import torch
 from written_run import append_step, write_run
 
-from r1nb.training.callbacks import LiveView, Recorder, Watchdog
+from r1nb.machine.configs import grpo_config
+from r1nb.training.callbacks import Recorder, Watchdog
 from r1nb.training.resume import new_run
+from r1nb.views.live import LiveView
 
 MODEL = torch.nn.Module()
 MODEL.register_parameter("layer_lora_B", torch.nn.Parameter(torch.tensor([3.0, 4.0])))
@@ -36,18 +38,19 @@ def test_the_recorder_keeps_the_norm_of_what_the_adapter_adds(tiny_recipe):
     assert run.series("reward")[0] == [1, 3]
 
 
-def test_nothing_grows_with_the_steps(tiny_recipe):
+def test_nothing_grows_with_the_steps(tiny_recipe, capsys):
     run = new_run(tiny_recipe)
+    args = grpo_config(tiny_recipe, run.folder)
     callbacks = [Recorder(run), Watchdog(run, tiny_recipe.judge()), LiveView(run)]
     for callback in callbacks[1:]:
-        callback.on_train_begin(None, state(0), None)
+        callback.on_train_begin(args, state(0), None)
 
     def train(first: int, last: int) -> int:
         for step in range(first, last):
             for callback in callbacks:
-                callback.on_log(None, state(step), SimpleNamespace(), logs=logs(tiny_recipe), model=MODEL)
-        for callback in callbacks[1:]:  # the budget may have left the last look out
-            callback.on_train_end(None, state(last), SimpleNamespace())
+                callback.on_log(args, state(step), SimpleNamespace(), logs=logs(tiny_recipe), model=MODEL)
+        for callback in callbacks[1:]:  # the budget may have left the last figures out
+            callback.on_train_end(args, state(last), SimpleNamespace())
         gc.collect()
         ours = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, "*/r1nb/*")])
         return sum(line.size for line in ours.statistics("filename"))
@@ -58,6 +61,7 @@ def test_nothing_grows_with_the_steps(tiny_recipe):
     finally:
         tracemalloc.stop()
     assert len(run.series("reward")[0]) == 599
+    assert "failed" not in capsys.readouterr().out
     assert late < early + 50_000  # bytes; the history has grown by about 400,000
 
 
@@ -69,7 +73,7 @@ def test_the_live_view_keeps_to_its_share(tiny_recipe, monkeypatch):
         clock[0] += 1.0  # a slow machine
         return b"picture"
 
-    monkeypatch.setattr("r1nb.training.callbacks.png", draw)
+    monkeypatch.setattr("r1nb.views.live.png", draw)
     view = LiveView(run)
     view.on_train_begin(None, state(0), None)
     for step in range(1, 1001):
@@ -83,13 +87,13 @@ def test_nan_is_seen_at_once(tiny_recipe):
     run, control = write_run(tiny_recipe, 3), SimpleNamespace(should_training_stop=False)
     watchdog, model = Watchdog(run, tiny_recipe.judge()), torch.nn.Module()
     watchdog.seconds = 1e9
-    recorder = Recorder(run)
+    recorder, args = Recorder(run), grpo_config(tiny_recipe, run.folder)
     model.register_parameter("lora_B", torch.nn.Parameter(torch.tensor([1.0])))
     for step, weight in ((4, 1.0), (5, float("nan"))):
         model.lora_B.data.fill_(weight)
         line = logs(tiny_recipe)
         for callback in (recorder, watchdog):
-            callback.on_log(None, state(step), control, logs=line, model=model)
+            callback.on_log(args, state(step), control, logs=line, model=model)
         assert control.should_training_stop == (step == 5)
     assert [line["alarm"] for line in run.alarms()] == ["not_finite"]
 
@@ -98,7 +102,7 @@ def test_what_fails_in_a_look_is_said_once_and_training_goes_on(tiny_recipe, mon
     def fail(*args):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("r1nb.training.callbacks.png", fail)
+    monkeypatch.setattr("r1nb.views.live.png", fail)
     view = LiveView(write_run(tiny_recipe, 1))
     for step in (1, 2):
         view.on_train_end(None, state(step), None)
@@ -116,3 +120,17 @@ def test_in_a_terminal_the_live_view_says_a_line(tiny_recipe, capsys, steps):
     expected = "step 40 of 100, reward 2.67, 2 min left" if steps else "step 0 of 100"
     assert capsys.readouterr().out.strip() == expected
     assert (run.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_log_of_many_steps_stays_short(tiny_recipe, capsys, monkeypatch):
+    monkeypatch.setattr("r1nb.views.live.png", lambda figure: b"picture")
+    run = new_run(tiny_recipe)
+    view, view.SHARE = LiveView(run), 1e9
+    for step in range(1, 201):
+        append_step(run, step, [])
+        view.on_log(None, SimpleNamespace(**vars(state(step)) | {"max_steps": 200}), None, logs={"loss": 1.0})
+    view.on_train_end(None, SimpleNamespace(**vars(state(200)) | {"max_steps": 200}), None)
+    lines = capsys.readouterr().out.splitlines()
+    assert 45 <= len(lines) <= 55
+    assert lines[0].startswith("step 1 of")
+    assert lines[-1].startswith("step 200 of")

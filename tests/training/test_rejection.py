@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from r1nb.errors import UserError
-from r1nb.evaluation.accuracy import evaluate_tests, grade
+from r1nb.evaluation.accuracy import evaluate_tests
 from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.policy.policy import Completion
-from r1nb.recipes.recipe import load_recipe
-from r1nb.runs.run import Run
+from r1nb.recipes.loading import load_recipe
+from r1nb.rewards.grading import grade
 from r1nb.tasks.rows import load_splits
 from r1nb.text.prompts import REASONING
 from r1nb.training.rejection import (
@@ -29,7 +29,7 @@ from r1nb.training.stages import finish, grpo_trainer
 from r1nb.views.stage_results import equal_steps, examples_table, rejection_table, stages_table, work
 
 GOOD = REASONING.format_reply("There are 2*3=6 eggs.\nThen 6+1=7 eggs.", "7")
-SIEVED = {
+TEXTS = {
     GOOD: "",
     REASONING.format_reply("That is seven.", "7"): "",  # nothing to check
     REASONING.format_reply("2*3=6, 6+1=7", "7"): "",  # no words to check
@@ -45,21 +45,21 @@ SIEVED = {
 def graded(recipe, texts, cut=False):
     """The texts as graded completions of one problem whose answer is 7."""
     rows = {"question": ["How many?"] * len(texts), "answer": ["7"] * len(texts)}
-    return grade(rows, [Completion(text, (1, 2), cut) for text in texts], recipe)
+    return grade(rows, [Completion(text, (1, 2), cut) for text in texts], recipe.judge())
 
 
-@pytest.mark.parametrize(("text", "fault"), SIEVED.items(), ids=range(len(SIEVED)))
-def test_a_completion_is_dropped_for_its_first_fault(tiny_recipe, text, fault):
+@pytest.mark.parametrize(("text", "reason"), TEXTS.items(), ids=range(len(TEXTS)))
+def test_a_completion_is_dropped_for_the_first_reason_that_holds(tiny_recipe, text, reason):
     (one,) = graded(tiny_recipe, [text])
-    assert why_not(one, tiny_recipe) == fault
+    assert why_not(one, REASONING, "en") == reason
     (cut,) = graded(tiny_recipe, [text], cut=True)
-    assert why_not(cut, tiny_recipe) == "cut off"
+    assert why_not(cut, REASONING, "en") == "cut off"
 
 
 def test_every_completion_is_kept_once_or_counted_once(tiny_recipe):
-    groups = [graded(tiny_recipe, [*SIEVED, GOOD, GOOD]), graded(tiny_recipe, [GOOD])]
-    kept, counts = select(groups, tiny_recipe)
-    assert [g.completion for g in kept[0]] == [text for text, fault in SIEVED.items() if not fault]
+    groups = [graded(tiny_recipe, [*TEXTS, GOOD, GOOD]), graded(tiny_recipe, [GOOD])]
+    kept, counts = select(groups, REASONING, "en")
+    assert [g.completion for g in kept[0]] == [text for text, reason in TEXTS.items() if not reason]
     assert [g.completion for g in kept[1]] == [GOOD]  # the same words for another problem
     assert tuple(counts) == REASONS
     assert counts[TWICE] == 2
@@ -96,7 +96,7 @@ def test_what_is_kept_becomes_examples_and_is_read_again(tiny_recipe, rows):
     for row, example in zip(rows, examples, strict=True):
         assert example["prompt"] == row["prompt"]
         assert example["completion"][0]["content"] == REASONING.format_reply("So it is.", row["answer"])
-    found = json.loads((run.folder / "harvest.json").read_text())
+    found = json.loads((run.folder / "rejection.json").read_text())
     assert (found["samples"], found["kept"], found["solved"], found["problems"]) == (16, 4, 4, 4)
     assert found["dropped"][FORMAT] == 8
     assert found["dropped"][TWICE] == 4
@@ -109,7 +109,7 @@ def test_what_is_kept_becomes_examples_and_is_read_again(tiny_recipe, rows):
     assert again[:] == examples[:]
 
 
-def test_an_empty_harvest_says_why_and_leaves_the_parent_as_it_was(tiny_recipe, rows):
+def test_that_nothing_is_kept_is_explained_and_leaves_the_parent_as_it_was(tiny_recipe, rows):
     parent = new_run(tiny_recipe)
     before = sorted(path.read_bytes() for path in parent.folder.iterdir())
     run = begin_run(tiny_recipe, rows, parent=parent.name)
@@ -132,13 +132,13 @@ def test_a_judge_that_does_not_answer_is_named_before_a_run_is_made(tiny_recipe,
         sample_examples(new_run(recipe), policy, rows.select(range(1)), recipe, samples=1)
 
 
-def test_a_parent_that_is_missing_or_did_not_finish_is_named_before_anything_is_loaded(tiny_recipe):
+def test_a_parent_that_is_missing_or_did_not_finish_is_named_before_the_base_is_loaded(tiny_recipe):
     runs_dir = tiny_recipe.output.runs_dir
     with pytest.raises(UserError, match=r"Run 'nowhere' cannot be built on: it does not exist.*is none"):
-        load_recipe("tiny-cpu", runs_dir=runs_dir, start_from="nowhere")
+        load_policy(load_recipe("tiny-cpu", runs_dir=runs_dir, start_from="nowhere"), say=pytest.fail)
     run = new_run(tiny_recipe)
     with pytest.raises(UserError, match=rf"Run '{run.name}' cannot be built on: it did not finish"):
-        load_recipe("tiny-cpu", runs_dir=runs_dir, start_from=run.name)
+        load_policy(load_recipe("tiny-cpu", runs_dir=runs_dir, start_from=run.name), say=pytest.fail)
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_a_stage_trains_on_from_its_parent_and_names_it(tiny_recipe, stage, caps
 
 def test_work_counts_completions_sampled_and_trained_on(tiny_recipe, tmp_path):
     recipe = load_recipe("tiny-r1", runs_dir=str(tmp_path / "r1"))
-    grpo, sft, both = new_run(recipe), new_run(recipe), Run.create(recipe, processes=2)
+    grpo, sft, both = new_run(recipe), new_run(recipe), new_run(recipe, processes=2)
     for step in (1, 2, 3):
         grpo.append({"step": step, "loss": 0.0, "reward": 1.0})
         both.append({"step": step, "loss": 0.0, "reward": 1.0})
@@ -205,7 +205,7 @@ def test_work_counts_completions_sampled_and_trained_on(tiny_recipe, tmp_path):
     (sft.folder / "harvest.json").write_text('{"samples": 100}')
     assert work(grpo) == (192, 192)
     assert work(both) == (384, 384)
-    twice = Run.create(load_recipe("tiny-r1", runs_dir=str(tmp_path / "r1"), num_iterations=2, save_steps=2))
+    twice = new_run(load_recipe("tiny-r1", runs_dir=str(tmp_path / "r1"), num_iterations=2, save_steps=2))
     for step in range(1, 5):  # TRL logs rewards in steps that sample
         twice.append({"step": step, "loss": 0.0} | ({"reward": 1.0} if step % 2 else {}))
     assert work(twice) == (128, 256)

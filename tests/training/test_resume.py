@@ -11,14 +11,16 @@ from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
-from r1nb import resume
 from r1nb.errors import UserError
+from r1nb.machine.configs import check_configs, grpo_config
 from r1nb.policy.loading import attach_lora, load_policy
-from r1nb.recipes.recipe import load_recipe
+from r1nb.recipes.loading import load_recipe
+from r1nb.runs.checkpoints import find_damage
 from r1nb.runs.run import Run
 from r1nb.tasks.rows import load_splits
+from r1nb.training import resume
 from r1nb.training.callbacks import Recorder, Validation
-from r1nb.training.resume import begin_run, find_fault, resumable
+from r1nb.training.resume import begin_run, fingerprint, new_run, resumable
 from r1nb.training.stages import grpo_trainer
 
 STEPS = 4
@@ -49,8 +51,8 @@ def train(recipe, *callbacks, rows=None) -> tuple[Run, dict]:
     rows = train_rows.select(range(rows or len(train_rows)))
     run = begin_run(recipe, rows)
     attach_lora(policy, recipe)
-    looking = [Recorder(run), Validation(run, policy, validation, recipe)]
-    trainer = grpo_trainer(policy, rows, recipe, run.folder, [*looking, *callbacks])
+    observers = [Recorder(run), Validation(run, policy, validation, recipe)]
+    trainer = grpo_trainer(policy, rows, recipe, run.folder, [*observers, *callbacks])
     with resumable(trainer, run) as checkpoint:
         trainer.train(resume_from_checkpoint=checkpoint)
     return run, {name: w.detach() for name, w in policy.model.named_parameters() if "lora_" in name}
@@ -95,7 +97,7 @@ def test_interrupted_once_it_ends_as_if_it_had_not_been(whole, tmp_path, capsys)
     assert signal.getsignal(signal.SIGINT) is before
     assert "Finishing this step, then saving" in capsys.readouterr().out
     run, weights = train(recipe_for(tmp_path))
-    assert "Going on with" in capsys.readouterr().out
+    assert "Resuming" in capsys.readouterr().out
     assert [path.name for path in tmp_path.glob("tiny-*")] == ["tiny-cpu-001"]
     assert figures(run) == figures(whole[0])
     assert same(weights, whole[1])
@@ -131,6 +133,15 @@ def test_interrupted_twice_it_stops_at_once(tmp_path):
         train(recipe_for(tmp_path), At(3, twice))
 
 
+def test_interrupted_in_the_last_step_it_stops_too(whole, tmp_path, capsys):
+    with pytest.raises(UserError, match=r"Stopped after step 4 of 4, which is saved in .*-001: run this"):
+        train(recipe_for(tmp_path), At(3, lambda: signal.raise_signal(signal.SIGINT)))
+    run, weights = train(recipe_for(tmp_path))
+    assert "All 4 steps are trained already." in capsys.readouterr().out
+    assert figures(run) == figures(whole[0])
+    assert same(weights, whole[1])
+
+
 def test_a_run_that_a_callback_ends_early_is_not_taken_for_a_whole_one(tmp_path):
     class Warned(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
@@ -154,7 +165,7 @@ def test_a_run_that_was_trained_to_its_end_is_not_trained_further(tmp_path, caps
 
 def begun(recipe, rows):
     """A run that was begun and left."""
-    run = Run.create(recipe, data=resume.fingerprint(rows))
+    run = new_run(recipe, data=fingerprint(rows))
     run.append({"step": 1, "loss": 0.0, "time": 1.0})
     return run
 
@@ -203,11 +214,11 @@ def test_a_run_that_failed_does_not_go_on(tmp_path, rows):
 
 
 def test_a_finished_run_is_not_trained_by_a_cell_that_is_run_again(whole, tmp_path):
-    run = Run.create(recipe_for(tmp_path))
+    run = new_run(recipe_for(tmp_path))
     (run.folder / "proof.json").write_text("{}")
 
     class Trainer:
-        args = recipe_for(tmp_path).grpo_config(run.folder)
+        args = grpo_config(recipe_for(tmp_path), run.folder)
 
     with (
         pytest.raises(UserError, match="is finished: run the notebook from the top"),
@@ -244,7 +255,7 @@ def misplace(folder):
     (folder / "trainer_state.json").write_text(json.dumps(state | {"global_step": 9}))
 
 
-FAULTS = {
+DAMAGES = {
     "no state": (lambda folder: (folder / "trainer_state.json").unlink(), "trainer_state.json is missing"),
     "torn state": (cut("trainer_state.json"), "it is not whole"),
     "another step's": (misplace, "of step 9"),
@@ -259,14 +270,14 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", DAMAGES)
 def test_a_checkpoint_that_is_not_whole_is_seen(whole, tmp_path, name):
-    spoil, words = FAULTS[name]
+    spoil, words = DAMAGES[name]
     folder = tmp_path / "checkpoint-2"
     shutil.copytree(whole[0].folder / "checkpoint-2", folder)
-    assert find_fault(folder, 2) == ""
+    assert find_damage(folder, 2) == ""
     spoil(folder)
-    assert words in find_fault(folder, 2)
+    assert words in find_damage(folder, 2)
 
 
 def test_a_half_written_checkpoint_is_skipped_for_the_one_before(whole, tmp_path, capsys):
@@ -277,7 +288,7 @@ def test_a_half_written_checkpoint_is_skipped_for_the_one_before(whole, tmp_path
     assert resumed(run) == [2]
     assert figures(run) == figures(whole[0])
     assert same(weights, whole[1])
-    assert find_fault(run.folder / "checkpoint-4", 4) == ""
+    assert find_damage(run.folder / "checkpoint-4", 4) == ""
 
 
 def test_without_a_good_checkpoint_it_begins_anew_in_the_same_folder(whole, tmp_path, capsys):
@@ -324,8 +335,8 @@ def test_the_cell_alone_can_be_run_again(tmp_path, whole):
     run = begin_run(recipe, rows)
     attach_lora(policy, recipe)
     stop = At(1, lambda: signal.raise_signal(signal.SIGINT))
-    looking = [Recorder(run), Validation(run, policy, validation, recipe)]
-    trainer = grpo_trainer(policy, rows, recipe, run.folder, [*looking, stop])
+    observers = [Recorder(run), Validation(run, policy, validation, recipe)]
+    trainer = grpo_trainer(policy, rows, recipe, run.folder, [*observers, stop])
     for _ in range(2):
         with contextlib.suppress(UserError), resumable(trainer, run) as checkpoint:
             trainer.train(resume_from_checkpoint=checkpoint)
@@ -336,7 +347,9 @@ def test_the_cell_alone_can_be_run_again(tmp_path, whole):
 
 
 def test_completions_that_serve_several_steps_are_saved_between_batches():
-    for wrong in ({"num_iterations": 2}, {"logging_steps": 2}, {"generation_batch_size": 128}):
+    share = {"logging_steps": 0.25, "max_steps": 8}
+    for wrong in ({"num_iterations": 2}, {"logging_steps": 2}, {"generation_batch_size": 128}, share):
         with pytest.raises(UserError, match="save_steps = 3: a run can be resumed after every 2 steps only"):
-            load_recipe("tiny-cpu", save_steps=3, **wrong)
-        load_recipe("tiny-cpu", save_steps=4, **wrong)
+            check_configs(load_recipe("tiny-cpu", save_steps=3, **wrong))
+        check_configs(load_recipe("tiny-cpu", save_steps=4, **wrong))
+    check_configs(load_recipe("tiny-cpu", save_steps=3, logging_strategy="epoch", logging_steps=2))

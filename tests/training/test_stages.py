@@ -8,7 +8,7 @@ from r1nb.evaluation.accuracy import evaluate, evaluate_tests
 from r1nb.evaluation.proof import prove
 from r1nb.machine.configs import grpo_config
 from r1nb.policy.loading import attach_lora, load_policy, load_trained
-from r1nb.recipes.recipe import load_recipe
+from r1nb.recipes.loading import load_recipe
 from r1nb.runs.run import Run
 from r1nb.tasks.rows import load_splits
 from r1nb.training.callbacks import Recorder, Validation, Watchdog, cost_of_observing

@@ -1,13 +1,21 @@
 """Each fault in the figures is named, once; recorded healthy figures are left in peace."""
 
+import math
 import random
 
 import pandas
 import pytest
+from trl import GRPOTrainer
 
-from r1nb.recipes.recipe import load_recipe
+from r1nb.machine.configs import grpo_config
+from r1nb.policy.loading import attach_lora, load_policy
+from r1nb.recipes.loading import load_recipe
+from r1nb.rewards import registry
 from r1nb.rewards.registry import reward
-from r1nb.training.watchdog import find_alarms, window
+from r1nb.tasks.rows import load_splits
+from r1nb.training.callbacks import Recorder
+from r1nb.training.resume import new_run
+from r1nb.training.watchdog import find_alarms, last_sampled, window
 
 WINDOW = 10  # lines, with tiny-cpu's eight groups a step
 
@@ -40,18 +48,24 @@ def with_fault(n=2 * WINDOW, last=WINDOW, **figures):
     return lines
 
 
+def alarms(history, log=None, checkpoints=(), **settings):
+    recipe = load_recipe(**settings)
+    return find_alarms(history, recipe.judge(), grpo_config(recipe, "unused"), log, checkpoints)
+
+
 def kinds(history, **settings):
-    return {advice.kind for advice in find_alarms(history, load_recipe(**settings))}
+    return {alarm.kind for alarm in alarms(history, **settings)}
 
 
 def test_a_healthy_run_is_left_in_peace():
-    lines = healthy(64)
+    lines, recipe = healthy(64), load_recipe()
+    args = grpo_config(recipe, "unused")
     for n in range(len(lines) + 1):
-        assert find_alarms(lines[:n], load_recipe()) == []
+        assert find_alarms(lines[:n], recipe.judge(), args) == []
 
 
-def looks(**rates):
-    """Looks at 60 held-out problems after some steps."""
+def validations(**rates):
+    """Validations on 60 problems after some steps."""
     return [{"step": int(s[1:]), "validation/strict": rate, "validation/n": 60} for s, rate in rates.items()]
 
 
@@ -71,16 +85,16 @@ FAULTS = {
     "still": with_fault(adapter__norm=0.0),
     "collapsed": with_fault(entropy=0.001),
     "fallen": with_fault(60, reward=0.2),
-    "hacked": [*looks(s10=0.6), *healthy(30), *looks(s30=0.2)],
+    "hacked": [*validations(s10=0.6), *healthy(30), *validations(s30=0.2)],
 }
 
 
 @pytest.mark.parametrize(("kind", "history"), FAULTS.items(), ids=FAULTS)
 def test_a_fault_is_named_alone(kind, history):
     assert kinds(history) == {kind}
-    (advice,) = find_alarms(history, load_recipe())
-    assert advice.sentence.endswith((".", "?"))
-    assert advice.step == max(line["step"] for line in history if "reward" in line)
+    (alarm,) = alarms(history)
+    assert alarm.sentence.endswith((".", "?"))
+    assert alarm.step == max(line["step"] for line in history if "reward" in line)
 
 
 def test_kl_counts_where_there_is_a_kl_term():
@@ -89,8 +103,8 @@ def test_kl_counts_where_there_is_a_kl_term():
     assert kinds(lines, beta=0.04) == {"far_from_base"}
 
 
-def test_a_slightly_lower_held_out_rate_may_be_chance():
-    assert kinds([*looks(s10=0.6), *healthy(30), *looks(s30=0.5)]) == set()
+def test_a_slightly_lower_validation_rate_may_be_chance():
+    assert kinds([*validations(s10=0.6), *healthy(30), *validations(s30=0.5)]) == set()
 
 
 def test_hacking_is_shown_by_a_completion():
@@ -103,25 +117,24 @@ def test_hacking_is_shown_by_a_completion():
             "advantage": [2.0, -1.0, 1.0],
         }
     )
-    (advice,) = find_alarms(FAULTS["hacked"], load_recipe(), log)
-    assert advice.sentence.endswith(r"(advantage +1.0, gold '24'): '\x1b[31mbest'.")
+    (alarm,) = alarms(FAULTS["hacked"], log)
+    assert alarm.sentence.endswith(r"(advantage +1.0, gold '24'): '\x1b[31mbest'.")
 
 
 def test_the_same_question_over_and_over():
     log = pandas.DataFrame({"step": 1, "prompt": ["a", "b"] * 160, "completion": range(320)})
-    (advice,) = find_alarms(healthy(WINDOW), load_recipe(), log)
-    assert advice.kind == "repeated"
-    assert "40 groups asked only 2 different questions" in advice.sentence
+    (alarm,) = alarms(healthy(WINDOW), log)
+    assert alarm.kind == "repeated"
+    assert "40 groups asked only 2 different questions" in alarm.sentence
 
 
 def test_a_reward_that_pays_anything(monkeypatch):
-    monkeypatch.setattr("r1nb.rewards.registry.REWARDS", REWARDS | {})  # to be forgotten
+    monkeypatch.setattr(registry, "_LOADED", dict(registry._LOADED))  # to be forgotten
 
     @reward(high=1.0)
     def generous_reward_func(text: str, answer: str) -> float:
         return 1.0
 
-    monkeypatch.setitem(REWARDS, "generous_reward_func", generous_reward_func)
     rewards = {"strict_format_reward_func": 1.0, "generous_reward_func": 1.0}
     lines = with_fault(rewards__strict_format_reward_func__mean=0.5, rewards__generous_reward_func__mean=1.0)
     for line in lines:  # a perfect format is no fault
@@ -156,7 +169,7 @@ def test_the_same_batch_used_twice_is_no_duplicate():
             for i in range(64)
         ]
     )
-    assert find_alarms(healthy(WINDOW), load_recipe(num_iterations=5, save_steps=15), log) == []
+    assert alarms(healthy(WINDOW), log, num_iterations=5, save_steps=15) == []
 
 
 SMALL = {"per_device_train_batch_size": 8, "learning_rate": 5e-6}  # one group a step, as with an 8B model
@@ -181,28 +194,120 @@ def one_group_a_step(seed: int, chance) -> list[dict]:
 )
 def test_noise_of_small_steps_is_no_fault(chance):
     recipe = load_recipe(rewards={"correctness_reward_func": 1.0}, **SMALL)
-    assert window(recipe) == 80
+    judge, args = recipe.judge(), grpo_config(recipe, "unused")
     for seed in range(10):
         lines = one_group_a_step(seed, chance)
+        assert window(lines, args) == 80
         for n in range(1, len(lines), 3):
-            assert find_alarms(lines[:n], recipe) == []
+            assert find_alarms(lines[:n], judge, args) == []
 
 
 def test_a_fault_is_found_in_small_steps_too():
-    recipe = load_recipe(rewards={"correctness_reward_func": 1.0}, **SMALL)
     lines = one_group_a_step(0, lambda step: 0.8 if step < 120 else 0.05)
-    assert [advice.kind for advice in find_alarms(lines, recipe)] == ["fallen"]
+    assert kinds(lines, rewards={"correctness_reward_func": 1.0}, **SMALL) == {"fallen"}
 
 
 def test_the_way_back_is_a_checkpoint_that_is_kept():
-    recipe = load_recipe()
-    (advice,) = find_alarms(FAULTS["not_finite"], recipe, checkpoints=[8, 16, 20])
-    assert "go back to checkpoint-16" in advice.sentence
-    (advice,) = find_alarms(FAULTS["not_finite"], recipe)
-    assert "start again" in advice.sentence
+    (alarm,) = alarms(FAULTS["not_finite"], checkpoints=[8, 16, 20])
+    assert "go back to checkpoint-16" in alarm.sentence
+    (alarm,) = alarms(FAULTS["not_finite"])
+    assert "start again" in alarm.sentence
 
 
 def test_a_penalty_may_stay_silent():
     lines = healthy(2 * WINDOW)
     rewards = {"correctness_reward_func": 1.0, "overlong_reward_func": 1.0}
     assert kinds(lines, rewards=rewards) == set()
+
+
+class Counting(GRPOTrainer):
+    """Notes how many completions were sampled for each line that is logged with a reward."""
+
+    def __init__(self, **arguments):
+        self.sampled, self.lines = 0, []
+        super().__init__(**arguments)
+
+    def _generate_and_score_completions(self, inputs):
+        self.sampled += len(inputs)
+        return super()._generate_and_score_completions(inputs)
+
+    def log(self, logs, *arguments):
+        if "loss" in logs and self.sampled:
+            self.lines.append(self.sampled)
+            self.sampled = 0
+        super().log(logs, *arguments)
+
+
+@pytest.fixture(scope="module")
+def policy():
+    policy = load_policy(load_recipe(), say=lambda line: None)
+    attach_lora(policy, load_recipe())
+    return policy
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"logging_steps": 1},
+        {"logging_steps": None, "max_steps": 30},  # TRL's own default: 10
+        {"logging_steps": 0.25},  # of max_steps
+        {"logging_strategy": "epoch", "max_steps": 24},
+        {"logging_steps": 2, "gradient_accumulation_steps": 2},
+        {"logging_steps": 1, "steps_per_generation": 2},
+        {"logging_steps": 1, "num_iterations": 2},
+        {"logging_steps": 4, "num_iterations": 2, "max_steps": 16},
+        {"logging_steps": 1, "gradient_accumulation_steps": 4, "steps_per_generation": 2},
+    ],
+    ids=str,
+)
+def test_a_window_holds_as_many_groups_as_were_sampled_in_it(policy, tiny_recipe, settings):
+    """On TRL's own trainer: a line stands for that many steps, and a step for that many groups."""
+    tiny_recipe.grpo |= {"max_steps": 8, "per_device_train_batch_size": 8, "max_completion_length": 2,
+                         "num_generations": 4, "save_strategy": "no"} | settings  # fmt: skip
+    if tiny_recipe.grpo["logging_steps"] is None:
+        del tiny_recipe.grpo["logging_steps"]
+    run = new_run(tiny_recipe)
+    args = grpo_config(tiny_recipe, run.folder)
+    rows = load_splits(tiny_recipe.data, tiny_recipe.evaluation, tiny_recipe.rewards)[0].select(range(16))
+    trainer = Counting(
+        model=policy.model, processing_class=policy.tokenizer, reward_funcs=tiny_recipe.reward_funcs(),
+        args=args, train_dataset=rows, callbacks=[Recorder(run)],
+    )  # fmt: skip
+    trainer.train()
+    lines = [line for line in run.history() if "reward" in line]
+    assert len(lines) == len(trainer.lines) >= 3
+    groups_a_line = sum(trainer.lines) / len(trainer.lines) / 4
+    assert window(lines, args, 120) == math.ceil(120 / groups_a_line)
+    steps = last_sampled(run.history(), args)
+    assert steps == [line["step"] for line in lines]
+    assert len(run.completions(*steps)) == len(lines) * args.generation_batch_size
+
+
+def test_without_a_single_logged_line_there_is_no_alarm(tiny_recipe):
+    """logging_strategy=no."""
+    assert find_alarms([], tiny_recipe.judge(), grpo_config(tiny_recipe, "unused")) == []
+
+
+def test_lines_of_ten_steps_are_ten_times_fewer(tiny_recipe):
+    """TRL's default where a recipe does not say: three lines of 80 groups, not 10 of them, are a window."""
+    del tiny_recipe.grpo["logging_steps"]
+    tiny_recipe.grpo["per_device_train_batch_size"] = 64
+    args = grpo_config(tiny_recipe, "unused")
+    lines = with_fault(6, last=3, completions__clipped_ratio=0.7)
+    for line in lines:
+        line["step"] *= 10
+    (alarm,) = find_alarms(lines, tiny_recipe.judge(), args)
+    assert (alarm.kind, alarm.step) == ("cut_off", 60)
+
+
+def test_where_a_batch_serves_several_steps_every_other_line_has_no_reward(tiny_recipe):
+    """A judge that does not answer is heard there too."""
+    tiny_recipe.grpo["num_iterations"] = 2
+    lines = healthy(6)
+    for line in lines:
+        line["reward"] = None
+    for line in lines[1::2]:
+        del line["reward"]
+    (alarm,) = find_alarms(lines, tiny_recipe.judge(), grpo_config(tiny_recipe, "unused"))
+    assert alarm.kind == "unjudged"
+    assert "of the last 5 steps" in alarm.sentence

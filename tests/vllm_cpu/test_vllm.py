@@ -16,7 +16,7 @@ from r1nb.paths import DATA
 from r1nb.policy.export import save_merged
 from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.policy.policy import Completion, Policy
-from r1nb.recipes.recipe import load_recipe
+from r1nb.recipes.loading import load_recipe
 from r1nb.recipes.settings import Sampling
 from r1nb.rewards.grading import grade, summarize
 from r1nb.tasks.rows import load_rows
