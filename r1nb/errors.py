@@ -36,6 +36,7 @@ def run_main(main) -> None:
         main(*sys.argv[1:])
     except (UserError, KeyboardInterrupt) as error:
         print(
-            f"r1nb: {str(error) or 'Interrupted: run it again to resume from what is saved.'}", file=sys.stderr
+            f"r1nb: {str(error) or 'Interrupted: run it again to resume from what is saved.'}",
+            file=sys.stderr,
         )
         sys.exit(130 if isinstance(error, Interrupted | KeyboardInterrupt) else 1)

@@ -18,6 +18,7 @@ exit codes: 0 trained and proven, 1 a mistake (one sentence says which), 2 a wro
 
 import argparse
 import io
+import os
 import sys
 
 import yaml
@@ -34,51 +35,47 @@ def train(recipe):
     What notebook 03 shows step by step; a run that did not finish goes on. Of several processes the main one
     writes the run and proves it; the others return (Run, None). Raises UserError.
     """
-    from r1nb.evaluation.accuracy import evaluate_tests
-    from r1nb.evaluation.checks import check_groups, check_rewards
-    from r1nb.evaluation.difficulty import keep_by_difficulty
+    from r1nb.evaluation import accuracy, checks, difficulty
     from r1nb.policy.loading import attach_lora, load_policy
     from r1nb.runs.checkpoints import last_checkpoint
     from r1nb.tasks.rows import drop_long_prompts, load_splits
-    from r1nb.training.callbacks import Recorder, Validation, Watchdog
-    from r1nb.training.resume import begin_run, resumable
-    from r1nb.training.stages import finish, grpo_trainer, sft, solution_examples
-    from r1nb.views.console import training_line
-    from r1nb.views.live import LiveView
-    from r1nb.views.report import write_report
+    from r1nb.training import callbacks, resume, stages
+    from r1nb.views import live, report
 
     rows, validation, tests = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     policy = load_policy(recipe)
     limit = recipe.data.max_prompt_length
     rows = drop_long_prompts(rows, policy.tokenizer, limit, recipe.problems_per_generation)
-    kept = keep_by_difficulty(policy, rows, recipe)
+    kept = difficulty.keep_by_difficulty(policy, rows, recipe)
     rows = from_main(lambda: kept)  # measured by sampling, which may differ
-    for problem in check_rewards(rows, recipe.judge(rows.column_names)):
+    for problem in checks.check_rewards(rows, recipe.judge(rows.column_names)):
         print(problem)
-    run = from_main(lambda: begin_run(recipe, rows))
+    run = from_main(lambda: resume.begin_run(recipe, rows))
     print("Run folder:", run.label)
-    before = evaluate_tests(run, "before", policy, tests, recipe)
-    evaluate_tests(run, "prefilled", policy, tests, recipe)
-    for problem in check_groups(policy, rows, recipe):
+    before = accuracy.evaluate_tests(run, "before", policy, tests, recipe)
+    accuracy.evaluate_tests(run, "prefilled", policy, tests, recipe)
+    for problem in checks.check_groups(policy, rows, recipe):
         print(problem)
     attach_lora(policy, recipe)
     if recipe.sft and not any(last_checkpoint(run)):
         print(f"SFT: {recipe.sft['max_steps']} steps")
-        loss = sft(policy, solution_examples(rows, recipe.layout), recipe, run.folder / "sft")
-        print(f"SFT: mean loss {loss:.2f}")
-    callbacks = [Recorder(run), Validation(run, policy, validation, recipe), LiveView(run)]
-    callbacks.append(Watchdog(run, recipe.judge()))
-    trainer = grpo_trainer(policy, rows, recipe, run.folder, callbacks)
-    with training_line(run), resumable(trainer, run) as checkpoint:
+        examples = stages.solution_examples(rows, recipe.layout)
+        print(f"SFT: mean loss {stages.sft(policy, examples, recipe, run.folder / 'sft'):.2f}")
+    observers = [callbacks.Recorder(run), callbacks.Validation(run, policy, validation, recipe)]
+    observers += [live.LiveView(run), callbacks.Watchdog(run, recipe.judge())]
+    trainer = stages.grpo_trainer(policy, rows, recipe, run.folder, observers)
+    with resume.resumable(trainer, run) as checkpoint:
         trainer.train(resume_from_checkpoint=checkpoint)
-    if proof := finish(run, policy, tests, recipe, before):
-        write_report(run)
+    if proof := stages.finish(run, policy, tests, recipe, before):
+        report.write_report(run)
     return run, proof
 
 
 def main(*arguments: str) -> None:
+    paths = sorted(RECIPES.glob("*.yaml"))
+    recipes = [f"  {path.stem:<22}{yaml.safe_load(path.read_text())['about']}" for path in paths]
     parser = argparse.ArgumentParser(
-        prog="python -m r1nb.train", description=__doc__, epilog=f"recipes:\n{_recipes()}",
+        prog="python -m r1nb.train", description=__doc__, epilog="\n".join(["recipes:", *recipes]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("recipe", metavar="RECIPE", help="a name below, auto, or a .yaml file")
@@ -86,28 +83,23 @@ def main(*arguments: str) -> None:
     given = parser.parse_args(arguments)
     overrides = read_overrides(given.settings, "The command line")
 
-    from r1nb.machine.hardware import choose_recipe
-    from r1nb.machine.plan import plan_run
+    if not sys.stderr.isatty():  # no bars in a log file
+        os.environ |= {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    from r1nb.machine import hardware, plan
     from r1nb.views.console import show_result
 
     if is_main():
         sys.stdout.reconfigure(line_buffering=True)  # in a log file, too
     else:
         sys.stdout = io.StringIO()  # only the main process prints
-    recipe = choose_recipe(given.recipe, **overrides)
-    print(plan_run(recipe))
+    recipe = hardware.choose_recipe(given.recipe, **overrides)
+    print(plan.plan_run(recipe))
     run, proof = train(recipe)
     leave()
     show_result(run)
     print(proof)
     if not proof.holds:
         sys.exit(3)
-
-
-def _recipes() -> str:
-    """A line for each recipe that ships."""
-    paths = sorted(RECIPES.glob("*.yaml"))
-    return "\n".join(f"  {path.stem:<22}{yaml.safe_load(path.read_text())['about']}" for path in paths)
 
 
 if __name__ == "__main__":

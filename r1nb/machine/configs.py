@@ -68,10 +68,7 @@ def check_saves(config) -> None:
     """Raise UserError if a run resumed from a checkpoint would not continue exactly where it stopped."""
     unit, save = steps_between_saves(config), config.save_steps
     if unit > 1 and config.save_strategy != "no" and (config.save_strategy != "steps" or save % unit):
-        raise UserError(
-            f"save_steps = {save:g}: a run can be resumed after every {unit} steps only, since completions "
-            "or logged figures span them; make save_steps a multiple of that."
-        )
+        raise UserError(f"save_steps = {save:g}: set a multiple of {unit}, or the run cannot be resumed.")
 
 
 def _check_trackers(names: set[str]) -> None:
@@ -81,9 +78,7 @@ def _check_trackers(names: set[str]) -> None:
             raise UserError(f"report_to = {name!r} needs its package, which is missing: pip install {name}.")
     offline = os.environ.get("WANDB_MODE") in ("offline", "disabled")
     if "wandb" in names and not (offline or "WANDB_API_KEY" in os.environ or _logged_in("api.wandb.ai")):
-        raise UserError(
-            "report_to = 'wandb' would stop to ask for a login: set WANDB_API_KEY, or WANDB_MODE=offline."
-        )
+        raise UserError("report_to = 'wandb' would ask for a login: set WANDB_API_KEY or WANDB_MODE=offline.")
 
 
 def _logged_in(host: str) -> bool:

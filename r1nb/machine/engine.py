@@ -48,16 +48,12 @@ def require_unsloth(model) -> None:
     """Raise UserError if Unsloth was imported too late, or with another setting of unsloth_vllm_standby."""
     missing = "unsloth" not in sys.modules and "unsloth" not in _FAILED
     if missing and importlib.util.find_spec("unsloth") and (early := _too_early()):
-        raise UserError(
-            f"{early[0]} was imported before Unsloth, which has to come first to patch it: restart the "
-            "kernel and run the notebook from the top, or put `import unsloth` into the very first cell."
-        )
+        why = f"{early[0]} was imported before Unsloth, which has to come first to patch it"
+        raise UserError(f"{why}: restart the kernel and run the notebook from the top.")
     ours, imported_with = model.unsloth_vllm_standby, os.environ.get("UNSLOTH_VLLM_STANDBY", "0")
     if "unsloth" in sys.modules and model.fast_inference and ours != (imported_with == "1"):
-        raise UserError(
-            f"unsloth_vllm_standby = {ours}, but Unsloth was imported with "
-            f"UNSLOTH_VLLM_STANDBY = {imported_with!r}: restart the kernel and load this recipe first."
-        )
+        why = f"unsloth_vllm_standby = {ours}, but Unsloth was imported with {imported_with!r}"
+        raise UserError(f"{why}: restart the kernel and load this recipe first.")
 
 
 def fall_back(recipe, say=print):
@@ -79,7 +75,9 @@ def fall_back(recipe, say=print):
             if needs_bitsandbytes(section) and not bitsandbytes:
                 section["optim"] = "adamw_torch"
         return plain
-    if recipe.model.fast_inference and (reason := _why_missing("vllm") or _why_no_4bit(recipe.model)):
+    no_4bit = recipe.model.load_in_4bit and importlib.util.find_spec("vllm_bnb_plugin") is None
+    plugin = "4-bit weights need its plugin: pip install vllm-bnb-plugin" if no_4bit else ""
+    if recipe.model.fast_inference and (reason := _why_missing("vllm") or plugin):
         say(
             f"vLLM cannot be used ({reason}): Unsloth samples without it, which makes a step several times "
             "as long; `make gpu` installs vLLM."
@@ -98,12 +96,6 @@ def _without_vllm(recipe, **changes):
     grpo = {key: value for key, value in recipe.grpo.items() if not key.startswith("vllm_")}
     changed = {"model": recipe.model.model_copy(update=changes), "grpo": grpo | {"use_vllm": False}}
     return recipe.model_copy(update=changed | {"sft": dict(recipe.sft)})
-
-
-def _why_no_4bit(model) -> str | None:
-    if model.load_in_4bit and importlib.util.find_spec("vllm_bnb_plugin") is None:
-        return "4-bit weights need its plugin: pip install vllm-bnb-plugin"
-    return None
 
 
 def _why_missing(name: str) -> str | None:

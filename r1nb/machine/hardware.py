@@ -114,18 +114,13 @@ def require(recipe, machine: Machine) -> None:
             "and the same arguments (the README.md beside that file says more)."
         )
     if started > 1 and recipe.sft:
-        raise UserError(
-            f"The sft section is for one process and {started} are running: take it out of the recipe."
-        )
+        raise UserError(f"sft is for one process and {started} are running: take it out of the recipe.")
     if started > 1 and unsloth:
-        raise UserError(
-            f"engine=unsloth is for one process and {started} are running: set engine=transformers "
-            "fast_inference=false use_vllm=false."
-        )
+        instead = "engine=transformers fast_inference=false use_vllm=false"
+        raise UserError(f"engine=unsloth is for one process and {started} are running: set {instead}.")
     if unsloth and not machine.gpu:
         raise UserError(
-            f"Recipe {recipe.name} needs a CUDA GPU and this machine has none; "
-            "use recipe=tiny-cpu here, or open the notebook on a GPU machine."
+            f"Recipe {recipe.name} needs a CUDA GPU, and there is none: use recipe=tiny-cpu here."
         )
     if unsloth:
         prepare_unsloth(recipe.model)
@@ -135,9 +130,7 @@ def require(recipe, machine: Machine) -> None:
         raise UserError("use_vllm = True, and vllm is not installed: leave the setting out.")
     for key, section in (("optim", recipe.grpo), ("sft.optim", recipe.sft)):
         if needs_bitsandbytes(section) and find_spec("bitsandbytes") is None:
-            raise UserError(
-                f"{key} = {section['optim']!r}, and bitsandbytes is not installed: set {key}=adamw_torch."
-            )
+            raise UserError(f"{key} = {section['optim']!r} needs bitsandbytes: set {key}=adamw_torch.")
 
 
 def environment() -> dict:

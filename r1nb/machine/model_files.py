@@ -1,4 +1,4 @@
-"""A model's files: where they are, and their download from the Hub, whose size is said first."""
+"""A model's files: where they are, what licence they have, and what is wrong if they cannot be read."""
 
 import contextlib
 import os
@@ -7,8 +7,6 @@ from pathlib import Path
 
 from r1nb.errors import UserError, first_line
 from r1nb.paths import DATA
-
-FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]  # not the same weights once more as .pth
 
 
 def locate(name: str) -> tuple[str, dict]:
@@ -59,33 +57,6 @@ def load_config(name: str):
         return AutoConfig.from_pretrained(path, **options).get_text_config()
     except OSError as error:
         raise UserError(cannot_load(name, error)) from None
-
-
-def fetch(name: str, say=print) -> None:
-    """Download a model from the Hub into its cache, unless it is there; says how large it is.
-
-    Raises UserError for a model that is gated or unknown. huggingface_hub warns if the disk is too small.
-    """
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
-
-    path, _ = locate(name)
-    if Path(path).is_dir() or constants.is_offline_mode():
-        return
-    disable_progress_bars()  # while it looks; the download shows its own
-    try:
-        files = snapshot_download(path, allow_patterns=FILES, dry_run=True)
-        enable_progress_bars()
-        if missing := sum(file.file_size for file in files if file.will_download):
-            say(f"Downloading {name}: {missing / 1e9:.2f} GB, once.")
-            snapshot_download(path, allow_patterns=FILES)
-    except OSError as error:  # without network what the cache holds may be enough; loading it will show
-        refusal = error if isinstance(error, HfHubHTTPError) else error.__cause__
-        if isinstance(refusal, HfHubHTTPError) and refusal.response.status_code < 500:
-            raise UserError(cannot_load(name, refusal)) from None
-    finally:
-        enable_progress_bars()
 
 
 def read_tensors(file: Path) -> dict:

@@ -13,7 +13,7 @@ from r1nb.errors import UserError, run_main
 from r1nb.machine import memory
 from r1nb.machine.configs import check_configs
 from r1nb.machine.engine import prepare_unsloth
-from r1nb.machine.hardware import GB, Machine, recipe_for, require, suggest_recipe, this_machine
+from r1nb.machine.hardware import GB, Machine, recipe_for, require, this_machine
 from r1nb.machine.model_files import load_config
 from r1nb.processes import processes
 from r1nb.recipes.recipe import build_recipe
@@ -212,9 +212,6 @@ def main(name: str = "tiny-cpu") -> None:
     recipe = recipe_for(name, machine)
     require(recipe, machine)
     print(f"This machine: {machine}. Recipe {recipe.name}: {recipe.about}")
-    suggested, reason = suggest_recipe(machine)
-    if machine.gpu and suggested != recipe.name:
-        print(f"For this GPU: make train RECIPE={suggested} ({reason}).")
     print(plan_run(recipe, machine))
 
 

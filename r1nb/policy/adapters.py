@@ -10,7 +10,7 @@ from pathlib import Path
 
 from r1nb.errors import UserError, first_line
 from r1nb.machine.model_files import not_finite, read_tensors
-from r1nb.policy.cards import NAME, Card, prompt_format, read_card, short_name
+from r1nb.policy.cards import Card, prompt_format, read_card, short_name
 from r1nb.text.prompts import LAYOUTS, Layout
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -46,18 +46,14 @@ def load_onto(policy, folder: Path, layout: Layout | None = None):
     try:
         tensors = read_tensors(folder / WEIGHTS)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{WEIGHTS} in {folder.name} is truncated, not finite, or no safetensors file: copy the adapter "
-            f"again ({first_line(error)})."
-        ) from None
+        why = f"{WEIGHTS} in {folder.name} is damaged ({first_line(error)})"
+        raise UserError(f"{why}: copy the adapter again.") from None
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     card, name = read_card(folder), short_name(settings.model_name)
     if why := _why_not(policy, config, shapes, card, layout):
         raise UserError(f"The adapter in {folder.name} {why}.")
     if not card and named not in ("", name):
-        print(
-            f"The adapter in {folder.name} has no card; it names {named} as its base, and {name} is loaded."
-        )
+        print(f"{folder.name} has no card; it names {named} as its base, and {name} is loaded.")
     return _attach(policy, folder, config, shapes)
 
 
@@ -79,18 +75,11 @@ def _read_config(folder: Path, model_name: str):
         raise UserError(f"{CONFIG} in {folder.name} cannot be read ({why}).") from None
     if kind != "LORA":
         raise UserError(f"{CONFIG} in {folder.name} is of {kind!r}: r1nb loads LoRA adapters.")
-    if base not in ("", model_name, short_name(model_name)) and not NAME.fullmatch(str(base)):
-        raise UserError(
-            f"{CONFIG} in {folder.name} names the path {base!r} as its base, and {model_name} is loaded: "
-            "write the model's name there if you trust it."
-        )
     defaults = LoraConfig().to_dict()
     for key, value in raw.items():
         if key not in (*TAKEN, *OF_NO_EFFECT) and value and value != defaults.get(key):
-            raise UserError(
-                f"{CONFIG} in {folder.name} sets {key} = {str(value)[:60]!r}, which r1nb does not load; "
-                "export it merged, with the library that made it."
-            )
+            why = f"sets {key} = {str(value)[:60]!r}, which r1nb does not load"
+            raise UserError(f"{CONFIG} in {folder.name} {why}: export the adapter merged.")
     if re.search(r"\)[*+{]", json.dumps(taken)):
         raise UserError(f"{CONFIG} in {folder.name} repeats a group of a pattern, which may match for ever.")
     return config, base

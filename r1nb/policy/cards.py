@@ -108,6 +108,4 @@ def read_card(folder: Path) -> Card | None:
         return Card.model_validate_json(path.read_bytes())
     except ValidationError as error:
         why = f"{'.'.join(map(str, error.errors()[0]['loc']))} {error.errors()[0]['msg']}".strip()
-        raise UserError(
-            f"{CARD} in {folder.name} is damaged ({why}): take it away to load the adapter unchecked."
-        ) from None
+        raise UserError(f"{CARD} in {folder.name} is damaged ({why}): remove it to load unchecked.") from None

@@ -37,10 +37,7 @@ def save_gguf(policy, folder: Path | str, quantization_method: str = "q4_k_m") -
     Unsloth fetches and builds llama.cpp for it, which takes a network, cmake and some minutes.
     """
     if policy.model_settings.engine != "unsloth":
-        raise UserError(
-            "GGUF is written by Unsloth, and this policy was loaded without it: use save_merged, then "
-            "llama.cpp's convert_hf_to_gguf.py and llama-quantize."
-        )
+        raise UserError("Unsloth writes GGUF and is not loaded: use save_merged, then llama.cpp's converter.")
     folder, written = _empty(folder), _empty(f"{folder}_gguf")  # where Unsloth puts it
     _by_unsloth(policy.model.save_pretrained_gguf, policy, folder, quantization_method=quantization_method)
     return written

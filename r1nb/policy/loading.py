@@ -8,9 +8,9 @@ import os
 import re
 from pathlib import Path
 
-from r1nb.errors import UserError, did_you_mean
+from r1nb.errors import UserError, did_you_mean, first_line
 from r1nb.machine.engine import compute_dtype, fall_back, prepare_unsloth, require_unsloth
-from r1nb.machine.model_files import cannot_load, fetch, load_config, locate
+from r1nb.machine.model_files import cannot_load, load_config, locate
 from r1nb.machine.out_of_memory import is_out_of_memory, out_of_memory_in_words, remedy_for
 from r1nb.policy.cards import Card, read_card, short_name
 from r1nb.policy.policy import Policy
@@ -32,7 +32,6 @@ def load_policy(recipe, say=print) -> Policy:
     if recipe.lora and recipe.lora.start_from:  # raises before the base is loaded, if that run is missing
         Run.named(recipe.lora.start_from, recipe.output.runs_dir)
     prepare_unsloth(base)
-    fetch(base.model_name, say)
     load = _load_unsloth if base.engine == "unsloth" else _load_plain
     with out_of_memory_in_words(remedy_for(recipe.name, recipe.grpo)):
         try:
@@ -67,12 +66,13 @@ def _load_plain(recipe, say) -> tuple:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
-    logging.disable_progress_bar()  # of reading weights; downloads still show theirs
     if base.torch_threads:
         cores = (os.cpu_count() or 1) // processes()
         torch.set_num_threads(max(1, min(base.torch_threads, cores)))
     torch.manual_seed(recipe.grpo["seed"])
     path, options = locate(base.model_name)
+    if os.path.isdir(path):
+        logging.disable_progress_bar()  # of reading weights; a download shows how far it is
     dtype = compute_dtype(base)
     say(f"AutoModelForCausalLM.from_pretrained({short_name(base.model_name)!r}, dtype={dtype!r})")
     if torch.cuda.is_available() and not recipe.grpo.get("use_cpu"):
@@ -153,9 +153,7 @@ def load_trained(folder: Path | str | None = None):
     trained = Run(folder).trained if (folder / "recipe.yaml").is_file() else folder
     is_adapter = (trained / "adapter_config.json").is_file()
     if not is_adapter and not (trained / "config.json").is_file():
-        raise UserError(
-            f"{folder} holds neither an adapter nor a model (no adapter_config.json, no config.json)."
-        )
+        raise UserError(f"{folder} holds neither adapter_config.json nor config.json: no adapter, no model.")
     recipe = _recipe_of(trained, is_adapter)
     prepare_unsloth(recipe.model)
     import torch
@@ -224,10 +222,8 @@ def _load_unsloth(recipe, say) -> tuple:
     try:
         from unsloth import FastLanguageModel
     except (ImportError, NotImplementedError, OSError) as error:
-        raise UserError(
-            f"Recipe {recipe.name} needs Unsloth, which cannot be imported here "
-            f"({str(error).splitlines()[0]}); install r1nb[gpu] on a CUDA machine."
-        ) from None
+        why = f"needs Unsloth, which cannot be imported here ({first_line(error)})"
+        raise UserError(f"Recipe {recipe.name} {why}; install r1nb[gpu] on a CUDA machine.") from None
     import torch
 
     path, _ = locate(base.model_name)

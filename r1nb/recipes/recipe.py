@@ -132,20 +132,12 @@ class Recipe(Section):
             )
         model, room = self.model, self.data.max_prompt_length + self.grpo["max_completion_length"]
         if room > model.max_seq_length:
-            raise UserError(
-                f"max_prompt_length + max_completion_length = {room} tokens, more than max_seq_length = "
-                f"{model.max_seq_length}; raise it or lower one of the two."
-            )
+            limit = f"max_seq_length = {model.max_seq_length}"
+            raise UserError(f"max_prompt_length + max_completion_length = {room} is above {limit}; raise it.")
         if model.fast_inference and not (model.engine == "unsloth" and model.gpu_memory_utilization):
-            raise UserError(
-                "fast_inference=true is vLLM inside Unsloth: it needs engine=unsloth and a "
-                "gpu_memory_utilization, the share of the card for vLLM; or set fast_inference=false."
-            )
+            raise UserError("fast_inference=true needs engine=unsloth and a gpu_memory_utilization.")
         if self.lora is None and (model.engine == "unsloth" or model.load_in_4bit):
-            raise UserError(
-                "lora: null trains all weights: set engine=transformers and load_in_4bit=false, or give the "
-                "recipe an adapter."
-            )
+            raise UserError("lora: null trains all weights: set engine=transformers and load_in_4bit=false.")
         data = self.data
         low, high = data.min_pass_rate, data.max_pass_rate
         if None not in (low, high) and low > high:

@@ -115,11 +115,6 @@ class Run(Evaluations):
     def name(self) -> str:
         return self.folder.name
 
-    @property
-    def parent(self) -> str:
-        """The name of the run that it builds on; "" if there is none."""
-        return self.environment.get("parent", "")
-
     @cached_property
     def recipe(self) -> dict:
         """The recipe as it was used, as plain values by section."""

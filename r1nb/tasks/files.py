@@ -6,6 +6,10 @@ import re
 import warnings
 from pathlib import Path
 
+import datasets
+import pandas
+import pyarrow.parquet
+
 from r1nb.errors import UserError, first_line
 
 SHARD = re.compile(r"-\d{5}-of-\d{5}$")  # of the Hub's train-00000-of-00002.parquet
@@ -13,8 +17,6 @@ SHARD = re.compile(r"-\d{5}-of-\d{5}$")  # of the Hub's train-00000-of-00002.par
 
 def read_local(path: Path, split: str) -> tuple:
     """(raw rows, the file's name) of a file, or of a split's file or files in a folder."""
-    from datasets import concatenate_datasets
-
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix in READERS)
         parts = [file for file in files if SHARD.sub("", file.stem) == split]
@@ -25,17 +27,15 @@ def read_local(path: Path, split: str) -> tuple:
         raise UserError(f"{path.name} has one split: use 'train', or a slice, 'train[-9:]', not {split!r}.")
     else:
         parts = [path]
-    return concatenate_datasets([_read(part) for part in parts]), parts[0].name
+    return datasets.concatenate_datasets([_read(part) for part in parts]), parts[0].name
 
 
 def _read(path: Path):
-    from datasets import Dataset
-
     if path.suffix not in READERS:
         raise UserError(f"{path.name}: use a file that ends in {', '.join(READERS)}.")
     try:
         if rows := READERS[path.suffix](path):
-            return Dataset.from_list(rows)
+            return datasets.Dataset.from_list(rows)
     except (ValueError, Warning) as error:  # pyarrow's and pandas' own errors are ValueErrors
         raise UserError(f"{path.name} cannot be read: {first_line(error)}.") from None
     raise UserError(f"{path.name} is empty: it holds no rows.")
@@ -60,16 +60,12 @@ def _read_jsonl(path: Path) -> list[dict]:
 
 def _read_csv(path: Path) -> list[dict]:
     """Every cell as text, so that 007 and 1,080 stay what they are."""
-    import pandas
-
     with warnings.catch_warnings():
         warnings.simplefilter("error", pandas.errors.ParserWarning)  # a row longer than the header
         return pandas.read_csv(path, dtype=str, keep_default_na=False, index_col=False).to_dict("records")
 
 
 def _read_parquet(path: Path) -> list[dict]:
-    import pyarrow.parquet
-
     return pyarrow.parquet.read_table(path).to_pylist()
 
 
@@ -78,14 +74,11 @@ READERS = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet} 
 
 def read_hub(name: str, subset: str | None, split: str):
     """The raw rows of a dataset of the Hub."""
-    import datasets
-
     try:
         return datasets.load_dataset(name, subset, split=split)
     except ValueError as error:
         raise UserError(f"{name} has no such split or subset: {first_line(error)}") from None
     except OSError:  # ConnectionError is one
         raise UserError(
-            f"{name} cannot be fetched from the Hub: without network, set dataset to a file or folder "
-            "that holds its rows."
+            f"{name} cannot be fetched from the Hub: without network, name a file or folder."
         ) from None

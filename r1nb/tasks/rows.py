@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from datasets import Dataset, ReadInstruction
+
 from r1nb.errors import UserError
 from r1nb.paths import DATA
 from r1nb.rewards.gym import PROBLEMS, gym_problem, gym_tasks
@@ -43,8 +45,6 @@ def _load_split(data, split: str) -> tuple:
 
 def _load(dataset: str, split: str, question, answer, layout) -> tuple:
     """(rows, their Source, None for a reasoning-gym task)."""
-    import datasets
-
     dataset = str(dataset)
     if not (match := SPLIT.fullmatch(str(split))):
         raise UserError(f"split = {split!r}: write a name, or a slice of one, as in 'train[-300:]'.")
@@ -60,10 +60,8 @@ def _load(dataset: str, split: str, question, answer, layout) -> tuple:
         named = SOURCES.get(dataset) or SOURCES.get(name)
         raw, where = read_hub(name, subset or (named and named.subset), match[1]), name
     else:
-        raise UserError(
-            f"Unknown dataset {dataset!r}: use {', '.join([*BUNDLED, *SOURCES])}, {GYM}<task>, another "
-            "name of the Hub, or a file or folder of .jsonl, .csv or .parquet."
-        )
+        names = ", ".join([*BUNDLED, *SOURCES, f"{GYM}<task>"])
+        raise UserError(f"Unknown dataset {dataset!r}: use {names}, another of the Hub, a file or a folder.")
     columns, known = raw.column_names, SOURCES.get(dataset) or source_of(raw)
     source = own_source(question, answer) if question else known
     if source is None or not set(source.columns) <= set(columns):
@@ -74,7 +72,7 @@ def _load(dataset: str, split: str, question, answer, layout) -> tuple:
     if path.exists():  # a file of yours keeps its other columns
         others = [column for column in columns if column not in source.columns]
         rows = [{c: row[c] for c in others} | _row(source, row, layout) for row in raw]
-        rows = datasets.Dataset.from_list(rows)
+        rows = Dataset.from_list(rows)
     else:  # the Hub's other columns are long texts that nobody asks for here
         rows = raw.map(lambda row: _row(source, row, layout), remove_columns=columns)
     pairs = enumerate(zip(rows["question"], rows["answer"], strict=True))
@@ -100,8 +98,6 @@ def _row(source: Source, row: dict, layout: Layout) -> dict:
 
 def _slice(rows, split: str):
     """The rows that a split's slice asks for; all without one."""
-    from datasets import ReadInstruction
-
     try:
         (part,) = ReadInstruction.from_spec(split).to_absolute({SPLIT.fullmatch(split)[1]: len(rows)})
     except (ValueError, AssertionError) as error:
@@ -113,8 +109,6 @@ def _slice(rows, split: str):
 
 def _gym_rows(dataset: str, split: str, layout: Layout):
     """Problems of reasoning-gym's tasks, in turn: 1,000 to train on, 200 of each other split."""
-    from datasets import Dataset
-
     if split not in PROBLEMS:
         raise UserError(f"reasoning-gym has the splits {', '.join(PROBLEMS)}, not {split!r}.")
     tasks, known = dataset.removeprefix(GYM).split("+"), gym_tasks()
@@ -182,10 +176,8 @@ def _check_source(source: Source | None, dataset: str, rewards) -> None:
     judging = [name for name in rewards if find_reward(name).judges == "answer"]
     if wrong := [name for name in judging if suited and name not in (*suited, "judge_reward_func")]:
         own = "; of data of your own name the columns: question_column, answer_column" if source else ""
-        raise UserError(
-            f"{wrong[0]} cannot judge the answers of {dataset}; use {' or '.join(suited)}, as "
-            f"in rewards='{{{suited[0]}: 1.0}}'{own}."
-        )
+        use = f"use {' or '.join(suited)}, as in rewards='{{{suited[0]}: 1.0}}'{own}"
+        raise UserError(f"{wrong[0]} cannot judge the answers of {dataset}; {use}.")
 
 
 def drop_long_prompts(rows, tokenizer, limit: int, needed: int):

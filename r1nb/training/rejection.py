@@ -88,9 +88,7 @@ def sample_examples(run, policy, rows, recipe, samples: int, prefill: str = ""):
             raise UserError("The judge scored none of the completions: is judge_url reachable?")
         if not left:
             why = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
-            raise UserError(
-                f"Rejection sampling kept none of {total} completions ({why}): sample more of them, or train "
-                "the policy longer first. The earlier runs are unchanged."
-            )
+            sampled = f"{total} completions ({why})"
+            raise UserError(f"Rejection sampling kept none of {sampled}: sample more, or train longer first.")
         write_json(path, examples_of(rows, kept))
     return Dataset.from_list(json.loads(path.read_text()))

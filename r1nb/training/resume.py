@@ -72,10 +72,9 @@ def new_run(recipe, **facts) -> Run:
 
 def fingerprint(rows) -> dict:
     """{"rows", "sha256"}: of the questions and golds, in their order."""
-    digest = hashlib.sha256()
-    for question, answer in zip(rows["question"], rows["answer"], strict=True):
-        digest.update(json.dumps([question, answer]).encode())
-    return {"rows": len(rows), "sha256": digest.hexdigest()}
+    pairs = zip(rows["question"], rows["answer"], strict=True)
+    text = "".join(json.dumps([question, answer]) for question, answer in pairs)
+    return {"rows": len(rows), "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def _newest(recipe, facts: dict) -> Run | None:
@@ -221,10 +220,7 @@ def _check_end(trainer, run: Run, interrupted: bool) -> None:
         raise UserError(NOT_FINITE)
     step, steps = trainer.state.global_step, trainer.args.max_steps
     if interrupted and last_checkpoint(run)[0] == step:
-        raise Interrupted(
-            f"Stopped after step {step} of {steps}, which is saved in {run.label}: run this again to resume "
-            "from there."
-        )
+        raise Interrupted(f"Stopped after step {step} of {steps}, saved in {run.label}: run again to resume.")
     if step >= steps:
         return
     said = [line["sentence"] for line in run.alarms() if line["step"] == step]

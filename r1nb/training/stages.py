@@ -30,9 +30,7 @@ def solution_examples(rows, layout: Layout):
     """{prompt, completion} of the rows' own solutions, for SFT; raises UserError if no row has one."""
     rows = rows.filter(lambda solution: solution != "", input_columns="solution")
     if not len(rows):
-        raise UserError(
-            "The dataset shows no solutions to learn from: take the sft section out of the recipe."
-        )
+        raise UserError("The dataset shows no solutions to learn from: leave out the section sft.")
 
     def as_example(row: dict) -> dict:
         reply = layout.format_reply(row["solution"], row["answer"])

@@ -73,11 +73,8 @@ class Inspector(widgets.VBox):
         at_end = self.step.value == self.step.max
         self.step.max = max(1, *(run.progress()[0] for run in runs))
         self.answers.value = answers_table(runs[0], PROBLEMS).to_html()
-        self.differences.value = (
-            "Choose several runs (Ctrl or Shift and click) to see how their recipes differ."
-        )
-        if len(runs) > 1:
-            self.differences.value = differences_table(runs).to_html()
+        hint = "Choose several runs (Ctrl or Shift and click) to see how their recipes differ."
+        self.differences.value = differences_table(runs).to_html() if len(runs) > 1 else hint
         if at_end and self.step.value != self.step.max:
             self.step.value = self.step.max  # and _on_step follows
         else:
@@ -120,12 +117,9 @@ class Inspector(widgets.VBox):
             self.completions.value = escape(error)
             return
         found = log[log["completion"].str.contains(wanted, case=False, regex=False)]
-        cards = [
-            _card(line, run) for line in found.sort_values("advantage", ascending=False).to_dict("records")
-        ]
-        note = (
-            f"{run.name}, step {step}: {len(found)} of {len(log)} completions, best advantage first; {LEGEND}"
-        )
+        ranked = found.sort_values("advantage", ascending=False).to_dict("records")
+        cards = [_card(line, run) for line in ranked]
+        note = f"{run.name}, step {step}: {len(found)} of {len(log)} completions, best first; {LEGEND}"
         self.completions.value = f"<p>{escape(note)}</p>{''.join(cards)}"
 
 

@@ -54,7 +54,9 @@ def stages_table(runs: dict, split: str):
     ]
     for words, run in runs.items():
         costs = (f"{count:,}" for count in work(run))
-        rows.append([words, run.parent or "the base", *costs, *_reached(run, "after", split)])
+        rows.append(
+            [words, run.environment.get("parent", "the base"), *costs, *_reached(run, "after", split)]
+        )
     heads = ["", "built on", "sampled", "trained on", "strict", "format", "tokens", "pass@8"]
     return table_of(rows, heads)
 

@@ -49,7 +49,7 @@ def test_a_run_can_be_resumed_where_a_batch_of_completions_ends(overrides, steps
         ("trackoi", "TRL refuses the recipe: trackoi is not supported, only .* trackio, .* are supported"),
         (["tensorboard", "trackoi"], "trackoi is not supported"),
         ("swanlab", "report_to = 'swanlab' needs its package, which is missing: pip install swanlab"),
-        ("wandb", "set WANDB_API_KEY, or WANDB_MODE=offline"),
+        ("wandb", "set WANDB_API_KEY or WANDB_MODE=offline"),
     ],
 )
 def test_a_tracker_that_cannot_work_is_refused_at_once(monkeypatch, tmp_path, key, tracker, words):

@@ -74,7 +74,7 @@ def hub(tmp_path):
         inherited = {key: value for key, value in os.environ.items() if key not in offline}
         code = (
             "from r1nb.errors import UserError\nfrom r1nb.recipes.loading import load_recipe\n"
-            "from r1nb.policy.loading import load_policy\nfrom r1nb.machine.model_files import fetch\n"
+            "from r1nb.policy.loading import load_policy\n"
             f"try:\n    {code}\nexcept UserError as error: print('REFUSED', error)"
         )
         done = subprocess.run(
@@ -91,24 +91,19 @@ def hub(tmp_path):
     server.server_close()
 
 
-def test_a_model_is_fetched_once_with_its_size_said_before(hub):
-    size = sum(
-        len(data) for name, data in FILES.items() if name.endswith((".json", ".safetensors", ".jinja"))
-    )
-    said = hub("load_policy(load_recipe(model_name='org/open')); fetch('org/open')")
-    first, second = said.splitlines()
-    assert first == f"Downloading org/open: {size / 1e9:.2f} GB, once."
-    assert second.startswith("AutoModelForCausalLM.from_pretrained('org/open'")
+def test_a_model_is_downloaded_once_and_shows_how_far_it_is(hub):
+    said = hub("for _ in range(2): load_policy(load_recipe(model_name='org/open'))")
+    assert said.count("AutoModelForCausalLM.from_pretrained('org/open'") == 2
+    assert "model.safetensors" in hub.progress
     assert "%" in hub.progress
     assert [name for command, name in hub.sent if command == "GET"].count("model.safetensors") == 1
     assert not any("original" in name for _, name in hub.sent)
-    assert "Downloading" not in hub("load_policy(load_recipe(model_name='org/open'))", HF_HUB_OFFLINE="1")
+    hub("load_policy(load_recipe(model_name='org/open'))", HF_HUB_OFFLINE="1")
 
 
 def test_a_gated_model_becomes_one_sentence(hub):
     code = "load_policy(load_recipe(model_name='org/gated'))"
     said = hub(code)
-    assert said.count("\n") == 1
     assert "REFUSED org/gated is gated: accept its licence at https://huggingface.co/org/gated" in said
     assert "set HF_TOKEN" in said
     assert "and the token in HF_TOKEN has no access" in hub(code, HF_TOKEN="hf_" + "x" * 34)
@@ -116,7 +111,7 @@ def test_a_gated_model_becomes_one_sentence(hub):
 
 
 def test_an_unknown_model_is_not_called_gated(hub):
-    said = hub("fetch('org/unknown')")
+    said = hub("load_policy(load_recipe(model_name='org/unknown'))")
     assert "REFUSED org/unknown cannot be loaded" in said
 
 

@@ -205,13 +205,6 @@ def test_the_plan_of_auto_is_that_of_this_machines_recipe(monkeypatch, tmp_path,
     assert "The peak is " in said
 
 
-def test_the_plan_of_another_recipe_names_the_one_for_the_card(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(plan, "this_machine", lambda: CARDS["llama31-8b-24gb"])
-    monkeypatch.setenv("R1NB_SET", f"runs_dir={tmp_path}")
-    plan.main("tiny-cpu")
-    assert "For this GPU: make train RECIPE=llama31-8b-24gb (made for a card like" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("card", "config", "seconds"),
     [

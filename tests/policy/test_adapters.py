@@ -80,10 +80,10 @@ class Payload:
 
 
 REFUSED = {
-    "truncated": (truncate, "is truncated, not finite, or no safetensors file: copy the adapter again"),
-    "a pickle under that name": (written(WEIGHTS, pickle.dumps({1: 2})), "or no safetensors file"),
+    "truncated": (truncate, "is damaged"),
+    "a pickle under that name": (written(WEIGHTS, pickle.dumps({1: 2})), "is damaged"),
     "a pickle instead": (pickled, "adapter_model.bin could run code when it is loaded, so r1nb never does"),
-    "empty": (written(WEIGHTS, b""), "or no safetensors file"),
+    "empty": (written(WEIGHTS, b""), "is damaged"),
     "a tensor lost": (lose_a_tensor, "1 of its 56 tensors are missing"),
     "another rank": (configured(r=16), "is of rank 8, but its adapter_config.json says r = 16"),
     "not finite": (poison, "lora_A.weight holds numbers that are not finite"),
@@ -111,12 +111,6 @@ REFUSED = {
     "another method": (configured(peft_type="IA3"), "of 'IA3'"),
     "a list": (written(CONFIG, b"[]"), "cannot be read"),
     "no JSON": (written(CONFIG, b"\xff{"), "cannot be read"),
-    "a path above": (configured(base_model_name_or_path="../../secret"), "names the path '../../secret'"),
-    "an absolute path": (configured(base_model_name_or_path="/etc"), "names the path '/etc' as its base"),
-    "a home": (configured(base_model_name_or_path="~/model"), "names the path '~/model'"),
-    "an address": (configured(base_model_name_or_path="http://x/y"), "names the path 'http://x/y'"),
-    "a hidden folder": (configured(base_model_name_or_path="org/../../x"), "names the path"),
-    "a path as a list": (configured(base_model_name_or_path=["/etc"]), "names the path"),
     "code of its own": (configured(corda_config={"cache_file": "elsewhere.pt"}), "sets corda_config"),
     "other modules": (configured(target_modules=["q_proj"]), "48 are foreign"),
     "unheard-of modules": (configured(target_modules=["nothing"]), "does not fit tiny-policy"),
@@ -155,7 +149,7 @@ def test_nothing_is_unpickled(saved, tmp_path):
     (folder / "adapter_model.bin").write_bytes(data)
     fresh().load_adapter(folder)  # beside good weights it is not even looked at
     (folder / WEIGHTS).write_bytes(data)
-    with pytest.raises(UserError, match="no safetensors file"):
+    with pytest.raises(UserError, match="is damaged"):
         fresh().load_adapter(folder)
     assert not mark.exists()
 

@@ -13,5 +13,5 @@ def test_an_export_does_not_overwrite(tiny_recipe, tmp_path):
     (tmp_path / "notes").write_text("mine")
     with pytest.raises(UserError, match="holds files already"):
         save_merged(policy, tmp_path)
-    with pytest.raises(UserError, match="GGUF is written by Unsloth"):
+    with pytest.raises(UserError, match="Unsloth writes GGUF"):
         save_gguf(policy, tmp_path / "gguf")

@@ -169,7 +169,7 @@ def test_an_adapter_of_another_base_is_refused(policy, tiny_recipe, tmp_path):
 def test_folders_that_hold_nothing_are_named(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         load_trained(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="neither an adapter nor a model"):
+    with pytest.raises(UserError, match="no adapter, no model"):
         load_trained(tmp_path)
 
 

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from r1nb.paths import CHECKOUT as ROOT
 from nbclient import NotebookClient
 from refresh_notebooks import code_hash
 from safetensors.torch import load_file
 
+from r1nb.paths import CHECKOUT as ROOT
 from r1nb.paths import NOTEBOOKS
 from r1nb.rewards.registry import reward_names, short_name
-from r1nb.runs.evaluations import MOMENTS
 from r1nb.runs.run import Run
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -168,10 +167,11 @@ def test_notebook_07_goes_through_the_stages_and_trains_none_twice(tmp_path):
     fewer = {"PROBLEMS = 256": "PROBLEMS = 64"}
     said = execute(NOTEBOOKS / "07_r1_stages.ipynb", tmp_path, settings, fewer)
     runs = {run.name: run for run in Run.all(tmp_path / "runs")}
-    assert set(runs) == {*MOMENTS, "grpo-alone-001"}
+    assert set(runs) == {*STAGES, "grpo-alone-001"}
     assert all(run.finished for run in runs.values())
-    assert [runs[name].parent for name in MOMENTS] == ["", *MOMENTS[:-1]]
-    assert runs["grpo-alone-001"].parent == ""
+    parents = {name: run.environment.get("parent", "") for name, run in runs.items()}
+    assert [parents[name] for name in STAGES] == ["", *STAGES[:-1]]
+    assert parents["grpo-alone-001"] == ""
     for name in ("r1-cold-start-001", "r1-sft-001"):
         assert runs[name].rejection()["kept"] > 0
     for words in ("wrong answer", "problems with one that was kept", "4 second GRPO", "GRPO alone"):

@@ -3,7 +3,6 @@
 import re
 
 from r1nb.paths import CHECKOUT as ROOT
-
 from r1nb.rewards.registry import _LOADED
 
 

@@ -5,8 +5,8 @@ import csv
 import make_policy
 import pytest
 import yaml
-from r1nb.paths import CHECKOUT as ROOT
 
+from r1nb.paths import CHECKOUT as ROOT
 from r1nb.recipes.loading import load_recipe
 from r1nb.studies.experiments import explains, pooled, reached, read_results, verdict
 

@@ -9,10 +9,10 @@ import make_countdown_policy
 import make_policy
 import pytest
 import yaml
-from r1nb.paths import CHECKOUT as ROOT
 from make_countdown import SIZES, TARGETS, bundled, draw, split_of
 
 from r1nb.evaluation.reflection import read_reflection
+from r1nb.paths import CHECKOUT as ROOT
 from r1nb.paths import DATA
 from r1nb.policy.loading import load_policy
 from r1nb.recipes.loading import load_recipe

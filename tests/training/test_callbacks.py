@@ -4,9 +4,8 @@ import gc
 import tracemalloc
 from types import SimpleNamespace
 
-import pytest
 import torch
-from written_run import append_step, write_run
+from written_run import write_run
 
 from r1nb.machine.configs import grpo_config
 from r1nb.training.callbacks import Recorder, Watchdog
@@ -108,29 +107,3 @@ def test_what_fails_in_a_look_is_said_once_and_training_goes_on(tiny_recipe, mon
         view.on_train_end(None, state(step), None)
     said = "LiveView failed, training goes on: OSError: No space left on device"
     assert capsys.readouterr().out.strip() == said
-
-
-@pytest.mark.parametrize("steps", [0, 40])
-def test_in_a_terminal_the_live_view_says_a_line(tiny_recipe, capsys, steps):
-    tiny_recipe.grpo["max_steps"] = 100
-    run = new_run(tiny_recipe)
-    for step in range(1, steps + 1):
-        append_step(run, step, [])
-    LiveView(run).on_train_end(None, state(steps), None)
-    expected = "step 40 of 100, reward 2.67, 2 min left" if steps else "step 0 of 100"
-    assert capsys.readouterr().out.strip() == expected
-    assert (run.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_log_of_many_steps_stays_short(tiny_recipe, capsys, monkeypatch):
-    monkeypatch.setattr("r1nb.views.live.png", lambda figure: b"picture")
-    run = new_run(tiny_recipe)
-    view, view.SHARE = LiveView(run), 1e9
-    for step in range(1, 201):
-        append_step(run, step, [])
-        view.on_log(None, SimpleNamespace(**vars(state(step)) | {"max_steps": 200}), None, logs={"loss": 1.0})
-    view.on_train_end(None, SimpleNamespace(**vars(state(200)) | {"max_steps": 200}), None)
-    lines = capsys.readouterr().out.splitlines()
-    assert 45 <= len(lines) <= 55
-    assert lines[0].startswith("step 1 of")
-    assert lines[-1].startswith("step 200 of")

@@ -170,7 +170,7 @@ def test_a_stage_trains_on_from_its_parent_and_names_it(tiny_recipe, stage, caps
                 "warmup_steps": 0, "rewards": {"language_reward_func": 1.0}}  # fmt: skip
     recipe = load_recipe("tiny-cpu", **settings)
     run = begin_run(recipe, rows, reuse=True, parent=parent.name)
-    assert run.parent == parent.name
+    assert run.environment["parent"] == parent.name
     assert parent.parent == ""
     attach_lora(policy, recipe)
     begun = lora(policy)

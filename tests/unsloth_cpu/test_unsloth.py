@@ -13,18 +13,18 @@ import pytest
 import torch
 import unsloth
 from bitsandbytes.functional import has_avx512bf16
-from transformers import TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, TrainerCallback
 from trl import GRPOConfig
 
 from r1nb.errors import UserError
 from r1nb.evaluation import accuracy
 from r1nb.evaluation.proof import prove
 from r1nb.machine.hardware import LADDER
+from r1nb.paths import DATA
 from r1nb.policy.export import save_merged
 from r1nb.policy.loading import attach_lora, load_policy, load_trained
 from r1nb.recipes.loading import load_recipe
 from r1nb.recipes.settings import Sampling
-from r1nb.studies.bench import random_llama
 from r1nb.tasks.rows import load_rows, load_splits
 from r1nb.training.callbacks import Recorder, Validation
 from r1nb.training.resume import begin_run, new_run, resumable
@@ -137,7 +137,11 @@ def model_folder(tmp_path):
         "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "vocab_size": 640,
     }  # fmt: skip
-    return str(random_llama(tmp_path / "model", shape, "float32"))
+    tokenizer = AutoTokenizer.from_pretrained(DATA / "tiny-policy")
+    config = LlamaConfig(**shape, eos_token_id=tokenizer.eos_token_id)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,39 @@
+"""The live view without a notebook: lines of figures, in a terminal and in a log file."""
+
+from types import SimpleNamespace
+
+import pytest
+from written_run import append_step
+
+from r1nb.training.resume import new_run
+from r1nb.views.live import LiveView
+
+
+def state(step: int, max_steps: int = 10_000):
+    return SimpleNamespace(global_step=step, max_steps=max_steps, is_world_process_zero=True)
+
+
+@pytest.mark.parametrize("steps", [0, 40])
+def test_in_a_terminal_the_live_view_says_a_line(tiny_recipe, capsys, steps):
+    tiny_recipe.grpo["max_steps"] = 100
+    run = new_run(tiny_recipe)
+    for step in range(1, steps + 1):
+        append_step(run, step, [])
+    LiveView(run).on_train_end(None, state(steps), None)
+    expected = "step 40 of 100, reward 2.67, 2 min left" if steps else "step 0 of 100"
+    assert capsys.readouterr().out.strip() == expected
+    assert (run.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_log_of_many_steps_stays_short(tiny_recipe, capsys, monkeypatch):
+    monkeypatch.setattr("r1nb.views.live.png", lambda figure: b"picture")
+    run = new_run(tiny_recipe)
+    view, view.SHARE = LiveView(run), 1e9
+    for step in range(1, 201):
+        append_step(run, step, [])
+        view.on_log(None, state(step, 200), None, logs={"loss": 1.0})
+    view.on_train_end(None, state(200, 200), None)
+    lines = capsys.readouterr().out.splitlines()
+    assert 45 <= len(lines) <= 55
+    assert lines[0].startswith("step 1 of")
+    assert lines[-1].startswith("step 200 of")
