@@ -64,6 +64,7 @@ def train(recipe):
     observers = [callbacks.Recorder(run), callbacks.Validation(run, policy, validation, recipe)]
     observers += [live.LiveView(run), callbacks.Watchdog(run, recipe.judge())]
     trainer = stages.grpo_trainer(policy, rows, recipe, run.folder, observers)
+    print(f"GRPO: {recipe.grpo['max_steps']} steps")
     with resume.resumable(trainer, run) as checkpoint:
         trainer.train(resume_from_checkpoint=checkpoint)
     if proof := stages.finish(run, policy, tests, recipe, before):

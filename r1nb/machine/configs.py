@@ -68,7 +68,7 @@ def check_saves(config) -> None:
     """Raise UserError if a run resumed from a checkpoint would not continue exactly where it stopped."""
     unit, save = steps_between_saves(config), config.save_steps
     if unit > 1 and config.save_strategy != "no" and (config.save_strategy != "steps" or save % unit):
-        raise UserError(f"save_steps = {save:g}: set a multiple of {unit}, or the run cannot be resumed.")
+        raise UserError(f"save_steps = {save:g}: save by steps, at a multiple of {unit}, to resume.")
 
 
 def _check_trackers(names: set[str]) -> None:

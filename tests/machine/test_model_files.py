@@ -92,7 +92,8 @@ def hub(tmp_path):
 
 
 def test_a_model_is_downloaded_once_and_shows_how_far_it_is(hub):
-    said = hub("for _ in range(2): load_policy(load_recipe(model_name='org/open'))")
+    code = "for _ in range(2): load_policy(load_recipe(model_name='org/open'))"
+    said = hub(code, TQDM_POSITION="-1")  # bars as in a terminal
     assert said.count("AutoModelForCausalLM.from_pretrained('org/open'") == 2
     assert "model.safetensors" in hub.progress
     assert "%" in hub.progress

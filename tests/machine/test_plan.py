@@ -186,9 +186,7 @@ def test_no_advice_is_given_that_does_not_help():
 
 def test_vllm_without_unsloth_is_refused_before_the_plan(monkeypatch, tmp_path):
     monkeypatch.setenv("R1NB_SET", f"runs_dir={tmp_path}")
-    with pytest.raises(
-        UserError, match=r"fast_inference=true .* needs engine=unsloth and a gpu_memory"
-    ) as one:
+    with pytest.raises(UserError, match="fast_inference=true needs engine=unsloth and a gpu_memory") as one:
         choose_recipe("tiny-cpu", fast_inference=True)
     with pytest.raises(UserError) as other:
         plan.plan_run(load_recipe("tiny-cpu", fast_inference=True), Machine(2, 24))

@@ -16,7 +16,7 @@ def test_rates_alarms_and_files_of_a_finished_run(tiny_recipe, capsys, monkeypat
     for moment, strict in (("before", False), ("after", True)):
         graded = Graded("?", "2", "two", (7,), False, strict, strict, False, {"int_reward_func": 0.5})
         run.write_evaluation(moment, {"test": [graded] * 4, "other": [graded]})
-    show_result(run, notebook="03_train_grpo.ipynb")
+    show_result(run)
     lines = capsys.readouterr().out.splitlines()
     assert "test (4), greedy; rates with 95 % intervals" in lines
     assert "other (1), greedy; rates with 95 % intervals" in lines
@@ -25,11 +25,10 @@ def test_rates_alarms_and_files_of_a_finished_run(tiny_recipe, capsys, monkeypat
     assert ["strict", "0.0% [0.0, 49.0]", "100.0% [51.0, 100.0]"] in cells
     assert cells.count(["int", "0.500", "0.500"]) == 2
     assert "Step 3: Too [bold]short[/bold]." in lines
-    assert lines[-4:] == [
+    assert lines[-3:] == [
         "run folder: runs/tiny-cpu-001",
         "adapter:    runs/tiny-cpu-001/adapter",
         "report:     runs/tiny-cpu-001/report.html",
-        "notebook:   runs/tiny-cpu-001/03_train_grpo.ipynb",
     ]
 
 
