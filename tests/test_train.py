@@ -50,8 +50,8 @@ def interrupt_at(process: subprocess.Popen, words: str) -> tuple[str, str]:
 
 def test_interrupted_before_in_and_after_training_it_goes_on_and_proves_the_adapter(tmp_path):
     run = tmp_path / "runs" / "tiny-cpu-001"
+    # Not while libraries are imported: some of them catch a KeyboardInterrupt.
     for words, sentence in {
-        "Recipe tiny-cpu": "r1nb: Interrupted: run it again to resume from what is saved.",
         "test, before: 8 answers": "r1nb: Interrupted: run it again to resume from what is saved.",
         "step 1 of 4": "saved in runs/tiny-cpu-001: run again to resume.",
         "in a fresh process": "r1nb: Interrupted: run it again to resume from what is saved.",
@@ -62,7 +62,7 @@ def test_interrupted_before_in_and_after_training_it_goes_on_and_proves_the_adap
         assert len(errors.splitlines()) == 1
         assert errors.startswith("r1nb: ")
         assert errors.endswith(f"{sentence}\n")
-        assert not Run(run).finished if run.exists() else words == "Recipe tiny-cpu"
+        assert not Run(run).finished
     again = start(tmp_path, "tiny-cpu", *SHORT)
     said, errors = again.communicate()
     assert again.returncode == 0, errors

@@ -70,7 +70,7 @@ def hub(tmp_path):
     home = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path / "hf")}
 
     def run(code, **environment):
-        offline = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_TOKEN")
+        offline = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_TOKEN", "HF_HUB_DISABLE_PROGRESS_BARS")
         inherited = {key: value for key, value in os.environ.items() if key not in offline}
         code = (
             "from r1nb.errors import UserError\nfrom r1nb.recipes.loading import load_recipe\n"
