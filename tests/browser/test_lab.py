@@ -122,7 +122,7 @@ def test_the_inspector_obeys_slider_search_and_choice(open_notebook, folder, sho
     assert "grpo.seed" in differences.inner_text()
     assert "max_steps" not in differences.inner_text()
     values.locator("tbody tr").nth(1).wait_for()  # a row a run
-    page.get_by_role("tab", name="Held-out answers").click()
+    page.get_by_role("tab", name="Validation answers").click()
     assert "after step 64" in page.locator(".r1nb-answers").inner_text()
     page.get_by_role("tab", name="Completions").click()
     shots(page, ".r1nb-inspector", "inspector")
