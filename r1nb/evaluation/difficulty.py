@@ -70,8 +70,8 @@ def keep_by_difficulty(policy, rows, recipe):
         f"{high:.0%} of {SAMPLES} samples; {easy} are easier, {hard} harder."
     )
     if len(kept) < (needed := recipe.problems_per_generation):
-        rate = f"a pass rate of {low} to {high}"
-        raise UserError(f"{len(kept)} training problems have {rate}, and a step takes {needed}: widen it.")
+        few = f"{len(kept)} training problems have a pass rate of {low} to {high}; TRL takes {needed} at once"
+        raise UserError(f"{few}: lower min_pass_rate or raise max_pass_rate.")
     return rows.select(kept)
 
 

@@ -68,7 +68,8 @@ def check_saves(config) -> None:
     """Raise UserError if a run resumed from a checkpoint would not continue exactly where it stopped."""
     unit, save = steps_between_saves(config), config.save_steps
     if unit > 1 and config.save_strategy != "no" and (config.save_strategy != "steps" or save % unit):
-        raise UserError(f"save_steps = {save:g}: save by steps, at a multiple of {unit}, to resume.")
+        why = f"a run can be resumed after every {unit} steps only"
+        raise UserError(f"save_steps = {save:g}: {why}; make it a multiple of that, by save_strategy=steps.")
 
 
 def _check_trackers(names: set[str]) -> None:

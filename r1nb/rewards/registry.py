@@ -22,7 +22,7 @@ SHIPPED = {
     "demo": ["demo_correctness_reward_func", "demo_int_reward_func", "demo_strict_format_reward_func",
              "demo_soft_format_reward_func", "demo_xmlcount_reward_func"],
 }  # fmt: skip
-_LOADED: dict[str, "Reward"] = {}  # by name, those that do not ship: a notebook's own
+_OWN: dict[str, "Reward"] = {}  # by name: the rewards that a user defined
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +128,7 @@ def reward(high: float, low: float = 0.0, **fields):
     def register(function: Callable) -> Reward:
         made = Reward(function, high, low, **fields)
         if not str(function.__module__).startswith("r1nb.rewards."):
-            _LOADED[function.__name__] = made
+            _OWN[function.__name__] = made
         return made
 
     return register
@@ -136,13 +136,13 @@ def reward(high: float, low: float = 0.0, **fields):
 
 def reward_names() -> list[str]:
     """The names that a recipe can use: rewards that ship, then those defined with @reward so far."""
-    return list(dict.fromkeys([name for names in SHIPPED.values() for name in names] + list(_LOADED)))
+    return list(dict.fromkeys([name for names in SHIPPED.values() for name in names] + list(_OWN)))
 
 
 def find_reward(name: str) -> Reward:
     """A reward by the name of its function, one of your own first; raises UserError if there is none."""
-    if name in _LOADED:
-        return _LOADED[name]
+    if name in _OWN:
+        return _OWN[name]
     for module, names in SHIPPED.items():
         if name in names:
             return getattr(importlib.import_module(f"r1nb.rewards.{module}"), name)

@@ -1,4 +1,4 @@
-"""Questions about r1nb itself: what a run costs, and what experiments showed."""
+"""Experiments with r1nb itself, and what they showed."""
 
 import lazy_loader
 

@@ -39,7 +39,7 @@ def test_the_demos_rewards_never_fire():
 
 
 def test_a_reward_that_pays_for_a_flaw_is_named(monkeypatch):
-    monkeypatch.setattr(registry, "_LOADED", dict(registry._LOADED))  # to be forgotten
+    monkeypatch.setattr(registry, "_OWN", dict(registry._OWN))  # to be forgotten
 
     @reward(high=2.0, judges="answer")
     def correctness_reward_func(text, answer):

@@ -70,7 +70,7 @@ def test_it_is_the_base_that_is_measured_also_with_an_adapter(recipe_of):
 def test_bounds_that_leave_too_few_are_refused(policy, recipe_of):
     recipe = recipe_of(min_pass_rate=0.99, max_pass_rate=0.995)
     rows = load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0]
-    with pytest.raises(UserError, match=r"a pass rate of 0.99 to 0.995, and a step takes 8: widen it"):
+    with pytest.raises(UserError, match=r"0\.99 to 0\.995; TRL takes 8 at once: lower min_pass_rate"):
         keep_by_difficulty(policy, rows, recipe)
 
 

@@ -36,9 +36,9 @@ def test_a_run_can_be_resumed_where_a_batch_of_completions_ends(overrides, steps
     check_configs(recipe)
     check_configs(load_recipe("tiny-cpu", save_strategy="no", save_steps=1, **overrides))
     if steps > 1:
-        with pytest.raises(UserError, match=f"save by steps, at a multiple of {steps}"):
+        with pytest.raises(UserError, match=f"a run can be resumed after every {steps} steps only"):
             check_configs(load_recipe("tiny-cpu", save_steps=2 * steps - 1, **overrides))
-        with pytest.raises(UserError, match=f"save by steps, at a multiple of {steps}"):
+        with pytest.raises(UserError, match=f"a run can be resumed after every {steps} steps only"):
             check_configs(load_recipe("tiny-cpu", save_strategy="epoch", **overrides))
 
 

@@ -349,8 +349,8 @@ def test_a_whole_model_outside_its_run_brings_its_recipe_too(tmp_path):
 def test_an_adapter_of_r1nb_0_1_loads_as_it_did(shared, saved, prompts):
     """Its card has the same shape; paths stood in its recipe, and its README said the same in other words."""
     folder = shared(
-        data={"dataset": "/home/alice/mine.jsonl"},
-        model={"model_name": "/home/alice/base"},
+        data={"dataset": "/elsewhere/mine.jsonl"},
+        model={"model_name": "/elsewhere/base"},
         why={"seed": "?"},
     )
     card = json.loads((folder / CARD).read_text())

@@ -3,7 +3,7 @@
 import re
 
 from r1nb.paths import CHECKOUT as ROOT
-from r1nb.rewards.registry import _LOADED
+from r1nb.rewards.registry import _OWN
 
 
 def test_your_own_task_in_15_lines(monkeypatch, tmp_path):
@@ -11,7 +11,7 @@ def test_your_own_task_in_15_lines(monkeypatch, tmp_path):
     assert len([line for line in code.splitlines() if line.strip()]) == 15
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("R1NB_SET", "max_steps=1 per_device_train_batch_size=8 torch_threads=1")
-    monkeypatch.setattr("r1nb.rewards.registry._LOADED", dict(_LOADED))  # the example adds to it
+    monkeypatch.setattr("r1nb.rewards.registry._OWN", dict(_OWN))  # the example adds to it
     exec(compile(code, "README.md", "exec"), {})
     assert list((tmp_path / "runs/brief/completions").iterdir())
 

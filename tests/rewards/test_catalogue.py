@@ -147,7 +147,7 @@ print(find_reward("math_reward_func") is math_reward_func)
 
 
 def test_one_of_your_own_has_a_name(monkeypatch):
-    monkeypatch.setattr(registry, "_LOADED", {})
+    monkeypatch.setattr(registry, "_OWN", {})
 
     @reward(high=3.0)
     def brevity_reward_func(text, answer, nums, most=5):
@@ -163,7 +163,7 @@ def test_one_of_your_own_has_a_name(monkeypatch):
 
 
 def test_one_of_your_own_may_be_given_the_answer_block(monkeypatch):
-    monkeypatch.setattr(registry, "_LOADED", {})
+    monkeypatch.setattr(registry, "_OWN", {})
 
     @reward(high=1.0, block=True)
     def even_reward_func(given, answer):

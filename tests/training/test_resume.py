@@ -347,7 +347,7 @@ def test_the_cell_alone_can_be_run_again(tmp_path, whole):
 def test_completions_that_serve_several_steps_are_saved_between_batches():
     share = {"logging_steps": 0.25, "max_steps": 8}
     for wrong in ({"num_iterations": 2}, {"logging_steps": 2}, {"generation_batch_size": 128}, share):
-        with pytest.raises(UserError, match="save_steps = 3: save by steps, at a multiple of 2"):
+        with pytest.raises(UserError, match="save_steps = 3: a run can be resumed after every 2 steps only"):
             check_configs(load_recipe("tiny-cpu", save_steps=3, **wrong))
         check_configs(load_recipe("tiny-cpu", save_steps=4, **wrong))
     check_configs(load_recipe("tiny-cpu", save_steps=3, logging_strategy="epoch", logging_steps=2))

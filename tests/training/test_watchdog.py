@@ -129,7 +129,7 @@ def test_the_same_question_over_and_over():
 
 
 def test_a_reward_that_pays_anything(monkeypatch):
-    monkeypatch.setattr(registry, "_LOADED", dict(registry._LOADED))  # to be forgotten
+    monkeypatch.setattr(registry, "_OWN", dict(registry._OWN))  # to be forgotten
 
     @reward(high=1.0)
     def generous_reward_func(text: str, answer: str) -> float:

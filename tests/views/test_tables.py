@@ -29,7 +29,7 @@ def unsure(monkeypatch):
     """A reward that judges answers and cannot judge those without a digit."""
     from r1nb.rewards import registry
 
-    monkeypatch.setattr(registry, "_LOADED", dict(registry._LOADED))
+    monkeypatch.setattr(registry, "_OWN", dict(registry._OWN))
 
     @reward(high=1.0, judges="answer")
     def unsure_reward_func(text: str, answer: str):
