@@ -10,11 +10,12 @@ from r1nb.text.prompts import Layout
 
 
 def grpo_trainer(policy, rows, recipe, output_dir, callbacks=()):
-    """The trl.GRPOTrainer of a recipe, which prints nothing: the one that notebook 03 builds."""
+    """The GRPO trainer of a recipe, without TRL's progress lines: the one that notebook 03 builds."""
     from transformers import PrinterCallback
-    from trl import GRPOTrainer
 
-    trainer = GRPOTrainer(
+    from r1nb.training.trainer import SharedPromptTrainer
+
+    trainer = SharedPromptTrainer(
         model=policy.model,
         processing_class=policy.tokenizer,
         reward_funcs=recipe.reward_funcs(policy.end_tokens),

@@ -1,0 +1,283 @@
+"""trl.GRPOTrainer for the transformers engine, without the work that changes nothing.
+
+The completions of a group share their prompt; a merged adapter answers as an unmerged one does; a completion
+with advantage 0 has no gradient. SharedPromptTrainer makes use of that. Its tokens, loss and gradients are
+those of GRPOTrainer but for rounding. This file needs torch, transformers, PEFT and TRL alone.
+"""
+
+import sys
+from contextlib import contextmanager
+
+import torch
+from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from transformers import DynamicCache, GenerationMixin
+from transformers.cache_utils import DynamicLayer
+from trl import GRPOTrainer
+from trl.trainer.utils import selective_log_softmax_and_entropy
+
+TOGETHER = 16  # completions of similar length that go through the model at once, when gradients are computed
+
+
+class SharedPromptTrainer(GRPOTrainer):
+    """A drop-in for trl.GRPOTrainer: the same arguments, the same GRPOConfig, the same training.
+
+    - It samples with the adapter merged, reads each distinct prompt once, and drops finished completions.
+      Merging takes a copy of the adapted weights, and rounds differently where they are in bfloat16.
+    - It runs each distinct prompt once for the log-probabilities; gradients flow through its cache. With
+      gradient accumulation TRL scatters a group over the micro-batches, and less is shared.
+    - It runs no completion whose advantage is exactly 0, where no other term of the loss needs it.
+
+    The logs have three figures more: `shared/prompts`, the distinct prompts of a batch of rollouts,
+    `shared/completions`, their completions, and `shared/skipped`, the completions of a loss that were not
+    run. `entropy` is a mean over those that were run, and None if none was. Where it cannot help it says
+    why, once, and GRPOTrainer's own code runs.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # While a loss is computed: which rows have a gradient, and their old log-probabilities.
+        self._teaching = None
+        self._said = set()
+        self.obstacle = _obstacle(self)
+        if self.obstacle:
+            self._say("obstacle", f"TRL's own code samples and learns, since {self.obstacle}.")
+
+    def _say(self, what: str, sentence: str) -> None:
+        if what not in self._said and self.accelerator.is_main_process:
+            print(sentence)
+        self._said.add(what)
+
+    def _count(self, name: str, figure: int) -> None:
+        self._metrics["train" if self.model.training else "eval"][f"shared/{name}"].append(figure)
+
+    def _generate_single_turn(self, prompt_ids, *args, **kwargs):
+        if self.obstacle:
+            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        prompts, completions = len(set(map(tuple, prompt_ids))), len(prompt_ids)
+        self._say("shared", f"{prompts} prompts shared by {completions} completions: each is read once.")
+        self._count("prompts", prompts)
+        self._count("completions", completions)
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+        with merged(model), generating_by(model, decode):
+            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+
+    def _compute_loss(self, model, inputs):
+        advantages = inputs["advantages"]
+        others = self.beta or self._entropy_bonus_enabled or self.top_entropy_quantile < 1
+        if not (self.obstacle or others or advantages.dim() > 1) and self.model.training:
+            rows = inputs["completion_mask"].any(1) & (advantages != 0)
+            self._teaching = rows, inputs.get("old_per_token_logps")
+            self._count("skipped", skipped := int((~rows).sum()))
+            if skipped:
+                self._say("skipped", f"{skipped} of {len(rows)} completions are not run: advantage 0.")
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self._teaching = None
+
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False,
+        **kwargs,
+    ):  # fmt: skip
+        if self.obstacle:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size=batch_size,
+                compute_entropy=compute_entropy, **kwargs,
+            )  # fmt: skip
+        inputs = input_ids, attention_mask
+        if self._teaching is None:
+            return *self._score(model, *inputs, logits_to_keep, batch_size), None
+        rows, old = self._teaching
+        logps = old
+        if old is None:
+            logps = input_ids.new_zeros(len(rows), logits_to_keep, dtype=torch.float32)
+        if not rows.any():
+            # A gradient of 0 for every weight, not none: the optimizer's momentum goes on as with TRL.
+            zero = sum((p * 0).sum() for p in model.parameters() if p.requires_grad)
+            return logps + zero, torch.full_like(logps, torch.nan), None
+        found, entropies = self._score(model, *(x[rows] for x in inputs), logits_to_keep)
+        mean = entropies.sum() / attention_mask[rows, -logits_to_keep:].sum()
+        every = rows.nonzero().squeeze(1)
+        return (
+            logps.to(found.dtype).index_copy(0, every, found),
+            mean.expand_as(logps).index_copy(0, every, entropies),
+            None,
+        )
+
+    def _score(self, model, input_ids, attention_mask, count, batch_size=None):
+        """(log-probabilities, entropies), each (rows, count), of the last `count` tokens; 0 where padded."""
+        width = input_ids.size(1) - count
+        prompts, mask, inverse = distinct(input_ids[:, :width], attention_mask[:, :width])
+        cache = DynamicCache(config=model.config)
+        last = model(input_ids=prompts, attention_mask=mask, past_key_values=cache, logits_to_keep=1).logits
+        states = [(layer.keys, layer.values) for layer in cache.layers]
+        order = attention_mask[:, width:].sum(1).argsort(stable=True)
+        parts = []
+        for rows in order.split(batch_size or TOGETHER):
+            end = width + max(int(attention_mask[rows, width:].sum(1).max()), 1)
+            ids, mask, mine = input_ids[rows, :end], attention_mask[rows, :end], inverse[rows]
+            logits = last.index_select(0, mine)
+            if end > width + 1:
+                for layer, (keys, values) in zip(cache.layers, states, strict=True):
+                    layer.keys, layer.values = keys.index_select(0, mine), values.index_select(0, mine)
+                logits = torch.cat([logits, model(
+                    input_ids=ids[:, width:-1], attention_mask=mask[:, :-1], past_key_values=cache
+                ).logits], 1)  # fmt: skip
+            figures = selective_log_softmax_and_entropy(
+                logits, ids[:, width:], self._entropy_bonus_enabled, self.temperature, mask[:, width:]
+            )
+            parts.append([nn.functional.pad(figure, (0, width + count - end)) for figure in figures])
+        back = order.argsort()
+        return tuple(torch.cat(figures).index_select(0, back) for figures in zip(*parts, strict=True))
+
+
+def _obstacle(trainer) -> str | None:
+    """Why the trainer can only do what GRPOTrainer does; None if it can do more."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    modules = list(model.modules())
+    rates = [rate for module in modules for name, rate in vars(module).items() if "dropout" in name]
+    rates += [module.p for module in modules if isinstance(module, nn.Dropout)]
+    found = {
+        "vLLM samples": trainer.use_vllm,
+        "Unsloth has a trainer of its own": "unsloth" in sys.modules,
+        "transformers samples in continuous batches": trainer.use_transformers_continuous_batching,
+        "several processes share the work": trainer.accelerator.num_processes > 1,
+        "the model sees pictures": trainer._is_vlm,
+        "the policy has tools": bool(trainer.tools),
+        "gradient checkpointing drops the cache of a prompt": trainer.args.gradient_checkpointing,
+        "the model has dropout": any(isinstance(rate, float) and rate > 0 for rate in rates),
+        "use_liger_kernel computes the log-probabilities": trainer.use_liger_kernel,
+        "the loss of the model's router needs all tokens": trainer.aux_loss_enabled,
+        "the adapter cannot be merged exactly": not _mergeable(model),
+        "the model keeps no cache that can be shared": not _shareable(model),
+    }
+    return next((reason for reason, holds in found.items() if holds), None)
+
+
+def _mergeable(model) -> bool:
+    """Its adapter, if it has one, is plain LoRA on weights that are not quantised."""
+    configs = getattr(model, "peft_config", {}).values()
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    return not any(config.is_prompt_learning for config in configs) and all(
+        isinstance(layer, LoraLayer)
+        and type(layer.get_base_layer()) in (nn.Linear, nn.Embedding)
+        and not layer.lora_variant
+        and not any(layer.lora_bias.values())
+        for layer in layers
+    )
+
+
+def _shareable(model) -> bool:
+    """Every layer keeps all keys and values in a DynamicCache: no window, no state."""
+    model = getattr(model, "get_base_model", lambda: model)()
+    return (
+        isinstance(model, GenerationMixin)
+        and not model.config.is_encoder_decoder
+        and model._supports_default_dynamic_cache()
+        and {type(layer) for layer in DynamicCache(config=model.config).layers} == {DynamicLayer}
+    )
+
+
+def distinct(ids, mask):
+    """(ids, mask, inverse) of the distinct rows of left-padded prompts, each (rows, tokens)."""
+    rows, inverse = torch.unique(torch.cat([ids, mask], 1), dim=0, return_inverse=True)
+    return *rows.split(ids.size(1), 1), inverse
+
+
+@contextmanager
+def merged(model):
+    """The active adapter merged into copies of the weights; the model gets its own tensors back."""
+    kept = []
+    try:
+        for layer in (module for module in model.modules() if isinstance(module, LoraLayer)):
+            base = layer.get_base_layer()
+            kept.append((layer, base, dict(base.named_parameters(recurse=False))))
+            for name, weight in kept[-1][2].items():
+                setattr(base, name, nn.Parameter(weight.detach().clone(), requires_grad=False))
+            layer.merge()
+        yield
+    finally:
+        for layer, base, weights in kept:
+            for name, weight in weights.items():
+                setattr(base, name, weight)
+            layer.merged_adapters.clear()
+
+
+@contextmanager
+def generating_by(model, loop):
+    """model.generate runs a decoding loop of its own (`custom_generate` of transformers)."""
+    generate, own = model.generate, vars(model).get("generate")
+    model.generate = lambda *args, **kwargs: generate(*args, custom_generate=loop, **kwargs)
+    try:
+        yield
+    finally:
+        del model.generate
+        if own:
+            model.generate = own
+
+
+class RoomyLayer(DynamicLayer):
+    """Some rows of a cache layer, with room for more tokens: DynamicLayer copies all of it for each token."""
+
+    def __init__(self, layer: DynamicLayer, rows, room: int):
+        super().__init__()
+        self.lazy_initialization(layer.keys, layer.values)
+        self.buffers = []
+        for old in (layer.keys, layer.values):
+            new = old.new_empty(len(rows), old.size(1), old.size(2) + room, old.size(3))
+            new[:, :, : old.size(2)] = old.index_select(0, rows)
+            self.buffers.append(new)
+        self._show(layer.get_seq_length())
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        start, end = self.get_seq_length(), self.get_seq_length() + key_states.size(2)
+        for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
+            buffer[:, :, start:end] = states
+        return self._show(end)
+
+    def _show(self, end: int):
+        self.keys, self.values = (buffer[:, :, :end] for buffer in self.buffers)
+        return self.keys, self.values
+
+
+def decode(model, input_ids, logits_processor, stopping_criteria, generation_config, **inputs):
+    """The decoding loop of transformers, with the same draws from torch's generator.
+
+    `input_ids` (rows, tokens) are left-padded prompts. Returns (rows, tokens) of prompts and completions.
+    """
+    (count, width), end = input_ids.shape, stopping_criteria.max_length
+    sequences = nn.functional.pad(input_ids, (0, end - width), value=generation_config.pad_token_id)
+    seen = nn.functional.pad(inputs["attention_mask"], (0, end - width), value=1)
+    rows, places = torch.arange(count, device=input_ids.device), seen[:, :width].sum(1, keepdim=True)
+    prompts, mask, inverse = distinct(input_ids, seen[:, :width])
+    cache = DynamicCache(config=model.config)
+    logits = model(
+        input_ids=prompts, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        past_key_values=cache, logits_to_keep=1,
+    ).logits[inverse]  # fmt: skip
+    cache.layers = [RoomyLayer(layer, inverse, end - width) for layer in cache.layers]
+    for length in range(width, end):
+        scores = logits_processor(sequences[rows, :length], logits[:, -1].float())
+        if generation_config.do_sample:
+            chances = scores.new_ones(
+                count, scores.size(1)
+            )  # of finished rows, too: transformers draws for them
+            chances[rows] = scores.softmax(-1)
+            tokens = torch.multinomial(chances, 1)[rows]
+        else:
+            tokens = scores.argmax(-1, keepdim=True)
+        sequences[rows, length] = tokens[:, 0]
+        live = (~stopping_criteria(sequences[rows, : length + 1], scores)).nonzero()[:, 0]
+        if not len(live):
+            return sequences[:, : length + 1]
+        if len(live) < len(rows):
+            rows, tokens, places = rows[live], tokens[live], places[live]
+            cache.layers = [RoomyLayer(layer, live, end - length) for layer in cache.layers]
+        logits = model(
+            input_ids=tokens, attention_mask=seen[rows, : length + 1], position_ids=places,
+            past_key_values=cache, logits_to_keep=1,
+        ).logits  # fmt: skip
+        places = places + 1
+    return sequences

@@ -1,0 +1,165 @@
+"""What a GRPO step costs with SharedPromptTrainer and with TRL's own trainer, and the memory of both.
+
+    python tests/bench_trainer.py      # or make bench; about six minutes
+
+Both train the same model in turn, one thread, and both sample the same completions: a processor of the logits
+ends each at a length that is fixed beforehand. Ratios of CPU seconds, the median of the rounds; run nothing
+else meanwhile. What it prints goes to data/results/bench.csv, too.
+"""
+
+import csv
+import multiprocessing
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, Qwen2Config
+from trl import GRPOConfig, GRPOTrainer
+
+from r1nb.paths import DATA
+from r1nb.tasks.rows import load_rows
+from r1nb.text.prompts import REASONING
+from r1nb.training.trainer import SharedPromptTrainer
+
+RESULTS = DATA / "results" / "bench.csv"
+TRAINERS = {"TRL": GRPOTrainer, "shared": SharedPromptTrainer}
+# Of Qwen2.5-0.5B (arXiv 2412.15115, and its config.json); its weights are random here.
+QWEN = Qwen2Config(
+    vocab_size=151936, hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
+    num_key_value_heads=2, rope_theta=1e6, tie_word_embeddings=True, eos_token_id=2, pad_token_id=0,
+    bos_token_id=None,
+)  # fmt: skip
+# name: (what, problems of 8 completions, share of dead groups, rounds, longest completion)
+CASES = {
+    "tiny": ("tiny-cpu, no dead groups", 8, 0.0, 12, 112),
+    "tiny_dead": ("tiny-cpu, half of the groups dead", 8, 0.5, 12, 112),
+    "qwen": ("Qwen2.5-0.5B's shape in bfloat16, short completions", 2, 0.0, 3, 24),
+}
+
+
+class Lengths(LogitsProcessor):
+    """Ends each completion at its length. The first token of a completion says which one it is."""
+
+    def __init__(self, lengths, end: int):
+        self.lengths, self.end, self.width = lengths, end, None
+
+    def __call__(self, input_ids, scores):
+        if self.width is None:
+            self.width = input_ids.size(1)
+            which = torch.arange(len(input_ids)) + 3
+            return torch.full_like(scores, -torch.inf).scatter(1, which[:, None], 0.0)
+        last = self.lengths[input_ids[:, self.width] - 3] == input_ids.size(1) - self.width + 1
+        scores[:, self.end] = -torch.inf
+        scores[last] = -torch.inf
+        scores[last, self.end] = 0.0
+        return scores
+
+
+def build(case: str):
+    """{name: trainer} of one model, and the seconds {(name, part): [...]} that their steps will take."""
+    _, problems, dead, _, longest = CASES[case]
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(DATA / "tiny-policy")
+    if case == "qwen":
+        model = AutoModelForCausalLM.from_config(QWEN, dtype=torch.bfloat16)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(DATA / "tiny-policy")
+    model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"))
+    rows = load_rows("bundled", "train").select(range(problems))
+    replies = [REASONING.format_reply(row["solution"], row["answer"]) for row in rows]
+    written = torch.tensor([len(ids) for ids in tokenizer(replies).input_ids]).repeat_interleave(8)
+    # As long as the problem's own solution, which is how long a trained policy writes, give or take a third.
+    lengths = (written * torch.empty(len(written)).uniform_(0.67, 1.33)).round().long().clamp(2, longest)
+    generate = model.generate
+    model.generate = lambda *args, **kwargs: generate(
+        *args, logits_processor=[Lengths(lengths, tokenizer.eos_token_id)], **kwargs
+    )
+
+    def reward(completions, **columns):
+        return [float(i % 2 and i // 8 >= dead * problems) for i in range(len(completions))]
+
+    settings = {
+        "per_device_train_batch_size": 8 * problems, "num_generations": 8, "max_steps": 1,
+        "max_completion_length": longest, "learning_rate": 0.0, "use_cpu": True, "bf16": False,
+        "gradient_checkpointing": False, "save_strategy": "no", "report_to": "none", "disable_tqdm": True,
+        "logging_steps": 10, "beta": 0.0,
+    }  # fmt: skip
+    prompts = Dataset.from_dict({"prompt": list(rows["prompt"])})
+    trainers, seconds = {}, {}
+    for name, cls in TRAINERS.items():
+        config = GRPOConfig(tempfile.mkdtemp(), **settings)
+        trainer = trainers[name] = cls(model, reward, config, prompts, processing_class=tokenizer)
+        for part in ("_generate_single_turn", "training_step"):
+            spent = seconds[name, part] = []
+            setattr(trainer, part, timed(getattr(trainer, part), spent))
+    return trainers, seconds
+
+
+def timed(function, spent: list[float]):
+    def call(*args, **kwargs):
+        begin = time.process_time()
+        result = function(*args, **kwargs)
+        spent.append(time.process_time() - begin)
+        return result
+
+    return call
+
+
+def memory(case: str, name: str, queue) -> None:
+    """Peak memory of a process that takes two steps, in MB above what it held before."""
+    trainers, _ = build(case)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(2):
+        trainers[name].train()
+    queue.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def measure(case: str) -> list:
+    what, problems, _, rounds, _ = CASES[case]
+    trainers, seconds = build(case)
+    for number in range(rounds + 1):
+        for trainer in trainers.values():
+            trainer.train()
+        if number == 0:  # the first steps warm up
+            for spent in seconds.values():
+                spent.clear()
+    step, generation = (
+        {name: seconds[name, part] for name in TRAINERS}
+        for part in ("training_step", "_generate_single_turn")
+    )
+    learning = {name: [s - g for s, g in zip(step[name], generation[name], strict=True)] for name in TRAINERS}
+    ratios = [
+        statistics.median(part["TRL"]) / statistics.median(part["shared"])
+        for part in (step, generation, learning)
+    ]
+    spawn, peaks = multiprocessing.get_context("spawn"), []
+    for name in TRAINERS:
+        queue = spawn.Queue()
+        process = spawn.Process(target=memory, args=(case, name, queue))
+        process.start()
+        peaks.append(queue.get())
+        process.join()
+    seconds = [statistics.median(step[name]) for name in TRAINERS]
+    print(f"{what}, {8 * problems} completions:")
+    print("  step: {:.2f}x plain TRL (generation {:.2f}x, forward and backward {:.2f}x)".format(*ratios))
+    print(f"  peak memory of a step: {peaks[1]:.0f} MB, plain TRL {peaks[0]:.0f} MB", flush=True)
+    figures = [*(f"{ratio:.2f}" for ratio in ratios), *(f"{second:.3f}" for second in seconds)]
+    return [what, 8 * problems, *figures, *(f"{peak:.0f}" for peak in peaks)]
+
+
+def main() -> None:
+    found = [measure(case) for case in CASES]
+    with Path(RESULTS).open("w", newline="") as file:
+        head = ["case", "completions", "step", "generation", "forward_backward", "trl_cpu_seconds",
+                "shared_cpu_seconds", "trl_peak_mb", "shared_peak_mb"]  # fmt: skip
+        csv.writer(file).writerows([head, *found])
+
+
+if __name__ == "__main__":
+    main()
