@@ -18,10 +18,12 @@ from pathlib import Path
 
 import yaml
 from transformers import TrainerCallback
+from trl import GRPOTrainer
 
 from r1nb.evaluation.accuracy import evaluate_tests, sample_groups
 from r1nb.evaluation.difficulty import keep_by_difficulty
 from r1nb.evaluation.reflection import read_reflection, rescue_rates
+from r1nb.machine.configs import grpo_config
 from r1nb.paths import runs_folder
 from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.recipes.loading import load_recipe
@@ -35,9 +37,13 @@ from r1nb.training.callbacks import Recorder, Validation
 from r1nb.training.rejection import examples_of
 from r1nb.training.resume import new_run
 from r1nb.training.stages import grpo_trainer, sft
+from r1nb.training.trainer import decode, generating_by
 
 HERE = Path(__file__).parent
-PLANS = ("controls", "variants", "variants-again", "countdown")
+PLANS = [
+    "controls", "variants", "variants-again", "countdown", "default-choice", "default-choice-2", "default",
+    "speedrun-choice", "speedrun",
+]  # fmt: skip
 
 
 @reward(high=1.0)
@@ -47,46 +53,67 @@ def random_reward_func(text: str, answer: str):
 
 
 class Clock(TrainerCallback):
-    """CPU seconds of the training steps alone, into the history: they mean something on a busy machine."""
+    """Completions sampled so far and CPU seconds of the training steps alone, into the history.
 
-    def __init__(self, run: Run):
-        self.run, self.begun, self.seconds = run, 0.0, 0.0
+    CPU seconds mean something on a busy machine. `completions` and `seconds` are what was spent before.
+    """
+
+    def __init__(self, run: Run, completions: int = 0, seconds: float = 0.0):
+        self.run, self.begun, self.completions, self.seconds = run, 0.0, completions, seconds
 
     def on_step_begin(self, args, state, control, **kwargs):
         self.begun = time.process_time()
 
     def on_step_end(self, args, state, control, **kwargs):
         self.seconds += time.process_time() - self.begun
-        self.run.append({"step": state.global_step, "cpu_seconds": self.seconds})
+        sampled = self.completions
+        if not sampled:
+            uses = args.steps_per_generation * args.num_iterations // args.gradient_accumulation_steps
+            sampled = -(-state.global_step // uses) * args.generation_batch_size
+        line = {"step": state.global_step, "cpu_seconds": self.seconds, "completions": sampled}
+        self.run.append(line)
 
 
 def read_plan(name: str) -> dict:
     return yaml.safe_load((HERE / f"{name}.yaml").read_text())
 
 
-def own_correct_samples(policy, rows, recipe, prefill: str):
-    """{prompt, completion} of the policy's own right completions: as many samples as GRPO draws."""
+def own_correct_samples(policy, rows, recipe, prefill: str, completions: int):
+    """{prompt, completion} of those of so many samples of the policy that are right."""
     from datasets import Dataset
 
-    some = rows.shuffle(seed=recipe.grpo["seed"])
-    some = some.select(range(recipe.grpo["max_steps"] * recipe.batch_size // recipe.group_size))
+    some = rows.shuffle(seed=recipe.grpo["seed"]).select(range(completions // recipe.group_size))
     judge, batch_size = recipe.judge(rows.column_names), recipe.evaluation.eval_batch_size
-    groups = sample_groups(
-        policy, some, judge, recipe.sampling, batch_size, recipe.group_size, prefill=prefill
-    )
+    with generating_by(policy.model, decode):
+        groups = sample_groups(
+            policy, some, judge, recipe.sampling, batch_size, recipe.group_size, prefill=prefill
+        )
     right = [[g for g in group if g.strict] for group in groups]
     kept = [list({g.completion: g for g in group}.values()) for group in right]
     print(f"{sum(map(len, right))} right, {sum(map(len, kept))} different")
     return Dataset.from_list(examples_of(some, kept))
 
 
+def plain_trainer(policy, rows, recipe, output_dir, callbacks):
+    """TRL's own trainer, which the speedrun compares with."""
+    return GRPOTrainer(
+        model=policy.model,
+        processing_class=policy.tokenizer,
+        reward_funcs=recipe.reward_funcs(policy.end_tokens),
+        args=grpo_config(recipe, output_dir),
+        train_dataset=rows,
+        callbacks=list(callbacks),
+    )
+
+
 def run_arm(plan: dict, runs_dir: Path, arm: str, seed: int) -> None:
     settings = dict(plan["arms"][arm])
-    sampling = settings.pop("sft", None)
+    sampling, plain = settings.pop("sft", None), settings.pop("plain", False)
     recipe = load_recipe(plan["recipe"], runs_dir=str(runs_dir), seed=seed, **plan["common"], **settings)
     recipe = recipe.model_copy(update={"name": arm})
     if sampling is not None:
-        recipe.sft.update(plan["sft"], seed=seed)
+        steps = {"max_steps": sampling["steps"]} if "steps" in sampling else {}
+        recipe.sft.update(plan["sft"], seed=seed, **steps)
     policy = load_policy(recipe)
     rows, validation, tests = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     rows = keep_by_difficulty(policy, rows, recipe)
@@ -94,15 +121,20 @@ def run_arm(plan: dict, runs_dir: Path, arm: str, seed: int) -> None:
     if arm == "shipped":
         for moment in ("before", "prefilled"):
             evaluate_tests(run, moment, policy, tests, recipe)
+    watch = Validation(run, policy, validation, recipe)
     if sampling is not None:
         prefill = recipe.layout.prefill if sampling.get("prefill") else ""
-        examples = own_correct_samples(policy, rows, recipe, prefill)
+        completions = sampling.get("completions", recipe.grpo["max_steps"] * recipe.batch_size)
+        begun = time.process_time()
+        examples = own_correct_samples(policy, rows, recipe, prefill, completions)
+        clock = Clock(run, completions, time.process_time() - begun)
         attach_lora(policy, recipe)
-        sft(policy, examples, recipe, run.folder)
+        sft(policy, examples, recipe, run.folder, [Recorder(run), clock, watch])
     else:
         attach_lora(policy, recipe)
-        callbacks = [Recorder(run), Clock(run), Validation(run, policy, validation, recipe)]
-        grpo_trainer(policy, rows, recipe, run.folder, callbacks).train()
+        callbacks = [Recorder(run), Clock(run), watch]
+        trainer = plain_trainer if plain else grpo_trainer
+        trainer(policy, rows, recipe, run.folder, callbacks).train()
     evaluate_tests(run, "after", policy, tests, recipe)
 
 
@@ -131,13 +163,13 @@ def write_results(name: str, plan: dict, runs: dict[tuple[str, int], Run], folde
                 cells = [f"{cell:.4f}" for cell in cells] + [f"{summary['tokens']:.1f}"]
                 cells += [f"{passed[k][0]:.4f}" if k in passed else "" for k in "1248"]
                 rows.append([arm, seed, moment, split, summary["n"], *cells])
-        seconds = dict(zip(*run.series("cpu_seconds"), strict=True))
-        validated = [line for line in run.history() if "validation/strict" in line]
-        batch = load_recipe(run).batch_size
-        for line in validated:
-            cells = [f"{line[f'validation/{rate}']:.4f}" for rate in rates]
-            cells.append(f"{seconds.get(line['step'], 0):.1f}" if seconds else "")
-            curves.append([arm, seed, line["step"], line["step"] * batch, *cells])
+        spent = {line["step"]: line for line in run.history() if "cpu_seconds" in line}
+        for line in run.history():
+            if "validation/strict" in line:
+                clock = spent.get(line["step"], {"completions": 0, "cpu_seconds": 0.0})
+                cells = [f"{line[f'validation/{rate}']:.4f}" for rate in rates]
+                cells.append(f"{clock['cpu_seconds']:.1f}")
+                curves.append([arm, seed, line["step"], clock["completions"], *cells])
     columns = ["stage", "split", "n", *columns, "tokens", *(f"pass@{k}" for k in "1248")]
     _write(folder / f"{name}.csv", ["arm", "seed", *columns], rows)
     heads = ["arm", "seed", "step", "completions", *rates, "cpu_seconds"]

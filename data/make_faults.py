@@ -1,6 +1,6 @@
 """Plant real faults in short runs of tiny-cpu, one at a time: does the watchdog name them?
 
-python data/make_faults.py [folder for the runs]      # about 45 minutes on two cores
+python data/make_faults.py [folder for the runs]      # about 20 minutes on two cores
 
 Each fault gets a run of STEPS steps, each healthy seed a whole run; the table of what the watchdog
 said is data/results/watchdog.csv. Thresholds and faults were fixed on seeds 1 and 11 to 13. After a
@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers import PrinterCallback
-from trl import GRPOTrainer
 
 from r1nb.evaluation.accuracy import evaluate
 from r1nb.machine.configs import grpo_config
@@ -26,6 +25,7 @@ from r1nb.runs.run import Run
 from r1nb.tasks.rows import load_splits
 from r1nb.training.callbacks import Recorder, Validation, Watchdog
 from r1nb.training.resume import new_run
+from r1nb.training.trainer import SharedPromptTrainer
 
 STEPS, SEED = 20, 101  # of a run with a fault
 HEALTHY = range(102, 112)  # seeds of whole runs without one
@@ -182,7 +182,7 @@ def train(recipe, fault: Fault = HEALTHY_RUN, adapter: Path | None = None) -> Ru
     rows = fault.rows(rows, policy)
     fault.policy(policy)
     run = new_run(recipe)
-    trainer = GRPOTrainer(
+    trainer = SharedPromptTrainer(
         model=fault.model(policy),
         processing_class=policy.tokenizer,
         reward_funcs=recipe.reward_funcs(policy.end_tokens),
@@ -214,7 +214,7 @@ def main(runs_dir: str) -> None:
 
 
 def told(said: list[dict], right: bool) -> list[str]:
-    kinds = ", ".join(f"{line['advice']} ({line['step']})" for line in said)
+    kinds = ", ".join(f"{line['alarm']} ({line['step']})" for line in said)
     return ["yes" if right else "NO", kinds, said[0]["sentence"] if said else ""]
 
 

@@ -10,12 +10,13 @@ import textwrap
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from r1nb.evaluation.reflection import count_checks
 from r1nb.recipes.loading import load_recipe
 from r1nb.runs.evaluations import MOMENTS
 from r1nb.runs.run import Run
-from r1nb.views.plots import draw_validation
+from r1nb.views.plots import BLUE, ORANGE
 from r1nb.views.tables import rate_cell
 
 RESULTS = Path(__file__).parent / "results"
@@ -73,39 +74,58 @@ def table(runs: list[Run]) -> str:
     return "\n".join(lines)
 
 
-def draw_hero(runs: list[Run], problem: int, path: Path) -> None:
-    """Held-out rates over steps, every seed; one problem's answers at start, middle and end."""
-    figure = Figure(figsize=(10, 6.2), dpi=110, facecolor="white")
-    top = figure.add_axes((0.07, 0.52, 0.9, 0.40))
-    for number, run in enumerate(runs):
-        draw_validation(top, run, alpha=0.75, labels=number == 0)
-    n = int(runs[0].series("validation/n")[1][0])
-    top.set_title(f"GRPO on two CPU cores: {n} validation problems, greedy, {len(runs)} seeds", fontsize=12)
-    top.set_xlabel("optimizer step (64 completions each)", fontsize=9)
-    top.set_xlim(0, runs[0].series("validation/strict")[0][-1])
-    top.spines[["top", "right"]].set_visible(False)
+def draw_hero(runs: list[Run], path: Path) -> None:
+    """Strict accuracy over steps, a line a seed; beside it one problem's answers at start, middle and end."""
+    figure = Figure(figsize=(11, 5.2), dpi=110, facecolor="white")
+    axes = figure.add_axes((0.06, 0.11, 0.5, 0.75))
+    seeds = [load_recipe(run).grpo["seed"] for run in runs]
+    ends = [run.series("validation/strict")[1][-1] for run in runs]
+    worst = ends.index(min(ends))
+    for run in [*runs[:worst], *runs[worst + 1 :], runs[worst]]:  # that one above the others
+        color, width = (ORANGE, 2) if run is runs[worst] else (BLUE, 1)
+        line = {"color": color, "linewidth": width, "marker": "o", "markersize": 3, "clip_on": False}
+        axes.plot(*run.series("validation/strict"), **line)
+    n, steps = int(runs[0].series("validation/n")[1][0]), runs[0].series("validation/strict")[0]
+    axes.set_title("A tiny language model learns to solve word problems by trial and\n"
+                   f"error: {len(runs)} runs of GRPO on a CPU", fontsize=11, loc="left")  # fmt: skip
+    axes.set(xlim=(0, steps[-1]), ylim=(0, 1))
+    axes.set_xlabel(f"training step ({load_recipe(runs[0]).batch_size} answers tried in each)", fontsize=9)
+    axes.set_ylabel(f"right answers to {n} problems it does not train on", fontsize=9)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    said = f"seeds {seeds[0]} to {seeds[-1]}: blue; the worst at its end, seed {seeds[worst]}: orange"
+    axes.text(0.98, 0.04, said, transform=axes.transAxes, fontsize=8, ha="right")
     run = runs[0]
-    validated = run.validated()
-    answers = [run.validation(step)[problem] for step in validated]
-    question = textwrap.fill(f"Held-out problem: {answers[0]['question']}", 120)
-    figure.text(0.07, 0.425, question, fontsize=9.5, va="top", wrap=True)
-    for column, (step, answer) in enumerate(zip(validated, answers, strict=True)):
-        left = 0.07 + column * 0.31
+    problem, shown = telling_problem(run)
+    answers = [run.validation(step)[problem] for step in shown]
+    text = {"fontsize": 9, "va": "top", "parse_math": False}
+    lines = textwrap.wrap(f"One of these problems: {answers[0]['question']}", 62)
+    top, left = 0.955, 0.6
+    figure.text(left, top, "\n".join(lines), **text)
+    top -= 0.032 * len(lines) + 0.035
+    for step, answer in zip(shown, answers, strict=True):
         right = "right" if answer["strict"] else "right number, no format" if answer["lenient"] else "wrong"
-        figure.text(left, 0.355, f"after step {step}: {right}", fontsize=9.5, weight="bold", va="top")
-        lines = [textwrap.fill(line, 42) for line in answer["completion"].splitlines()]
-        figure.text(left, 0.315, "\n".join(lines), fontsize=8.5, family="monospace", va="top",
-                    parse_math=False)  # fmt: skip
+        before = "before training" if not step else f"after step {step}"
+        figure.text(left, top, f"{before}: {right}", weight="bold", **text)
+        lines = [part for line in answer["completion"].splitlines() for part in textwrap.wrap(line, 52)]
+        figure.text(left, top - 0.038, "\n".join(lines), family="monospace", **text | {"fontsize": 8.5})
+        top -= 0.03 * len(lines) + 0.085
     figure.savefig(path)
 
 
-def telling_problem(run: Run) -> int:
-    """The first validation problem that was wrong before and right, in three steps or more, after."""
-    validated = [run.validation(step) for step in run.validated()]
-    for number, (first, *_, last) in enumerate(zip(*validated, strict=True)):
+def telling_problem(run: Run) -> tuple[int, list[int]]:
+    """(number, steps) of a validation problem that was wrong before, wrong in the format while it trained,
+    and right, in three steps or more, after; of the first problem, if there is none like it.
+    """
+    steps = run.validated()
+    validated = [run.validation(step) for step in steps]
+    for number, (first, *between, last) in enumerate(zip(*validated, strict=True)):
         if not first["lenient"] and last["strict"] and last["completion"].count("=") >= 3:
-            return number
-    return 0
+            wrong = [s for s, a in zip(steps[1:], between, strict=False) if a["format"] and not a["lenient"]]
+            if wrong:
+                return number, [steps[0], wrong[-1], steps[-1]]
+    return 0, [steps[0], steps[len(steps) // 2], steps[-1]]
 
 
 def main(folders: list[str]) -> None:
@@ -115,7 +135,7 @@ def main(folders: list[str]) -> None:
     write_curves(runs, RESULTS / f"{name}-curves.csv")
     write_evaluation(runs, RESULTS / f"{name}-evaluation.csv")
     if len(runs) > 1:
-        draw_hero(runs, telling_problem(runs[0]), RESULTS / "hero.png")
+        draw_hero(runs, RESULTS / "hero.png")
     print(table(runs))
 
 

@@ -41,6 +41,7 @@ from .training.callbacks import Watchdog as Watchdog
 from .training.resume import begin_run as begin_run
 from .training.resume import resumable as resumable
 from .training.stages import finish as finish
+from .training.trainer import SharedPromptTrainer as SharedPromptTrainer
 from .views.inspector import Inspector as Inspector
 from .views.live import LiveView as LiveView
 from .views.report import write_report as write_report

@@ -19,11 +19,15 @@ def clean_environment(monkeypatch):
 
 @pytest.fixture
 def tiny_recipe(tmp_path):
-    """The default recipe, short, with its runs in a folder of the test's own."""
+    """The default recipe, short, with its runs in a folder of the test's own.
+
+    With five equal rewards: of so few completions none is right, and correctness alone teaches nothing.
+    """
     from r1nb.recipes.loading import load_recipe
 
     return load_recipe(
         "tiny-cpu",
+        rewards=load_recipe("tiny-five-rewards").rewards,
         runs_dir=str(tmp_path / "runs"),
         max_steps=2,
         per_device_train_batch_size=16,

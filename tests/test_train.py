@@ -18,14 +18,15 @@ from r1nb import train
 from r1nb.evaluation.proof import Proof
 from r1nb.paths import CHECKOUT as ROOT
 from r1nb.paths import runs_folder
-from r1nb.recipes.loading import default_runs_dir, recipe_names
+from r1nb.recipes.loading import default_runs_dir, load_recipe, recipe_names
 from r1nb.rewards.mathematics import math_equal
 from r1nb.runs.run import Run
 from r1nb.training.resume import new_run
 from r1nb.views.inspector import Inspector
 
-SHORT = ["max_steps=4", "per_device_train_batch_size=16", "test_problems=8", "validation_problems=8",
-         "eval_every=2", "samples=2", "sampled_problems=4", "torch_threads=1"]  # fmt: skip
+FIVE = load_recipe("tiny-five-rewards").rewards  # which teach something in four steps
+SHORT = [f"rewards={FIVE}", "max_steps=4", "per_device_train_batch_size=16", "test_problems=8",
+         "validation_problems=8", "eval_every=2", "samples=2", "sampled_problems=4", "torch_threads=1"]  # fmt: skip
 
 
 def start(folder, *arguments: str) -> subprocess.Popen:

@@ -2,9 +2,10 @@
 
     python tests/torture.py KILLS [LOG.csv]
 
-Each run is `make train` on the tiny policy, with a kill -9 of all its processes, of the one that trains, or
-of the fresh one that proves the saved adapter; then the same command again. It must come to the same end as
-a run that nobody disturbed: one folder, each step once in the history, the same adapter to the last bit.
+Each run is `make train` on the tiny policy, short, with the five rewards, which teach it something in a few
+steps, and a kill -9 of all its processes, of the one that trains, or of the fresh one that proves the saved
+adapter; then the same command again. It must come to the same end as a run that nobody disturbed: one
+folder, each step once in the history, the same adapter to the last bit.
 """
 
 import contextlib
@@ -34,7 +35,7 @@ SEED = 5
 
 def start(folder: Path) -> psutil.Popen:
     environment = os.environ | {"R1NB_SET": f"{SETTINGS} runs_dir={folder}"}
-    command = [sys.executable, "-m", "r1nb.train", "tiny-cpu"]
+    command = [sys.executable, "-m", "r1nb.train", "tiny-five-rewards"]
     return psutil.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,

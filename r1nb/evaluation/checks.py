@@ -109,14 +109,18 @@ def _check_golds(rows, judge: Judge) -> list[str]:
     ]
 
 
-def check_groups(policy, rows, recipe, groups: int = 4) -> list[str]:
+def check_groups(policy, rows, recipe, groups: int = 4, most: int = 32) -> list[str]:
     """Sample some groups as training will; returns a sentence for each problem.
 
-    Problems are rewards that never fire, groups without variance, and completions that are cut off.
+    Problems are rewards that never fire, groups without variance, and completions that are cut off. As long
+    as no group has variance more are sampled, up to `most`: one right completion of 250 is a beginning.
     """
     judge, sampling, size = recipe.judge(rows.column_names), recipe.sampling, recipe.group_size
-    some, batch_size = rows.select(range(min(groups, len(rows)))), recipe.evaluation.eval_batch_size
-    sampled = sample_groups(policy, some, judge, sampling, batch_size, size, title="first groups")
+    batch_size, sampled, totals = recipe.evaluation.eval_batch_size, [], []
+    while len(sampled) < min(most, len(rows)) and all(len(set(group)) == 1 for group in totals):
+        some = rows.select(range(len(sampled), min(len(sampled) + groups, len(rows))))
+        sampled += sample_groups(policy, some, judge, sampling, batch_size, size, title="first groups")
+        totals = [[judge.total(g.rewards) for g in group] for group in sampled]
     graded = [g for group in sampled for g in group]
     n, cut, found = len(graded), sum(g.cut for g in graded), []
     for name in judge.rewards:
@@ -124,9 +128,10 @@ def check_groups(policy, rows, recipe, groups: int = 4) -> list[str]:
             found.append(f"{name} gave no score for {unjudged} of {n} completions: is its judge reachable?")
         if unjudged == n:
             return found
-    totals = [[judge.total(g.rewards) for g in group] for group in sampled]
     silent = [
-        name for name, r in judge.rewards.items() if r.high > 0 and not any(g.rewards[name] for g in graded)
+        name
+        for name, reward in judge.rewards.items()
+        if reward.high > 0 and judge.weights[name] and not any(g.rewards[name] for g in graded)
     ]
     if all(len(set(group)) == 1 for group in totals):
         remedy = "a short SFT start (the recipe's sft section) helps, or problems that it solves now and then"

@@ -1,6 +1,7 @@
 """Experiments that ship as CSV files in data/results: arms, seeds, and what they reached."""
 
 from math import inf
+from statistics import median
 
 from r1nb.paths import DATA
 from r1nb.text.statistics import wilson
@@ -121,6 +122,53 @@ def reached(curves, arm: str, accuracy: float, what: str = "completions") -> lis
     """
     hits = [group[group["strict"] >= accuracy][what] for _, group in _by_seed(curves, arm)]
     return [float(hit.iloc[0]) if len(hit) else inf for hit in hits]
+
+
+def lasting(curves, arm: str, accuracy: float, what: str = "completions") -> dict[int, float]:
+    """{seed: `completions`, or `cpu_seconds`, from which on every evaluation is at an accuracy or above}; inf
+    where the last one is below.
+    """
+    found = {}
+    for seed, group in _by_seed(curves, arm):
+        below = (group["strict"] < accuracy).to_numpy().nonzero()[0]
+        first = below[-1] + 1 if len(below) else 0
+        found[seed] = float(group[what].iloc[first]) if first < len(group) else inf
+    return found
+
+
+def speedrun_table(curves, results, words: dict[str, str], accuracy: float, split: str, against: str):
+    """What each entry needs to an accuracy that lasts, a value a seed; its median beside that of the entry
+    `against`; and its accuracy on a split at the end.
+    """
+    after, rows = results[(results["stage"] == "after") & (results["split"] == split)], []
+    others = median(lasting(curves, against, accuracy, "cpu_seconds").values())
+    for arm, said in words.items():
+        completions = list(lasting(curves, arm, accuracy).values())
+        seconds = list(lasting(curves, arm, accuracy, "cpu_seconds").values())
+        share = "never" if median(seconds) == inf else f"{median(seconds) / others:.0%}"
+        ends = after[after["arm"] == arm].sort_values("seed")["strict"]
+        rows.append([said, _shown(completions, _count), _shown(seconds, _count), share,
+                     _shown(ends, "{:.0%}".format)])  # fmt: skip
+    heads = [f"completions to {accuracy:.0%}", "CPU seconds", f"median, of {words[against]}'s"]
+    return table_of(rows, ["", *heads, f"strict at the end, {split}"])
+
+
+def draw_speedrun(curves, words: dict[str, str], accuracy: float) -> Figure:
+    """Strict accuracy on the validation rows over completions: a colour an entry, a thin line a seed."""
+    figure = new_figure(9, 4.2)
+    axes = figure.subplots()
+    for (arm, said), (color, line) in zip(words.items(), REWARD_STYLES, strict=False):
+        for number, (_, group) in enumerate(_by_seed(curves, arm)):
+            label = None if number else said
+            axes.plot("completions", "strict", data=group, color=color, linestyle=line, linewidth=0.9,
+                      alpha=0.9, label=label)  # fmt: skip
+    axes.axhline(accuracy, color="grey", linewidth=0.8, linestyle="--")
+    axes.text(0, accuracy, f" {accuracy:.0%}", fontsize=8, color="grey", va="bottom")
+    axes.set(ylim=(0, 1.02), xlabel="completions sampled", ylabel="strict accuracy, 240 validation problems")
+    axes.set_xlim(left=0)
+    plain(axes, percent=True)
+    figure.legend(fontsize=8, frameon=False, loc="outside right upper")
+    return figure
 
 
 def verdict(values: list[float], others: list[float]) -> str:

@@ -18,3 +18,4 @@ from .stages import (
 from .stages import (
     solution_examples as solution_examples,
 )
+from .trainer import SharedPromptTrainer as SharedPromptTrainer

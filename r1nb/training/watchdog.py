@@ -154,14 +154,17 @@ def _silent(steps, n, judge):
     if len(steps) < 1.5 * n or not any(line["reward"] for line in steps):
         return
     for name, reward in judge.rewards.items():
-        if reward.high > 0 and not any(line.get(f"rewards/{name}/mean") for line in steps):
+        fired = any(line.get(f"rewards/{name}/mean") for line in steps)
+        if reward.high > 0 and judge.weights[name] and not fired:
             yield _alarm("silent", name, steps=_ago(steps, len(steps)))
 
 
 def _always(steps, n, judge):
     for name, reward in judge.rewards.items():
         paid = [line.get(f"rewards/{name}/mean") for line in steps[:n]]
-        if reward.high <= 0 or reward.needs or any((mean or 0) < 0.999 * reward.high for mean in paid):
+        if reward.high <= 0 or reward.needs or not judge.weights[name]:
+            continue
+        if any((mean or 0) < 0.999 * reward.high for mean in paid):
             continue
         if reward.score("") == reward.high:  # so it is not that the policy is perfect at it
             yield _alarm("always", name)

@@ -22,7 +22,7 @@ def check(rows=ROWS, **rewards):
 
 
 def test_every_flaw_costs_the_five_something():
-    table = flaw_table(ROWS[0], load_recipe().judge())
+    table = flaw_table(ROWS[0], load_recipe("tiny-five-rewards").judge())
     assert table.loc["ideal", "total"] == 4.0
     assert list(table.index) == ["ideal", *FLAWS]
     assert (table["total"].iloc[1:] < 4.0).all()

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from r1nb.paths import CHECKOUT as ROOT
 from r1nb.paths import NOTEBOOKS
+from r1nb.recipes.loading import load_recipe
 from r1nb.rewards.registry import reward_names, short_name
 from r1nb.runs.run import Run
 
@@ -24,6 +25,8 @@ SHORT = (
     "max_steps=3 per_device_train_batch_size=16 test_problems=8 validation_problems=8 "
     "eval_every=2 torch_threads=1 runs_dir={}"
 )
+# Five rewards teach something in three steps, where correctness alone does not.
+TEACHING = f"{SHORT} rewards='{{{load_recipe('tiny-five-rewards').rewards}}}'"
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -77,7 +80,7 @@ def execute(path, folder, settings: str, constants: dict[str, str] | None = None
 def trained(tmp_path_factory):
     """Notebook 03 in its shortest form: (folder, settings, what it said)."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    settings = SHORT.format(folder / "runs")
+    settings = TEACHING.format(folder / "runs")
     said = execute(NOTEBOOKS / "03_train_grpo.ipynb", folder, settings)
     return folder, settings, said
 
@@ -121,7 +124,7 @@ def test_make_train_gives_the_adapter_of_notebook_03_bit_for_bit(trained, tmp_pa
     folder, _, _ = trained
     done = subprocess.run(
         [sys.executable, "-m", "r1nb.train", "tiny-cpu"],
-        cwd=tmp_path, env=os.environ | {"R1NB_SET": SHORT.format(tmp_path / "runs")},
+        cwd=tmp_path, env=os.environ | {"R1NB_SET": TEACHING.format(tmp_path / "runs")},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -23,8 +23,8 @@ def test_shipped_recipes_load_and_are_complete(name):
     }  # fmt: skip
     assert needed <= set(recipe.grpo)
     assert 10 <= len(recipe.reasons()) <= 15
-    countdown = {"llama31-8b-countdown": 2, "countdown-cpu": 1.1}  # R1's weights, and TinyZero's
-    assert sum(recipe.rewards.values()) == countdown.get(name, 5)
+    sums = {"llama31-8b-countdown": 2, "countdown-cpu": 1.1, "tiny-cpu": 1}  # R1's weights, TinyZero's, ours
+    assert sum(recipe.rewards.values()) == sums.get(name, 5)
 
 
 def test_the_seed_recipe_keeps_the_articles_numbers():

@@ -29,7 +29,8 @@ STEPS = 4
 def recipe_for(folder, **settings):
     return load_recipe(
         "tiny-cpu", runs_dir=str(folder), per_device_train_batch_size=16, save_steps=2, eval_every=2,
-        validation_problems=4, test_problems=4, torch_threads=1, **{"max_steps": STEPS} | settings,
+        validation_problems=4, test_problems=4, torch_threads=1,
+        **{"max_steps": STEPS, "rewards": load_recipe("tiny-five-rewards").rewards} | settings,
     )  # fmt: skip
 
 

@@ -49,7 +49,7 @@ def with_fault(n=2 * WINDOW, last=WINDOW, **figures):
 
 
 def alarms(history, log=None, checkpoints=(), **settings):
-    recipe = load_recipe(**settings)
+    recipe = load_recipe("tiny-five-rewards", **settings)
     return find_alarms(history, recipe.judge(), grpo_config(recipe, "unused"), log, checkpoints)
 
 
@@ -58,7 +58,7 @@ def kinds(history, **settings):
 
 
 def test_a_healthy_run_is_left_in_peace():
-    lines, recipe = healthy(64), load_recipe()
+    lines, recipe = healthy(64), load_recipe("tiny-five-rewards")
     args = grpo_config(recipe, "unused")
     for n in range(len(lines) + 1):
         assert find_alarms(lines[:n], recipe.judge(), args) == []
