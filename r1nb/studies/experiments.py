@@ -136,6 +136,21 @@ def lasting(curves, arm: str, accuracy: float, what: str = "completions") -> dic
     return found
 
 
+def seeds_table(curves, results, arm: str, accuracy: float, splits):
+    """For each seed of an arm: completions and CPU seconds to an accuracy that lasts, the validation problems
+    at the end, and the splits with their intervals.
+    """
+    after, rows = results[(results["stage"] == "after") & (results["arm"] == arm)], []
+    completions, seconds = (lasting(curves, arm, accuracy, what) for what in ("completions", "cpu_seconds"))
+    for seed, group in _by_seed(curves, arm):
+        of_seed = after[after["seed"] == seed].set_index("split")
+        shares = [percent(*of_seed.loc[split, ["strict", "strict_low", "strict_high"]]) for split in splits]
+        ends = [f"{group[rate].iloc[-1]:.1%}" for rate in ("strict", "format")]
+        rows.append([seed, _count(completions[seed]), _count(seconds[seed]), *ends, *shares])
+    heads = ["seed", f"completions to {accuracy:.0%}", "CPU seconds", "validation: strict", "format"]
+    return table_of(rows, [*heads, *splits])
+
+
 def speedrun_table(curves, results, words: dict[str, str], accuracy: float, split: str, against: str):
     """What each entry needs to an accuracy that lasts, a value a seed; its median beside that of the entry
     `against`; and its accuracy on a split at the end.
@@ -153,7 +168,7 @@ def speedrun_table(curves, results, words: dict[str, str], accuracy: float, spli
     return table_of(rows, ["", *heads, f"strict at the end, {split}"])
 
 
-def draw_speedrun(curves, words: dict[str, str], accuracy: float) -> Figure:
+def draw_seeds(curves, words: dict[str, str], accuracy: float) -> Figure:
     """Strict accuracy on the validation rows over completions: a colour an entry, a thin line a seed."""
     figure = new_figure(9, 4.2)
     axes = figure.subplots()
