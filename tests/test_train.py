@@ -25,8 +25,10 @@ from r1nb.training.resume import new_run
 from r1nb.views.inspector import Inspector
 
 FIVE = load_recipe("tiny-five-rewards").rewards  # which teach something in four steps
-SHORT = [f"rewards={FIVE}", "max_steps=4", "per_device_train_batch_size=16", "test_problems=8",
-         "validation_problems=8", "eval_every=2", "samples=2", "sampled_problems=4", "torch_threads=1"]  # fmt: skip
+SHORT = [
+    f"rewards={FIVE}", "max_steps=4", "per_device_train_batch_size=16", "test_problems=8",
+    "validation_problems=8", "eval_every=2", "samples=2", "sampled_problems=4", "torch_threads=1",
+]  # fmt: skip
 
 
 def start(folder, *arguments: str) -> subprocess.Popen:

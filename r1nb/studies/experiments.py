@@ -164,7 +164,7 @@ def speedrun_table(curves, results, words: dict[str, str], accuracy: float, spli
         ends = after[after["arm"] == arm].sort_values("seed")["strict"]
         rows.append([said, _shown(completions, _count), _shown(seconds, _count), share,
                      _shown(ends, "{:.0%}".format)])  # fmt: skip
-    heads = [f"completions to {accuracy:.0%}", "CPU seconds", f"median, of {words[against]}'s"]
+    heads = [f"completions to {accuracy:.0%}", "CPU seconds", f"median beside {words[against]}"]
     return table_of(rows, ["", *heads, f"strict at the end, {split}"])
 
 
@@ -174,7 +174,7 @@ def draw_seeds(curves, words: dict[str, str], accuracy: float) -> Figure:
     axes = figure.subplots()
     for (arm, said), (color, line) in zip(words.items(), REWARD_STYLES, strict=False):
         for number, (_, group) in enumerate(_by_seed(curves, arm)):
-            label = None if number else said
+            label = "_" if number else said  # one label an entry
             axes.plot("completions", "strict", data=group, color=color, linestyle=line, linewidth=0.9,
                       alpha=0.9, label=label)  # fmt: skip
     axes.axhline(accuracy, color="grey", linewidth=0.8, linestyle="--")

@@ -1,6 +1,7 @@
 """The committed results: of the seeds that were announced, held against what was claimed."""
 
 import csv
+import hashlib
 
 import make_policy
 import pytest
@@ -12,6 +13,7 @@ from r1nb.studies.experiments import explains, pooled, reached, read_results, ve
 
 CLAIMS = make_policy.PLAN["claims"]
 PLAN = yaml.safe_load((ROOT / "data" / "controls.yaml").read_text())
+DEFAULT = yaml.safe_load((ROOT / "data" / "default.yaml").read_text())
 VARIANTS = yaml.safe_load((ROOT / "data" / "variants.yaml").read_text())
 COUNTDOWN = yaml.safe_load((ROOT / "data" / "countdown.yaml").read_text())
 RESULTS = ROOT / "data" / "results"
@@ -24,8 +26,8 @@ def rows(name: str) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def evaluation() -> dict:
-    """{(seed, stage): row} of the sealed test with new numbers."""
-    table = rows("tiny-cpu-evaluation.csv")
+    """{(seed, stage): row} of the sealed test with new numbers, of the five equal rewards."""
+    table = rows("tiny-five-rewards-evaluation.csv")
     return {(int(r["seed"]), r["stage"]): r for r in table if r["split"] == "test"}
 
 
@@ -49,11 +51,49 @@ def test_each_seed_keeps_the_claims(evaluation, seed):
     assert all(float(after[name]) > 0 for name in rewards)
 
 
-def test_the_readme_quotes_the_results(evaluation):
+def digest(path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def test_policy_problems_and_judge_are_those_of_the_results():
+    hashes = DEFAULT["hashes"]
+    assert hashes == {name: digest(ROOT / name) for name in hashes}
+    assert {"data/tiny-policy/model.safetensors", "data/problems/validation.jsonl"} <= hashes.keys()
+
+
+@pytest.mark.parametrize(("name", "split"), [("default", "test"), ("speedrun", "test")])
+def test_every_seed_of_the_default_and_of_the_speedrun_is_reported(name, split):
+    plan = yaml.safe_load((ROOT / "data" / f"{name}.yaml").read_text())
+    expected = {(arm, seed) for arm in plan["arms"] for seed in plan["seeds"]}
+    results, curves = read_results(name), read_results(f"{name}-curves")
+    after = results[(results["stage"] == "after") & (results["split"] == split)]
+    assert sorted(zip(after["arm"], after["seed"], strict=True)) == sorted(expected)
+    assert set(zip(curves["arm"], curves["seed"], strict=True)) == expected
+
+
+@pytest.mark.parametrize("name", ["default-choice", "default-choice-2", "speedrun-choice"])
+def test_choices_saw_no_test_problem_and_no_seed_that_is_reported(name):
+    assert set(read_results(name)["split"]) == {"validation"}
+    reported = {seed for plan in ("default", "speedrun") for seed in read_results(plan)["seed"]}
+    assert not reported & set(read_results(name)["seed"])
+
+
+def test_the_default_recipe_is_the_arm_whose_worst_seed_is_highest():
+    results = read_results("default-choice-2")
+    worst = results[results["stage"] == "after"].groupby("arm")["strict"].min()
+    chosen = yaml.safe_load((ROOT / "data/default-choice-2.yaml").read_text())["arms"][worst.idxmax()]
+    recipe = load_recipe("tiny-cpu").grpo
+    assert {key: recipe[key] for key in chosen} == chosen
+
+
+def test_the_readme_names_the_worst_seed_of_the_default():
+    results = read_results("default")
+    after = results[(results["stage"] == "after") & (results["split"] == "test")]
+    worst = after.loc[after["strict"].idxmin()]
     readme = (ROOT / "README.md").read_text()
-    for row in evaluation.values():
-        low, high = 100 * float(row["strict_low"]), 100 * float(row["strict_high"])
-        assert f"{float(row['strict']):.1%} [{low:.1f}, {high:.1f}]" in readme
+    assert (
+        f"{worst['strict']:.1%} [{100 * worst['strict_low']:.1f}, {100 * worst['strict_high']:.1f}]" in readme
+    )
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,9 @@ def test_a_reward_playground_follows_the_completion_and_the_gold():
 
 
 def test_a_group_playground_follows_its_completions():
-    playground = group_playground(load_recipe("tiny-five-rewards").judge(), [IDEAL, "72", "72", "72"], {"answer": "72"})
+    playground = group_playground(
+        load_recipe("tiny-five-rewards").judge(), [IDEAL, "72", "72", "72"], {"answer": "72"}
+    )
     *pairs, gold, summary = playground.children
     assert "reward 4.000<br>advantage +1.50" in pairs[0].children[1].value
     assert "mean 1.000, deviation 2.000" in summary.value
