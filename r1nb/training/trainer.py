@@ -12,12 +12,27 @@ import torch
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
-from transformers import DynamicCache, GenerationMixin
+from transformers import (
+    DynamicCache,
+    EncoderNoRepeatNGramLogitsProcessor,
+    EncoderRepetitionPenaltyLogitsProcessor,
+    GenerationMixin,
+    SynthIDTextWatermarkLogitsProcessor,
+    UnbatchedClassifierFreeGuidanceLogitsProcessor,
+)
 from transformers.cache_utils import DynamicLayer
+from transformers.generation import GenerationMode
+from transformers.generation.utils import GENERATION_MODES_MAPPING
 from trl import GRPOTrainer
 from trl.trainer.utils import selective_log_softmax_and_entropy
 
 TOGETHER = 16  # completions of similar length that go through the model at once, when gradients are computed
+WHOLE_BATCH = (  # processors of logits that remember the rows of a batch, so that none may be dropped
+    EncoderNoRepeatNGramLogitsProcessor,
+    EncoderRepetitionPenaltyLogitsProcessor,
+    SynthIDTextWatermarkLogitsProcessor,
+    UnbatchedClassifierFreeGuidanceLogitsProcessor,
+)
 
 
 class SharedPromptTrainer(GRPOTrainer):
@@ -31,7 +46,8 @@ class SharedPromptTrainer(GRPOTrainer):
 
     The logs have three figures more: `shared/prompts`, the distinct prompts of a batch of rollouts,
     `shared/completions`, their completions, and `shared/skipped`, the completions of a loss that were not
-    run. `entropy` is a mean over those that were run, and None if none was. Where it cannot help it says
+    run. `entropy` is a mean over those that were run, and None if none was; `vespo/phi_seq_mean` counts the
+    others as on policy. Where it cannot help it says
     why, once, and GRPOTrainer's own code runs.
     """
 
@@ -136,17 +152,24 @@ class SharedPromptTrainer(GRPOTrainer):
 def _obstacle(trainer) -> str | None:
     """Why the trainer can only do what GRPOTrainer does; None if it can do more."""
     model = trainer.accelerator.unwrap_model(trainer.model)
-    modules = list(model.modules())
-    rates = [rate for module in modules for name, rate in vars(module).items() if "dropout" in name]
+    modules, words = list(model.modules()), ("dropout", "layerdrop", "jitter")
+    rates = [v for module in modules for k, v in vars(module).items() if any(word in k for word in words)]
     rates += [module.p for module in modules if isinstance(module, nn.Dropout)]
+    rope = {str(getattr(module, "rope_type", "")) for module in modules}
     found = {
         "vLLM samples": trainer.use_vllm,
         "Unsloth has a trainer of its own": "unsloth" in sys.modules,
         "transformers samples in continuous batches": trainer.use_transformers_continuous_batching,
-        "several processes share the work": trainer.accelerator.num_processes > 1,
+        "several processes share the work": trainer.accelerator.num_processes > 1 or trainer.args.n_gpu > 1,
+        "the model lies on several devices": len({weight.device for weight in model.parameters()}) > 1,
         "the model sees pictures": trainer._is_vlm,
         "the policy has tools": bool(trainer.tools),
-        "gradient checkpointing drops the cache of a prompt": trainer.args.gradient_checkpointing,
+        "gradient checkpointing drops the cache of a prompt": (
+            trainer.args.gradient_checkpointing or model.is_gradient_checkpointing
+        ),
+        "the model's rotary frequencies depend on the longest sequence": any(
+            kind in text for text in rope for kind in ("dynamic", "longrope")
+        ),
         "the model has dropout": any(isinstance(rate, float) and rate > 0 for rate in rates),
         "use_liger_kernel computes the log-probabilities": trainer.use_liger_kernel,
         "the loss of the model's router needs all tokens": trainer.aux_loss_enabled,
@@ -163,6 +186,7 @@ def _mergeable(model) -> bool:
     return not any(config.is_prompt_learning for config in configs) and all(
         isinstance(layer, LoraLayer)
         and type(layer.get_base_layer()) in (nn.Linear, nn.Embedding)
+        and type(layer.get_base_layer().weight.data) is torch.Tensor
         and not layer.lora_variant
         and not any(layer.lora_bias.values())
         for layer in layers
@@ -193,16 +217,17 @@ def merged(model):
     try:
         for layer in (module for module in model.modules() if isinstance(module, LoraLayer)):
             base = layer.get_base_layer()
-            kept.append((layer, base, dict(base.named_parameters(recurse=False))))
-            for name, weight in kept[-1][2].items():
+            weights = dict(base.named_parameters(recurse=False))
+            kept.append((layer, base, weights, list(layer.merged_adapters)))
+            for name, weight in weights.items():
                 setattr(base, name, nn.Parameter(weight.detach().clone(), requires_grad=False))
             layer.merge()
         yield
     finally:
-        for layer, base, weights in kept:
+        for layer, base, weights, before in reversed(kept):
             for name, weight in weights.items():
                 setattr(base, name, weight)
-            layer.merged_adapters.clear()
+            layer.merged_adapters[:] = before
 
 
 @contextmanager
@@ -246,7 +271,15 @@ def decode(model, input_ids, logits_processor, stopping_criteria, generation_con
     """The decoding loop of transformers, with the same draws from torch's generator.
 
     `input_ids` (rows, tokens) are left-padded prompts. Returns (rows, tokens) of prompts and completions.
+    Beam search and the like, and processors that need the whole batch, go to the loop of transformers.
     """
+    mode = generation_config.get_generation_mode()
+    plain = mode in (GenerationMode.SAMPLE, GenerationMode.GREEDY_SEARCH)
+    if not plain or any(isinstance(processor, WHOLE_BATCH) for processor in logits_processor):
+        return getattr(type(model), GENERATION_MODES_MAPPING[mode])(
+            model, input_ids, logits_processor=logits_processor, stopping_criteria=stopping_criteria,
+            generation_config=generation_config, **inputs,
+        )  # fmt: skip
     (count, width), end = input_ids.shape, stopping_criteria.max_length
     sequences = nn.functional.pad(input_ids, (0, end - width), value=generation_config.pad_token_id)
     seen = nn.functional.pad(inputs["attention_mask"], (0, end - width), value=1)

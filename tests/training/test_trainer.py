@@ -28,7 +28,13 @@ SHAPES = {
     "qwen2": Qwen2Config(**SIZES, tie_word_embeddings=True),
     "qwen3": Qwen3Config(**SIZES, tie_word_embeddings=True),
 }
-WINDOWED = MistralConfig(**SIZES, sliding_window=16)
+OTHERS = {
+    "windowed": MistralConfig(**SIZES, sliding_window=16),
+    "dynamic": LlamaConfig(
+        **SIZES, max_position_embeddings=32,
+        rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0},
+    ),
+}  # fmt: skip
 # Different lengths, and one of them twice: 4 distinct prompts of 5.
 PROMPTS = ["What is 2 + 3?", "7 * 8", "Tom has 3 apples and buys 4 more. How many has he?", "9", "7 * 8"]
 GROUP, LENGTH = 4, 24
@@ -40,7 +46,7 @@ def build(shape: str, **lora):
     if shape == "tiny":
         model = AutoModelForCausalLM.from_pretrained(DATA / "tiny-policy")
     else:
-        model = AutoModelForCausalLM.from_config(SHAPES.get(shape, WINDOWED))
+        model = AutoModelForCausalLM.from_config((SHAPES | OTHERS)[shape])
     model = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", **lora))
     for name, weight in model.named_parameters():
         if "lora_B" in name:
@@ -101,9 +107,29 @@ def test_the_tokens_are_trls(tmp_path, shape, settings):
     assert figures["shared/completions"] == [12]
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"num_beams": 2}, {"encoder_repetition_penalty": 1.3}, {"encoder_no_repeat_ngram_size": 2},
+     {"guidance_scale": 1.5}, {"cache_implementation": "static"}, {"min_new_tokens": 9}],
+    ids=str,
+)  # fmt: skip
+def test_ways_of_decoding_that_need_all_rows_go_to_transformers(tmp_path, settings):
+    trainer = make(build("tiny"), tmp_path, generation_kwargs=settings)
+    assert sampled(trainer) == trls(trainer, lambda: sampled(trainer))
+
+
 def test_another_seed_gives_other_tokens(tmp_path):
     trainer = make(build("tiny"), tmp_path)
     assert sampled(trainer, 5) != sampled(trainer, 6)
+
+
+def test_an_adapter_that_was_merged_before_stays_merged():
+    model, ids = build("llama"), torch.tensor([[5, 6, 7]])
+    model.merge_adapter()
+    before = model(ids).logits
+    with pytest.warns(UserWarning, match="merged"), merged(model):
+        pass
+    assert torch.equal(model(ids).logits, before)
 
 
 def test_the_adapter_counts_while_it_is_merged(tmp_path):
@@ -348,11 +374,13 @@ def test_it_says_once_what_it_does(tmp_path, capsys):
         (lambda: build("tiny", lora_dropout=0.1), {}, "the model has dropout"),
         (lambda: build("tiny", use_dora=True), {}, "the adapter cannot be merged exactly"),
         (lambda: build("windowed"), {}, "the model keeps no cache that can be shared"),
+        (lambda: build("dynamic"), {}, "the model's rotary frequencies depend on the longest sequence"),
+        (lambda: checkpointed(build("llama")), {}, "gradient checkpointing drops the cache"),
         (lambda: AutoModelForCausalLM.from_config(MambaConfig(
             vocab_size=640, hidden_size=32, num_hidden_layers=1, state_size=4, pad_token_id=0, eos_token_id=2,
         )), {}, "the model keeps no cache that can be shared"),
     ],
-    ids=["checkpointing", "dropout", "dora", "window", "mamba"],
+    ids=["checkpointing", "dropout", "dora", "window", "rope", "checkpointing of the model", "mamba"],
 )  # fmt: skip
 def test_where_it_cannot_help_trls_code_runs(tmp_path, capsys, model, settings, why):
     logs = []
@@ -362,6 +390,12 @@ def test_where_it_cannot_help_trls_code_runs(tmp_path, capsys, model, settings, 
         logs.append([line["loss"] for line in trainer.state.log_history if "loss" in line])
     assert logs[0] == logs[1]
     assert capsys.readouterr().out.count(f"TRL's own code samples and learns, since {why}") == 1
+
+
+def checkpointed(model):
+    model.gradient_checkpointing_enable()
+    model.enable_input_require_grads()
+    return model
 
 
 class Quantised(torch.nn.Linear):
