@@ -12,14 +12,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
-from transformers import (
-    DynamicCache,
-    EncoderNoRepeatNGramLogitsProcessor,
-    EncoderRepetitionPenaltyLogitsProcessor,
-    GenerationMixin,
-    SynthIDTextWatermarkLogitsProcessor,
-    UnbatchedClassifierFreeGuidanceLogitsProcessor,
-)
+from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import DynamicLayer
 from transformers.generation import GenerationMode
 from transformers.generation.utils import GENERATION_MODES_MAPPING
@@ -27,12 +20,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import selective_log_softmax_and_entropy
 
 TOGETHER = 16  # completions of similar length that go through the model at once, when gradients are computed
-WHOLE_BATCH = (  # processors of logits that remember the rows of a batch, so that none may be dropped
-    EncoderNoRepeatNGramLogitsProcessor,
-    EncoderRepetitionPenaltyLogitsProcessor,
-    SynthIDTextWatermarkLogitsProcessor,
-    UnbatchedClassifierFreeGuidanceLogitsProcessor,
-)
+WHOLE_BATCH = ("Encoder", "UnbatchedClassifier", "SynthID")  # processors of logits that remember all rows
 
 
 class SharedPromptTrainer(GRPOTrainer):
@@ -47,8 +35,7 @@ class SharedPromptTrainer(GRPOTrainer):
     The logs have three figures more: `shared/prompts`, the distinct prompts of a batch of rollouts,
     `shared/completions`, their completions, and `shared/skipped`, the completions of a loss that were not
     run. `entropy` is a mean over those that were run, and None if none was; `vespo/phi_seq_mean` counts the
-    others as on policy. Where it cannot help it says
-    why, once, and GRPOTrainer's own code runs.
+    others as on policy. Where it cannot help it says why, once, and GRPOTrainer's own code runs.
     """
 
     def __init__(self, *args, **kwargs):
@@ -155,7 +142,8 @@ def _obstacle(trainer) -> str | None:
     modules, words = list(model.modules()), ("dropout", "layerdrop", "jitter")
     rates = [v for module in modules for k, v in vars(module).items() if any(word in k for word in words)]
     rates += [module.p for module in modules if isinstance(module, nn.Dropout)]
-    rope = {str(getattr(module, "rope_type", "")) for module in modules}
+    rope = str([getattr(module, "rope_type", "") for module in modules])  # a dict in some models
+    checkpointing = trainer.args.gradient_checkpointing or model.is_gradient_checkpointing
     found = {
         "vLLM samples": trainer.use_vllm,
         "Unsloth has a trainer of its own": "unsloth" in sys.modules,
@@ -164,12 +152,8 @@ def _obstacle(trainer) -> str | None:
         "the model lies on several devices": len({weight.device for weight in model.parameters()}) > 1,
         "the model sees pictures": trainer._is_vlm,
         "the policy has tools": bool(trainer.tools),
-        "gradient checkpointing drops the cache of a prompt": (
-            trainer.args.gradient_checkpointing or model.is_gradient_checkpointing
-        ),
-        "the model's rotary frequencies depend on the longest sequence": any(
-            kind in text for text in rope for kind in ("dynamic", "longrope")
-        ),
+        "gradient checkpointing drops the cache of a prompt": checkpointing,
+        "the rotary frequencies depend on the longest sequence": "dynamic" in rope or "longrope" in rope,
         "the model has dropout": any(isinstance(rate, float) and rate > 0 for rate in rates),
         "use_liger_kernel computes the log-probabilities": trainer.use_liger_kernel,
         "the loss of the model's router needs all tokens": trainer.aux_loss_enabled,
@@ -275,7 +259,7 @@ def decode(model, input_ids, logits_processor, stopping_criteria, generation_con
     """
     mode = generation_config.get_generation_mode()
     plain = mode in (GenerationMode.SAMPLE, GenerationMode.GREEDY_SEARCH)
-    if not plain or any(isinstance(processor, WHOLE_BATCH) for processor in logits_processor):
+    if not plain or any(type(each).__name__.startswith(WHOLE_BATCH) for each in logits_processor):
         return getattr(type(model), GENERATION_MODES_MAPPING[mode])(
             model, input_ids, logits_processor=logits_processor, stopping_criteria=stopping_criteria,
             generation_config=generation_config, **inputs,

@@ -374,7 +374,7 @@ def test_it_says_once_what_it_does(tmp_path, capsys):
         (lambda: build("tiny", lora_dropout=0.1), {}, "the model has dropout"),
         (lambda: build("tiny", use_dora=True), {}, "the adapter cannot be merged exactly"),
         (lambda: build("windowed"), {}, "the model keeps no cache that can be shared"),
-        (lambda: build("dynamic"), {}, "the model's rotary frequencies depend on the longest sequence"),
+        (lambda: build("dynamic"), {}, "the rotary frequencies depend on the longest sequence"),
         (lambda: checkpointed(build("llama")), {}, "gradient checkpointing drops the cache"),
         (lambda: AutoModelForCausalLM.from_config(MambaConfig(
             vocab_size=640, hidden_size=32, num_hidden_layers=1, state_size=4, pad_token_id=0, eos_token_id=2,
