@@ -16,10 +16,12 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from r1nb.paths import NOTEBOOKS
+from r1nb.recipes.loading import load_recipe
 
 SHORT = (
     "max_steps=40 per_device_train_batch_size=16 test_problems=8 validation_problems=8 eval_every=8 "
-    "torch_threads=1 runs_dir={}"
+    "torch_threads=1 runs_dir={} "
+    f"rewards='{{{load_recipe('tiny-five-rewards').rewards}}}'"  # which teach something in few steps
 )
 CHROMIUM = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
 ARGUMENTS = [

@@ -36,7 +36,7 @@ class Gradients(TrainerCallback):
 
 def main(loss_type: str, out: str, per_device: str) -> None:
     recipe = load_recipe(
-        "tiny-cpu", max_steps=1, per_device_train_batch_size=int(per_device), loss_type=loss_type,
+        "tiny-five-rewards", max_steps=1, per_device_train_batch_size=int(per_device), loss_type=loss_type,
         max_grad_norm=1e9, save_strategy="no", torch_threads=1, runs_dir=f"{out}-runs",
     )  # fmt: skip
     policy = load_policy(recipe)

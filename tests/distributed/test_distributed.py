@@ -13,12 +13,16 @@ import torch
 from r1nb.evaluation.accuracy import evaluate
 from r1nb.paths import CHECKOUT, LAUNCH
 from r1nb.policy.loading import load_trained
+from r1nb.recipes.loading import load_recipe
 from r1nb.runs.run import Run
 from r1nb.tasks.rows import load_rows
 
-SHORT = ["max_steps=4", "save_steps=2", "per_device_train_batch_size=8", "max_completion_length=48",
-         "test_problems=6", "validation_problems=4", "eval_every=4", "samples=2", "sampled_problems=2",
-         "test_splits=test"]  # fmt: skip
+FIVE = load_recipe("tiny-five-rewards").rewards  # which teach something in four steps
+SHORT = [
+    f"rewards={FIVE}", "max_steps=4", "save_steps=2", "per_device_train_batch_size=8",
+    "max_completion_length=48", "test_problems=6", "validation_problems=4", "eval_every=4", "samples=2",
+    "sampled_problems=2", "test_splits=test",
+]  # fmt: skip
 
 
 def accelerate(config: str, *command: str) -> list[str]:

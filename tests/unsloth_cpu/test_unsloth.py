@@ -48,7 +48,7 @@ def adapter(policy):
 @pytest.fixture(params=FORMS)
 def recipe(request, tmp_path):
     return load_recipe(
-        "tiny-cpu",
+        "tiny-five-rewards",
         engine="unsloth",
         runs_dir=str(tmp_path / "runs"),
         max_steps=STEPS,

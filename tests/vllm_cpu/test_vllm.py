@@ -30,6 +30,7 @@ GREEDY = Sampling(112)  # tokens of a completion, as in the recipe
 
 def recipe_for(folder, **changes):
     recipe = load_recipe(
+        "tiny-five-rewards",
         runs_dir=str(folder / "runs"),
         max_steps=3,
         per_device_train_batch_size=16,
