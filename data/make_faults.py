@@ -2,13 +2,14 @@
 
 python data/make_faults.py [folder for the runs]      # about 20 minutes on two cores
 
-Each fault gets a run of STEPS steps, each healthy seed a whole run; the table of what the watchdog
-said is data/results/watchdog.csv. Thresholds and faults were fixed on seeds 1 and 11 to 13. After a
-review of the watchdog (windows that count groups), the faults were run again, and the healthy runs
-judged again from their histories.
+The healthy runs are the ten seeds of default.yaml: make_experiments.py trains those that are not there
+yet, and the watchdog judges each from its history, step by step. Then each fault gets a run of STEPS steps.
+The table of what the watchdog said is data/results/watchdog.csv. Thresholds and faults were fixed on seeds
+1 and 11 to 13 of the recipe tiny-five-rewards.
 """
 
 import csv
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from transformers import PrinterCallback
 
 from r1nb.evaluation.accuracy import evaluate
 from r1nb.machine.configs import grpo_config
+from r1nb.paths import runs_folder
 from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.recipes.loading import load_recipe
 from r1nb.rewards.registry import reward
@@ -26,10 +28,11 @@ from r1nb.tasks.rows import load_splits
 from r1nb.training.callbacks import Recorder, Validation, Watchdog
 from r1nb.training.resume import new_run
 from r1nb.training.trainer import SharedPromptTrainer
+from r1nb.training.watchdog import find_alarms, last_sampled
 
 STEPS, SEED = 20, 101  # of a run with a fault
-HEALTHY = range(102, 112)  # seeds of whole runs without one
-TABLE = Path(__file__).parent / "results" / "watchdog.csv"
+HERE = Path(__file__).parent
+TABLE = HERE / "results" / "watchdog.csv"
 FIVE = list(load_recipe().rewards)
 
 
@@ -110,7 +113,6 @@ def solved(rows, policy):
     return rows.select([i for i, g in enumerate(graded) if g.strict and g.format])
 
 
-HEALTHY_RUN = Fault("nothing", [])
 FAULTS = {
     "no DOTALL": Fault(
         "strict and soft format in which a dot matches no line break, as in the public demo",
@@ -169,7 +171,20 @@ FAULTS = {
 }
 
 
-def train(recipe, fault: Fault = HEALTHY_RUN, adapter: Path | None = None) -> Run:
+def heard(run: Run) -> list[dict]:
+    """What the watchdog says of a run's history, had it looked at each step."""
+    recipe, history, said = load_recipe(run), run.history(), {}
+    judge, args = recipe.judge(), grpo_config(recipe, run.folder)
+    for step in run.series("reward")[0]:
+        lines = [line for line in history if line["step"] <= step]
+        log = run.completions(*last_sampled(lines, args))
+        for alarm in find_alarms(lines, judge, args, log):
+            line = {"step": alarm.step, "alarm": alarm.kind, "sentence": alarm.sentence}
+            said.setdefault(alarm.kind, line)
+    return list(said.values())
+
+
+def train(recipe, fault: Fault, adapter: Path) -> Run:
     """As notebook 03 does, without the tests before and after."""
     policy = load_policy(recipe, say=lambda _: None)
     rows, validation, _ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
@@ -192,19 +207,18 @@ def train(recipe, fault: Fault = HEALTHY_RUN, adapter: Path | None = None) -> Ru
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-    if fault is HEALTHY_RUN:
-        policy.save_adapter(run.adapter, run)
     return run
 
 
 def main(runs_dir: str) -> None:
-    lines, adapter = [], None
-    for seed in HEALTHY:
-        run = train(load_recipe(seed=seed, runs_dir=runs_dir))
-        adapter = adapter or run.adapter
-        said, (steps, _) = run.alarms(), run.progress()
-        lines.append(["none", f"seed {seed}, {steps} steps", "nothing", *told(said, not said)])
+    subprocess.run([sys.executable, HERE / "make_experiments.py", "default", runs_dir], check=True)
+    lines = []
+    for run in reversed(Run.all(runs_folder(runs_dir) / "default")):
+        said, (steps, _) = heard(run), run.progress()
+        about = f"seed {run.recipe['grpo']['seed']}, {steps} steps"
+        lines.append(["none", about, "nothing", *told(said, not said)])
         write(lines)
+    adapter = run.folder / f"checkpoint-{steps}"
     for name, fault in FAULTS.items():
         settings = {"max_steps": STEPS, "seed": SEED, "eval_every": 5, "runs_dir": runs_dir}
         said = train(load_recipe(**settings, **fault.overrides), fault, adapter).alarms()
