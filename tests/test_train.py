@@ -89,7 +89,7 @@ def test_a_log_file_holds_lines_and_a_terminal_bars_as_well(tmp_path):
     assert "\r" not in log
     assert "\x1b" not in log
     assert 20 < log.count("\n") < 100
-    assert re.search(r"\nSFT: 2 steps\nSFT: mean loss .+\nGRPO: 4 steps\nstep 1 of 4, reward", log)
+    assert re.search(r"\nSFT: 2 steps\nSFT: mean loss .+\nGRPO: 4 steps\n(.+: .+\n)*step 1 of 4, reward", log)
     here, there = pty.openpty()
     fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("4H", 40, 120, 0, 0))
     quick += [f"runs_dir={tmp_path}/runs", "resume=false"]

@@ -26,7 +26,7 @@ def test_the_card_says_what_it_belongs_to(saved):
     assert card["model"]["model_name"] == "tiny-policy"
     assert card["base_fingerprint"] == fresh().fingerprint()
     assert card["base_licence"] == "mit"
-    assert card["recipe"]["grpo"]["learning_rate"] == 2e-3
+    assert card["recipe"]["grpo"]["learning_rate"] == load_recipe().grpo["learning_rate"]
     assert card["data"] == saved.environment["data"]
     assert card["data"]["rows"] == 1500
     assert card["accuracy"]["test"]["after"]["strict"] == 0.5

@@ -158,6 +158,11 @@ CHANGES = {
     "max_steps": 3, "per_device_train_batch_size": 16, "test_problems": 8, "validation_problems": 8,
     "eval_every": 2, "torch_threads": 1,
 }  # fmt: skip
+# And the values that tiny-cpu had then.
+THEN = CHANGES | {
+    "rewards": load_recipe("tiny-five-rewards").rewards, "learning_rate": 2e-3,
+    "lr_scheduler_type": "constant_with_warmup",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -188,7 +193,7 @@ def old(tmp_path):
 
 def test_its_recipe_is_todays(old):
     recipe = load_recipe(old)
-    expected = load_recipe("tiny-cpu", runs_dir=str(old.folder.parent), **CHANGES)
+    expected = load_recipe("tiny-cpu", runs_dir=str(old.folder.parent), **THEN)
     assert recipe.model_dump(exclude={"why"}) == expected.model_dump(exclude={"why"})
     assert old.reward_weights == expected.rewards
     assert old.best_total() == 4.0
@@ -241,7 +246,7 @@ def test_what_came_after_a_step_is_undone(old):
 
 
 def test_the_same_recipe_goes_on_with_it_unless_it_is_finished(old, capsys):
-    recipe = load_recipe("tiny-cpu", runs_dir=str(old.folder.parent), **CHANGES)
+    recipe = load_recipe("tiny-cpu", runs_dir=str(old.folder.parent), **THEN)
     rows, *_ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     assert begin_run(recipe, rows).folder == old.folder
     assert "Resuming" in capsys.readouterr().out
