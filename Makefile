@@ -86,7 +86,7 @@ notebooks: .venv/installed ## execute the notebooks and keep their outputs
 torture: .venv/installed ## kill runs at random moments: do they go on? (about 25 minutes)
 	$(BIN)/python tests/torture.py $(KILLS) $(LOG)
 
-bench: .venv/installed ## a step beside plain TRL's, and what scoring and looking cost (about ten minutes)
+bench: .venv/installed ## a step beside plain TRL's, and what scoring and looking cost (about eight minutes)
 	@$(BIN)/python tests/bench_trainer.py
 	@$(BIN)/python tests/bench.py
 

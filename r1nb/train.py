@@ -4,7 +4,7 @@ saved and loaded again in a fresh process as proof, a report. All of it is in a 
 RECIPE is one of those below, auto for the one that suits this machine, or a .yaml file of your own. Settings
 are the recipe's keys, and take the place of its values:
 
-  python -m r1nb.train tiny-cpu             about four minutes on two cores, three of them training
+  python -m r1nb.train tiny-cpu             about two minutes on two cores, most of them training
   python -m r1nb.train tiny-cpu max_steps=20 seed=2
   python -m r1nb.train tiny-cpu rewards='{correctness_reward_func: 1.0}' loss_type=dr_grpo
   python -m r1nb.train auto dataset=my_folder test_splits=test runs_dir=/data/runs
