@@ -154,13 +154,14 @@ FAULTS = {
     "fp16": Fault("weights and optimizer in fp16", ["not_finite"], policy=in_half),
     "KL": Fault(
         "learning_rate x 20, with a KL term of next to no weight",
-        ["far_from_base"],
+        ["far_from_base", "exploded"],
         {"beta": 1e-4, "learning_rate": 0.04},
     ),
     "hacking": Fault(
         "a trained policy is paid for format and brevity, not for right answers",
         ["hacked"],
-        rewards("strict_format_reward_func", "brief_reward_func"),
+        rewards("strict_format_reward_func", "brief_reward_func")
+        | {"learning_rate": 2e-3, "lr_scheduler_type": "constant_with_warmup"},
         trained=True,
     ),
     "length": Fault(

@@ -32,10 +32,9 @@ class SharedPromptTrainer(GRPOTrainer):
       gradient accumulation TRL scatters a group over the micro-batches, and less is shared.
     - It runs no completion whose advantage is exactly 0, where no other term of the loss needs it.
 
-    The logs have three figures more: `shared/prompts`, the distinct prompts of a batch of rollouts,
-    `shared/completions`, their completions, and `shared/skipped`, the completions of a loss that were not
-    run. `entropy` is a mean over those that were run, and None if none was; `vespo/phi_seq_mean` counts the
-    others as on policy. Where it cannot help it says why, once, and GRPOTrainer's own code runs.
+    Its logs add `shared/prompts` and `shared/completions` of a batch of rollouts, and `shared/skipped`, the
+    completions that were not run; `entropy` is a mean over the others, or over some if there are none.
+    Where it cannot help it says why, once, and GRPOTrainer's own code runs.
     """
 
     def __init__(self, *args, **kwargs):
@@ -62,8 +61,7 @@ class SharedPromptTrainer(GRPOTrainer):
         self._say("shared", f"{prompts} prompts shared by {completions} completions: each is read once.")
         self._count("prompts", prompts)
         self._count("completions", completions)
-        model = self.accelerator.unwrap_model(self.model_wrapped)
-        with merged(model), generating_by(model, decode):
+        with merged(model := self.accelerator.unwrap_model(self.model_wrapped)), generating_by(model, decode):
             return super()._generate_single_turn(prompt_ids, *args, **kwargs)
 
     def _compute_loss(self, model, inputs):
@@ -92,14 +90,16 @@ class SharedPromptTrainer(GRPOTrainer):
         inputs = input_ids, attention_mask
         if self._teaching is None:
             return *self._score(model, *inputs, logits_to_keep, batch_size), None
-        rows, old = self._teaching
-        logps = old
-        if old is None:
+        rows, logps = self._teaching
+        if logps is None:
             logps = input_ids.new_zeros(len(rows), logits_to_keep, dtype=torch.float32)
         if not rows.any():
             # A gradient of 0 for every weight, not none: the optimizer's momentum goes on as with TRL.
             zero = sum((p * 0).sum() for p in model.parameters() if p.requires_grad)
-            return logps + zero, torch.full_like(logps, torch.nan), None
+            with torch.no_grad():  # some are run for the entropy in the logs, which may tell of a collapse
+                entropies = self._score(model, *(x[:TOGETHER] for x in inputs), logits_to_keep)[1]
+            mean = entropies.sum() / attention_mask[:TOGETHER, -logits_to_keep:].sum().clamp(min=1)
+            return logps + zero, mean.expand_as(logps), None
         found, entropies = self._score(model, *(x[rows] for x in inputs), logits_to_keep)
         mean = entropies.sum() / attention_mask[rows, -logits_to_keep:].sum()
         every = rows.nonzero().squeeze(1)
