@@ -23,7 +23,6 @@ from trl import GRPOTrainer
 from r1nb.evaluation.accuracy import evaluate_tests, sample_groups
 from r1nb.evaluation.difficulty import keep_by_difficulty
 from r1nb.evaluation.reflection import read_reflection, rescue_rates
-from r1nb.machine.configs import grpo_config
 from r1nb.paths import runs_folder
 from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.recipes.loading import load_recipe
@@ -94,18 +93,6 @@ def own_correct_samples(policy, rows, recipe, prefill: str, completions: int):
     return Dataset.from_list(examples_of(some, kept))
 
 
-def plain_trainer(policy, rows, recipe, output_dir, callbacks):
-    """TRL's own trainer, which the speedrun compares with."""
-    return GRPOTrainer(
-        model=policy.model,
-        processing_class=policy.tokenizer,
-        reward_funcs=recipe.reward_funcs(policy.end_tokens),
-        args=grpo_config(recipe, output_dir),
-        train_dataset=rows,
-        callbacks=list(callbacks),
-    )
-
-
 def run_arm(plan: dict, runs_dir: Path, arm: str, seed: int) -> None:
     settings = dict(plan["arms"][arm])
     sampling, plain = settings.pop("sft", None), settings.pop("plain", False)
@@ -133,8 +120,8 @@ def run_arm(plan: dict, runs_dir: Path, arm: str, seed: int) -> None:
     else:
         attach_lora(policy, recipe)
         callbacks = [Recorder(run), Clock(run), watch]
-        trainer = plain_trainer if plain else grpo_trainer
-        trainer(policy, rows, recipe, run.folder, callbacks).train()
+        trainer_class = GRPOTrainer if plain else None
+        grpo_trainer(policy, rows, recipe, run.folder, callbacks, trainer_class).train()
     evaluate_tests(run, "after", policy, tests, recipe)
 
 

@@ -9,13 +9,16 @@ from r1nb.processes import is_main, whole_weights
 from r1nb.text.prompts import Layout
 
 
-def grpo_trainer(policy, rows, recipe, output_dir, callbacks=()):
-    """The GRPO trainer of a recipe, without TRL's progress lines: the one that notebook 03 builds."""
+def grpo_trainer(policy, rows, recipe, output_dir, callbacks=(), trainer_class=None):
+    """The GRPO trainer of a recipe, without TRL's progress lines: the one that notebook 03 builds.
+
+    `trainer_class` is trl.GRPOTrainer or one like it; SharedPromptTrainer, if none is given.
+    """
     from transformers import PrinterCallback
 
     from r1nb.training.trainer import SharedPromptTrainer
 
-    trainer = SharedPromptTrainer(
+    trainer = (trainer_class or SharedPromptTrainer)(
         model=policy.model,
         processing_class=policy.tokenizer,
         reward_funcs=recipe.reward_funcs(policy.end_tokens),

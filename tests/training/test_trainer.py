@@ -292,9 +292,8 @@ def test_entropy_is_the_mean_over_the_completions_that_ran(tmp_path):
 
 def test_a_batch_of_dead_groups_gives_every_weight_a_gradient_of_zero(tmp_path):
     trainer = make(build("llama"), tmp_path)
-    mine, theirs = compare(
-        trainer, batch(trainer, dead=range(20))
-    )  # a gradient that is None would fail there
+    # A gradient that is None would fail in `compare`.
+    mine, theirs = compare(trainer, batch(trainer, dead=range(20)))
     assert mine["shared/skipped"] == [20]
     assert mine["entropy"] == pytest.approx(theirs["entropy"], rel=0.05)  # of 16 of the 20
 
