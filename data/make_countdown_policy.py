@@ -2,9 +2,9 @@
 
     python data/make_countdown_policy.py [folder]     # half an hour on a busy core
 
-It reads mostly searches first: a try, the words that its value is not the target, the next try in a fixed
-order. Then it reads mostly bare guesses, so that it can search but seldom does. tiny-countdown.yaml states
-every share.
+The policy is first trained mostly on searches: attempts in a fixed order, each failed one followed by a note
+that its value is not the target. Then it is trained mostly on bare guesses, so that it can search but seldom
+does. tiny-countdown.yaml states every share.
 """
 
 import random
@@ -22,12 +22,12 @@ PLAN = yaml.safe_load((HERE / "tiny-countdown.yaml").read_text())
 
 
 def write_search(rng: random.Random, problem: Problem) -> tuple[str, str]:
-    """(thought, expression): attempt after attempt in a fixed order, until one hits."""
+    """A search as (thought, expression): attempts in a fixed order until one hits the target."""
     corpus, attempts = PLAN["corpus"], problem.attempts()
     count = next(i for i, attempt in enumerate(attempts) if attempt.value == problem.target)
     lines = [f"{attempt.steps}, not {problem.target}." for attempt in attempts[:count]]
     hit = attempts[count]
-    if lines and rng.random() < corpus["correction"]:  # the last failure is first taken for a hit
+    if lines and rng.random() < corpus["correction"]:  # the last failed attempt is first taken for a hit
         steps = attempts[count - 1].steps
         _, last = steps.split(", ")
         slip = f"{last.partition('=')[0]}={problem.target}"
@@ -51,7 +51,7 @@ def write_reply(rng: random.Random, problem: Problem, phase: dict) -> str:
 
 
 def draw_corpus(seed: str, phase: dict, count: int):
-    """Yield `count` pairs (problem, reply); no problem of the test or of validation."""
+    """Yield `count` pairs (problem, reply) with problems of the training split only."""
     rng = random.Random(seed)
     for _ in range(count):
         problem = draw(rng, "train")

@@ -1,10 +1,10 @@
-"""Experiments of several arms and seeds, as a plan like controls.yaml fixes them, to data/results.
+"""Run the experiments of a plan like controls.yaml, in several arms and seeds; write data/results.
 
-    python data/make_experiments.py controls RUNS_DIR               # all, two at a time, then the CSVs
+    python data/make_experiments.py controls RUNS_DIR               # all runs, two at a time; then the CSVs
     python data/make_experiments.py controls RUNS_DIR ARM SEED      # one run
 
-A run takes three to ten minutes on a quiet core, and is a folder of RUNS_DIR/PLAN. What is there already is
-not run again: after a change of the plan's settings name another folder.
+A run takes three to ten minutes on an idle core and is written to RUNS_DIR/PLAN. Finished runs are not
+repeated: if you change the settings of the plan, name another folder.
 """
 
 import argparse
@@ -47,14 +47,14 @@ PLANS = [
 
 @reward(high=1.0)
 def random_reward_func(text: str, answer: str):
-    """1.0 or 0.0 by lot, whatever the completion says."""
+    """1.0 or 0.0 at random, whatever the completion says."""
     return float(random.random() < 0.5)
 
 
 class Clock(TrainerCallback):
-    """Completions sampled so far and CPU seconds of the training steps alone, into the history.
+    """Record in the history the completions sampled so far and the CPU seconds of the training steps alone.
 
-    CPU seconds mean something on a busy machine. `completions` and `seconds` are what was spent before.
+    CPU seconds are meaningful on a busy machine, too. `completions` and `seconds` were spent before training.
     """
 
     def __init__(self, run: Run, completions: int = 0, seconds: float = 0.0):
@@ -78,7 +78,7 @@ def read_plan(name: str) -> dict:
 
 
 def own_correct_samples(policy, rows, recipe, prefill: str, completions: int):
-    """{prompt, completion} of those of so many samples of the policy that are right."""
+    """A dataset of {prompt, completion}: the right ones among `completions` samples of the policy."""
     from datasets import Dataset
 
     some = rows.shuffle(seed=recipe.grpo["seed"]).select(range(completions // recipe.group_size))
@@ -126,7 +126,7 @@ def run_arm(plan: dict, runs_dir: Path, arm: str, seed: int) -> None:
 
 
 def sorted_out(plan: dict, folder: Path) -> tuple[dict[tuple[str, int], Run], list[tuple[str, int]]]:
-    """({(arm, seed): run} of a plan's runs that were evaluated at their end, [(arm, seed)] of the others)."""
+    """({(arm, seed): run} of a plan's runs with an evaluation at the end, [(arm, seed)] of missing runs)."""
     runs = reversed(Run.all(folder))
     done = {(run.name[:-4], run.recipe["grpo"]["seed"]): run for run in runs if run.graded("after")}
     planned = [(arm, seed) for seed in plan["seeds"] for arm in plan["arms"]]
@@ -134,7 +134,7 @@ def sorted_out(plan: dict, folder: Path) -> tuple[dict[tuple[str, int], Run], li
 
 
 def write_results(name: str, plan: dict, runs: dict[tuple[str, int], Run], folder: Path) -> None:
-    """NAME.csv: rates of each run and moment; NAME-curves.csv: the validations of each GRPO run."""
+    """Write NAME.csv, the rates of each run and moment, and NAME-curves.csv, the validations of each run."""
     rates = ("strict", "lenient", "format")
     columns = [name for rate in rates for name in (rate, f"{rate}_low", f"{rate}_high")]
     rows, curves = [], []
@@ -164,7 +164,7 @@ def write_results(name: str, plan: dict, runs: dict[tuple[str, int], Run], folde
 
 
 def write_reflection(name: str, runs: dict[tuple[str, int], Run], folder: Path) -> None:
-    """NAME-reflection.csv, of Countdown's samples: how many go back, and what that is worth."""
+    """Write NAME-reflection.csv: how many Countdown samples go back, and how many of them are right."""
     rows = []
     for (arm, seed), run in runs.items():
         layout = LAYOUTS[run.recipe["data"]["layout"]]
@@ -195,7 +195,7 @@ def main() -> None:
     plan, folder = read_plan(given.plan), runs_folder(given.runs_dir) / given.plan
     if given.arm:
         if given.arm not in plan["arms"] or given.seed is None:
-            parser.error(f"arm is one of {', '.join(plan['arms'])}, and a seed follows it")
+            parser.error(f"arm must be one of {', '.join(plan['arms'])}, followed by a seed")
         run_arm(plan, folder, given.arm, given.seed)
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -211,7 +211,7 @@ def main() -> None:
         list(pool.map(one, sorted_out(plan, folder)[1]))
     runs, lacking = sorted_out(plan, folder)
     if lacking:
-        sys.exit(f"data/results stays as it is, since {len(lacking)} runs are missing: {lacking}")
+        sys.exit(f"data/results was not written, because {len(lacking)} runs are missing: {lacking}")
     write_results(given.plan, plan, runs, HERE / "results")
     if given.plan == "countdown":
         write_reflection(given.plan, runs, HERE / "results")

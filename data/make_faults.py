@@ -1,11 +1,11 @@
-"""Plant real faults in short runs of tiny-cpu, one at a time: does the watchdog name them?
+"""Plant real faults in short runs of tiny-cpu, one at a time, and check that the watchdog names them.
 
 python data/make_faults.py [folder for the runs]      # about 20 minutes on two cores
 
-The healthy runs are the ten seeds of default.yaml: make_experiments.py trains those that are not there
-yet, and the watchdog judges each from its history, step by step. Then each fault gets a run of STEPS steps.
-The table of what the watchdog said is data/results/watchdog.csv. Thresholds and faults were fixed on seeds
-1 and 11 to 13 of the recipe tiny-five-rewards.
+The healthy runs are the ten seeds of default.yaml: make_experiments.py trains those that do not exist yet,
+and the watchdog checks the history of each, step by step. Then each fault gets a run of STEPS steps. The
+table of the alarms is data/results/watchdog.csv. Thresholds and faults were fixed on seeds 1 and 11 to 13 of
+the recipe tiny-five-rewards.
 """
 
 import csv
@@ -38,7 +38,7 @@ FIVE = list(load_recipe().rewards)
 
 @reward(high=1.0)
 def generous_reward_func(text: str, answer: str) -> float:
-    """Pays whatever it is given."""
+    """Pays every completion its maximum."""
     return 1.0
 
 
@@ -56,7 +56,7 @@ def brief_reward_func(text: str, answer: str) -> float:
 
 @dataclass
 class Fault:
-    """What is wrong, which kinds of advice name it, and how it is planted."""
+    """A fault: its description, the kinds of alarm that name it, and how it is planted."""
 
     about: str
     kinds: list[str]
@@ -72,12 +72,12 @@ def rewards(*names: str) -> dict:
 
 
 def demo(*parts: str) -> dict:
-    """The five rewards, some of them as the public demo has them."""
+    """The five rewards; those whose names start with one of `parts` are the public demo's versions."""
     return rewards(*(f"demo_{name}" if name.startswith(parts) else name for name in FIVE))
 
 
 def without_end(policy) -> None:
-    policy.tokenizer.eos_token = "%"  # which the policy never writes
+    policy.tokenizer.eos_token = "%"  # the policy never writes it
     policy.model.generation_config.eos_token_id = policy.tokenizer.eos_token_id
 
 
@@ -93,8 +93,8 @@ def in_half(policy) -> None:
 
 
 def another_model(policy):
-    """The trainer is given another copy of the base: that learns, the adapter does not."""
-    return load_policy(load_recipe(), say=lambda _: None).model
+    """Another copy of the base model: the trainer trains this copy instead of the adapter."""
+    return load_policy(load_recipe()).model
 
 
 def with_commas(rows, policy):
@@ -106,7 +106,7 @@ def one_question(rows, policy):
 
 
 def solved(rows, policy):
-    """Those of the first 300 that the policy answers right, in the right format."""
+    """The rows among the first 300 that the policy answers right and in the right format."""
     rows = rows.select(range(300))
     recipe = load_recipe()
     graded = evaluate(policy, rows, recipe.judge(), recipe.greedy, recipe.evaluation.eval_batch_size)
@@ -173,7 +173,7 @@ FAULTS = {
 
 
 def heard(run: Run) -> list[dict]:
-    """What the watchdog says of a run's history, had it looked at each step."""
+    """The alarms that the watchdog would raise if it checked a run's history after each step."""
     recipe, history, said = load_recipe(run), run.history(), {}
     judge, args = recipe.judge(), grpo_config(recipe, run.folder)
     for step in run.series("reward")[0]:
@@ -186,8 +186,8 @@ def heard(run: Run) -> list[dict]:
 
 
 def train(recipe, fault: Fault, adapter: Path) -> Run:
-    """As notebook 03 does, without the tests before and after."""
-    policy = load_policy(recipe, say=lambda _: None)
+    """Train as notebook 03 does, but without the evaluations before and after."""
+    policy = load_policy(recipe)
     rows, validation, _ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     if fault.trained:
         policy.load_adapter(adapter)

@@ -2,7 +2,7 @@
 
     python data/make_policy.py [folder]     # 20 minutes on two cores
 
-A stand-in for a base model: it can calculate, mostly answers with a bare number, and only
+It stands in for a base model: it can calculate, but mostly answers with a bare number, and
 seldom reasons or uses the XML format. tiny-policy.yaml states every share and setting.
 """
 
@@ -26,7 +26,7 @@ CHAT_TEMPLATE = (
 
 
 def draw_sum(rng: random.Random) -> Problem:
-    """A bare sum as a problem of one step, its result between 1 and 99."""
+    """A bare sum as a problem of one step; its result is between 1 and 99."""
     while True:
         op = rng.choice("+-*/")
         a, b = rng.randint(2, 19 if op == "*" else 99), rng.randint(2, 9 if op in "*/" else 90)
@@ -64,7 +64,7 @@ def write_answer(rng: random.Random, problem: Problem, phase: dict) -> str:
 
 
 def draw_corpus(seed: str, phase: dict, count: int):
-    """Yield `count` pairs (problem, answer); no problem of the test or of validation."""
+    """Yield `count` pairs (problem, answer); no problem is from the test or validation split."""
     rng = random.Random(seed)
     for _ in range(count):
         is_sum = rng.random() < PLAN["corpus"]["sums"]
@@ -73,14 +73,14 @@ def draw_corpus(seed: str, phase: dict, count: int):
 
 
 def phase_corpus(name: str, plan: dict = PLAN, draw_corpus=draw_corpus):
-    """The whole corpus of a phase: each document is read once."""
+    """The whole corpus of a phase; the policy is trained on each document once."""
     phase = plan["corpus"]["phases"][name]
     count = phase["steps"] * plan["pretraining"]["batch_size"]
     return draw_corpus(f"{plan['corpus']['seed']} {name}", phase, count)
 
 
 def make_tokenizer(plan: dict, draw_corpus):
-    """Byte-level BPE in which every digit is a token of its own."""
+    """Train a byte-level BPE tokenizer in which every digit is a token of its own."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -107,7 +107,7 @@ def make_tokenizer(plan: dict, draw_corpus):
 
 
 def tokenize(tokenizer, pairs, with_system_prompt: bool, layout: str) -> list[tuple[list[int], int]]:
-    """(tokens of a document, how many of them are prompt), one for each pair."""
+    """(tokens of the document, number of prompt tokens) for each pair."""
     documents = []
     for problem, answer in pairs:
         messages = LAYOUTS[layout].build_messages(problem.question)[0 if with_system_prompt else 1 :]
@@ -117,7 +117,7 @@ def tokenize(tokenizer, pairs, with_system_prompt: bool, layout: str) -> list[tu
 
 
 def batches(documents: list, size: int, seed: int):
-    """Yield lists of documents of like length, each document once, in random order."""
+    """Yield batches of documents of similar length in random order; each document occurs once."""
     rng = random.Random(seed)
     pool = 32 * size
     for start in range(0, len(documents), pool):
@@ -127,7 +127,7 @@ def batches(documents: list, size: int, seed: int):
 
 
 def take_over(model, tokenizer, folder: Path) -> None:
-    """Begin with another policy's weights; tokens that it did not have keep their random embeddings."""
+    """Load another policy's weights into `model`; tokens that are new to them keep random embeddings."""
     from transformers import AutoTokenizer, LlamaForCausalLM
 
     other, known = LlamaForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder).get_vocab()

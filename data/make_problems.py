@@ -1,11 +1,10 @@
-"""The bundled word problems, in GSM8K's form, and the corpus the tiny policy is pretrained on.
+"""Generate word problems in GSM8K's format, for the bundled files and for the tiny policy's corpus.
 
     python data/make_problems.py      # writes data/problems/*.jsonl, always the same bytes
 
-A *kind* is a story with its numbers left open. Whether a problem may be trained on is decided
-by its kind and numbers alone: a hash of the two sends them to the test, to validation, or to
-training, so that no test problem can reach the training split or the corpus, whatever the
-names and the wording around it.
+A *kind* is a story whose numbers are left open. A hash of kind and numbers alone assigns a problem to
+the test, validation or training split. So a test problem cannot reach the training split or the corpus
+with other names or another wording.
 """
 
 import hashlib
@@ -269,7 +268,7 @@ SIZES = {"train": 1500, "validation": 240, "test": 300, "test_unseen_kinds": 240
 
 
 def split_of(kind: str, numbers: tuple[int, ...]) -> str:
-    """'test', 'validation' or 'train': by kind and numbers, whatever their order."""
+    """The split of a problem: 'test', 'validation' or 'train'. The order of the numbers does not matter."""
     digest = hashlib.sha256(f"{kind}:{sorted(numbers)}".encode()).digest()
     return {0: "test", 1: "validation"}.get(digest[0] % 12, "train")
 
@@ -301,7 +300,7 @@ class Problem:
 
 
 def draw(rng: random.Random, kind: str, split: str) -> Problem:
-    """One problem of a kind from a split; its results lie between 1 and 99."""
+    """Draw a problem of a kind from a split; all its results are between 1 and 99."""
     spec = KINDS[kind]
     while True:
         values = {name: rng.randint(*bounds) for name, bounds in spec.numbers.items()}
@@ -327,7 +326,7 @@ def draw(rng: random.Random, kind: str, split: str) -> Problem:
 
 
 def bundled(split: str) -> list[Problem]:
-    """The problems of a shipped file: kinds in turn, no question twice."""
+    """The problems of a bundled file, with the kinds in turn; no question occurs twice."""
     rng = random.Random(f"r1nb {split}")
     kinds = UNSEEN if split == "test_unseen_kinds" else SEEN
     source = "test" if split.startswith("test") else split
@@ -339,7 +338,7 @@ def bundled(split: str) -> list[Problem]:
 
 
 def write(folder: Path, splits, bundled) -> None:
-    """A file of JSON lines for each split, of the problems that bundled(split) gives."""
+    """Write a file of JSON lines for each split, with the problems that bundled(split) returns."""
     folder.mkdir(exist_ok=True)
     for split in splits:
         lines = [json.dumps(problem.row()) + "\n" for problem in bundled(split)]

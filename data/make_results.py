@@ -1,7 +1,7 @@
-"""Turn finished runs into what the README shows, in data/results.
+"""Make the tables and the figure of the README from finished runs, in data/results.
 
-python data/make_results.py RUN                           # one run: two CSV files, and its table
-python data/make_results.py RUNS_DIR/default/shipped-*    # the seeds of default.yaml: the picture
+python data/make_results.py RUN                           # one run: two CSV files; prints its table
+python data/make_results.py RUNS_DIR/default/shipped-*    # the seeds of default.yaml: hero.png
 """
 
 import csv
@@ -23,7 +23,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def write_curves(runs: list[Run], path: Path) -> None:
-    """A row for each seed and step: reward, validation rates, length, checks."""
+    """Write a row for each seed and step: reward, validation rates, length, checks."""
     names = ("reward", "reward_std", "validation/strict", "validation/lenient", "validation/format",
              "completions/mean_length", "completions/clipped_ratio")  # fmt: skip
     counted = ("with_check", "corrected", "spoiled")
@@ -42,7 +42,7 @@ def write_curves(runs: list[Run], path: Path) -> None:
 
 
 def write_evaluation(runs: list[Run], path: Path) -> None:
-    """A row for each seed, test split and moment: rates with intervals, rewards."""
+    """Write a row for each seed, test split and moment: rates with intervals, rewards."""
     rewards, rates = list(runs[0].reward_weights), ("strict", "lenient", "format")
     columns = [c for rate in rates for c in (rate, f"{rate}_low", f"{rate}_high")]
     with path.open("w", newline="") as file:
@@ -60,7 +60,7 @@ def write_evaluation(runs: list[Run], path: Path) -> None:
 
 
 def table(runs: list[Run]) -> str:
-    """The accuracy table of the README, in Markdown; before training all seeds are the same."""
+    """The README's accuracy table in Markdown; before training the results of all seeds are the same."""
     first, *_ = runs
     rows = [("before", first, "before"), ("before, prefilled", first, "prefilled")]
     rows += [(f"**after**, seed {load_recipe(run).grpo['seed']}", run, "after") for run in runs]
@@ -75,13 +75,13 @@ def table(runs: list[Run]) -> str:
 
 
 def draw_hero(runs: list[Run], path: Path) -> None:
-    """Strict accuracy over steps, a line a seed; beside it one problem's answers at start, middle and end."""
+    """Plot strict accuracy over steps, one line per seed, beside one problem's answers in three steps."""
     figure = Figure(figsize=(11, 5.2), dpi=110, facecolor="white")
     axes = figure.add_axes((0.06, 0.11, 0.5, 0.75))
     seeds = [load_recipe(run).grpo["seed"] for run in runs]
     ends = [run.series("validation/strict")[1][-1] for run in runs]
     worst = ends.index(min(ends))
-    for run in [*runs[:worst], *runs[worst + 1 :], runs[worst]]:  # that one above the others
+    for run in [*runs[:worst], *runs[worst + 1 :], runs[worst]]:  # the worst is drawn above the others
         color, width = (ORANGE, 2) if run is runs[worst] else (BLUE, 1)
         line = {"color": color, "linewidth": width, "marker": "o", "markersize": 3, "clip_on": False}
         axes.plot(*run.series("validation/strict"), **line)
@@ -115,8 +115,8 @@ def draw_hero(runs: list[Run], path: Path) -> None:
 
 
 def telling_problem(run: Run) -> tuple[int, list[int]]:
-    """(number, steps) of a validation problem that was wrong before, wrong in the format while it trained,
-    and right, in three steps or more, after; of the first problem, if there is none like it.
+    """(number, steps) of a validation problem whose answer was wrong before training, well-formed but wrong
+    during training, and right with at least three equations at the end; if there is none, of the first.
     """
     steps = run.validated()
     validated = [run.validation(step) for step in steps]

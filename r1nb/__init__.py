@@ -1,7 +1,8 @@
-"""Train your own R1-like reasoner in a notebook, on one GPU, or on none.
+"""Train your own R1-like reasoner in a notebook, on one GPU or on a CPU.
 
-What the notebooks use, by name: `from r1nb import load_recipe, load_policy`. Each module is imported when a
-name of it is first used, so that importing r1nb loads neither torch nor trl: Unsloth must come before them.
+The notebooks import what they use from here: `from r1nb import load_recipe, load_policy`. A module is
+imported only when one of its names is first used. So `import r1nb` does not import torch or trl: Unsloth must
+be imported before them.
 """
 
 import lazy_loader

@@ -5,6 +5,7 @@ from .evaluation.checks import check_rewards as check_rewards
 from .evaluation.comparison import compare as compare
 from .evaluation.difficulty import keep_by_difficulty as keep_by_difficulty
 from .evaluation.proof import prove as prove
+from .machine.configs import grpo_arguments as grpo_arguments
 from .machine.configs import grpo_config as grpo_config
 from .machine.configs import sft_config as sft_config
 from .machine.hardware import choose_recipe as choose_recipe
@@ -42,6 +43,7 @@ from .training.resume import begin_run as begin_run
 from .training.resume import resumable as resumable
 from .training.stages import finish as finish
 from .training.trainer import SharedPromptTrainer as SharedPromptTrainer
+from .views.code import training_code as training_code
 from .views.inspector import Inspector as Inspector
 from .views.live import LiveView as LiveView
 from .views.report import write_report as write_report

@@ -1,4 +1,4 @@
-"""Several processes that train one policy, as accelerate launch starts them; the first one writes the run."""
+"""Train one policy in several processes (accelerate launch), of which only the main one writes the run."""
 
 import contextlib
 import functools
@@ -6,7 +6,7 @@ import os
 
 
 def processes() -> int:
-    """How many train together; 1 without a launcher."""
+    """How many processes train together; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
@@ -16,7 +16,7 @@ def is_main() -> bool:
 
 
 def main_only(write):
-    """A method that does nothing but in the main process."""
+    """Decorate a method so that it runs in the main process only; it returns None."""
 
     @functools.wraps(write)
     def method(*args, **kwargs):
@@ -27,7 +27,7 @@ def main_only(write):
 
 
 def from_main(make):
-    """What make() returns in the main process, in all of them; the others do not call it."""
+    """Call make() in the main process only, and return its result in all processes."""
     if processes() == 1:
         return make()
     from accelerate.utils import broadcast_object_list
@@ -36,10 +36,10 @@ def from_main(make):
 
 
 def leave() -> None:
-    """End this process at once, unless it is the main one, which still has work to do.
+    """End this process at once, unless it is the main process, which still has work to do.
 
-    In a usual exit PyTorch 2.13 aborts such a process about once in twenty (gloo, "terminate called without
-    an active exception", after Python has ended), and the launcher then stops the main one too.
+    If such a process exits normally, PyTorch 2.13 aborts it about once in twenty times (gloo, "terminate
+    called without an active exception", after Python has ended). The launcher then stops the main one too.
     """
     if not is_main():
         os._exit(0)
@@ -47,9 +47,9 @@ def leave() -> None:
 
 @contextlib.contextmanager
 def whole_weights(weights):
-    """Inside the block each process holds these weights in full; ZeRO-3 leaves it a share of them.
+    """A context in which each process holds these weights in full; outside it, ZeRO-3 gives each a share.
 
-    All processes must enter it. Generating needs no such block: ZeRO-3 gathers layer by layer.
+    All processes must enter it. Generation does not need it, since ZeRO-3 gathers the weights layer by layer.
     """
     shared = [w for w in weights if hasattr(w, "ds_id")]
     if not shared:
@@ -62,6 +62,6 @@ def whole_weights(weights):
 
 
 def alone() -> dict[str, str]:
-    """The environment for a process that trains alone: without what the launcher has set."""
+    """The environment variables for a process that trains alone, without those that the launcher set."""
     launched = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "ACCELERATE_", "TORCHELASTIC_", "MASTER_")
     return {key: value for key, value in os.environ.items() if not key.startswith(launched)}

@@ -1,18 +1,18 @@
-"""Train a LoRA adapter with GRPO, as notebook 03 does: accuracy before, training, accuracy after, the adapter
-saved and loaded again in a fresh process as proof, a report. All of it is in a run folder of its own.
+"""Train a LoRA adapter with GRPO, as notebook 03 does: measure accuracy, train, measure accuracy again, save
+the adapter, load it in a fresh process as proof, and write a report. Each run has its own run folder.
 
-RECIPE is one of those below, auto for the one that suits this machine, or a .yaml file of your own. Settings
-are the recipe's keys, and take the place of its values:
+RECIPE is a name from the list below, auto (the recipe that suits this machine), or your own .yaml file. A
+setting key=value replaces the value of that key in the recipe:
 
   python -m r1nb.train tiny-cpu             about two minutes on two cores, most of them training
   python -m r1nb.train tiny-cpu max_steps=20 seed=2
   python -m r1nb.train tiny-cpu rewards='{correctness_reward_func: 1.0}' loss_type=dr_grpo
   python -m r1nb.train auto dataset=my_folder test_splits=test runs_dir=/data/runs
 
-A run that was interrupted goes on by the same command; resume=false begins anew beside it. Notebook 04 opens
-its folder while it trains and afterwards, notebook 05 samples from its adapter.
+The same command resumes a run that was interrupted; resume=false begins a new run instead. Notebook 04 shows
+a run while it trains and afterwards, notebook 05 samples from its adapter.
 
-exit codes: 0 trained and proven, 1 a mistake (one sentence says which), 2 a wrong command line,
+exit codes: 0 trained and proven, 1 an error (one sentence explains it), 2 a wrong command line,
 3 trained, but the saved adapter is not proven, 130 interrupted
 """
 
@@ -32,8 +32,8 @@ from r1nb.recipes.loading import read_overrides
 def train(recipe):
     """Train a recipe, from its rows to the report of the run; returns (Run, proof.Proof).
 
-    What notebook 03 shows step by step; a run that did not finish goes on. Of several processes the main one
-    writes the run and proves it; the others return (Run, None). Raises UserError.
+    Notebook 03 shows the same steps one by one. An unfinished run is resumed. With several processes only the
+    main process writes and proves the run; the others return (Run, None). Raises UserError.
     """
     from r1nb.evaluation import accuracy, checks, difficulty
     from r1nb.policy.loading import attach_lora, load_policy
@@ -47,7 +47,7 @@ def train(recipe):
     limit = recipe.data.max_prompt_length
     rows = drop_long_prompts(rows, policy.tokenizer, limit, recipe.problems_per_generation)
     kept = difficulty.keep_by_difficulty(policy, rows, recipe)
-    rows = from_main(lambda: kept)  # measured by sampling, which may differ
+    rows = from_main(lambda: kept)  # sampling may differ between processes
     for problem in checks.check_rewards(rows, recipe.judge(rows.column_names)):
         print(problem)
     run = from_main(lambda: resume.begin_run(recipe, rows))
@@ -84,13 +84,13 @@ def main(*arguments: str) -> None:
     given = parser.parse_args(arguments)
     overrides = read_overrides(given.settings, "The command line")
 
-    if not sys.stderr.isatty():  # no bars in a log file
+    if not sys.stderr.isatty():  # no progress bars in a log file
         os.environ |= {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     from r1nb.machine import hardware, plan
     from r1nb.views.console import show_result
 
     if is_main():
-        sys.stdout.reconfigure(line_buffering=True)  # in a log file, too
+        sys.stdout.reconfigure(line_buffering=True)  # lines appear at once in a log file, too
     else:
         sys.stdout = io.StringIO()  # only the main process prints
     recipe = hardware.choose_recipe(given.recipe, **overrides)

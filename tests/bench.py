@@ -1,8 +1,8 @@
-"""What observing costs: scoring and callbacks as shares of training, and the opening of a long run.
+"""Measure the cost of observing: scoring and callbacks as shares of training time, and opening a long run.
 
     python tests/bench.py      # or make bench; about two minutes
 
-Ratios within one run, since machines differ; run nothing else meanwhile.
+The costs are ratios within one run, because machines differ. Run nothing else meanwhile.
 """
 
 import tempfile
@@ -32,7 +32,7 @@ def main() -> None:
     console = Console()
     with tempfile.TemporaryDirectory() as folder:
         recipe = load_recipe("tiny-cpu", max_steps=STEPS, runs_dir=folder)
-        policy = load_policy(recipe, say=console.print)
+        policy = load_policy(recipe)
         train, validation, _ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
         attach_lora(policy, recipe)
         run = new_run(recipe)
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def scoring(recipe, policy, train, seconds: float) -> Table:
-    """Each reward on as many completions, as long as they get."""
+    """Return the time of each reward for the completions of these steps, written like solved problems."""
     count = STEPS * recipe.batch_size
     rows = train.select([i % len(train) for i in range(count)])
     completions = [REASONING.format_reply(row["solution"], row["answer"]) for row in rows]
@@ -58,10 +58,10 @@ def scoring(recipe, policy, train, seconds: float) -> Table:
     columns["completion_ids"] = policy.tokenizer(completions).input_ids
     shares = {}
     for name in reward_names():
-        if name in ("judge_reward_func", "gym_reward_func"):  # as long as an endpoint, or a task, takes
+        if name in ("judge_reward_func", "gym_reward_func"):  # depends on the endpoint or task
             continue
         func = make_judge({name: 1.0}, max_completion_length=112, overlong_cache=22).rewards[name]
-        for _ in range(2):  # the first time starts what the reward needs
+        for _ in range(2):  # the first call also starts a subprocess or loads a library
             start = time.perf_counter()
             func(completions, answer=golds, **columns)
             shares[name] = (time.perf_counter() - start) / seconds
@@ -73,7 +73,7 @@ def scoring(recipe, policy, train, seconds: float) -> Table:
 
 
 def opening() -> Table:
-    """From the import of the inspector to its first picture, on a long run; then a move of the slider."""
+    """Return the seconds to import the inspector and open a long run with it, and to move the slider."""
     table = Table("inspector", "seconds")
     with tempfile.TemporaryDirectory() as folder:
         write_run(load_recipe("tiny-cpu", max_steps=LONG, runs_dir=folder), LONG)

@@ -1,10 +1,10 @@
-"""What a GRPO step costs with SharedPromptTrainer and with TRL's own trainer, and the memory of both.
+"""Measure time and memory of a GRPO step with SharedPromptTrainer and with TRL's own trainer.
 
     python tests/bench_trainer.py      # or make bench; about five minutes
 
-Both train the same model in turn, one thread, and both sample the same completions: a processor of the logits
-ends each at a length that is fixed beforehand. Ratios of CPU seconds, the median of the rounds; run nothing
-else meanwhile. What it prints goes to data/results/bench.csv, too.
+Both train the same model in turn, with one thread, and both sample the same completions: a logits processor
+ends each completion at a length that is fixed beforehand. The results are ratios of CPU seconds, from the
+medians of the rounds. They are printed and written to data/results/bench.csv. Run nothing else meanwhile.
 """
 
 import csv
@@ -27,13 +27,13 @@ from r1nb.training.trainer import SharedPromptTrainer
 
 RESULTS = DATA / "results" / "bench.csv"
 TRAINERS = {"TRL": GRPOTrainer, "shared": SharedPromptTrainer}
-# Of Qwen2.5-0.5B (arXiv 2412.15115, and its config.json); its weights are random here.
+# The shape of Qwen2.5-0.5B (arXiv 2412.15115, and its config.json); the weights are random here.
 QWEN = Qwen2Config(
     vocab_size=151936, hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
     num_key_value_heads=2, rope_theta=1e6, tie_word_embeddings=True, eos_token_id=2, pad_token_id=0,
     bos_token_id=None,
 )  # fmt: skip
-# name: (what, problems of 8 completions, share of dead groups, rounds, longest completion)
+# name: (description, problems of 8 completions, share of dead groups, rounds, longest completion)
 CASES = {
     "tiny": ("tiny-cpu, no dead groups", 8, 0.0, 8, 112),
     "tiny_dead": ("tiny-cpu, half of the groups dead", 8, 0.5, 8, 112),
@@ -42,7 +42,7 @@ CASES = {
 
 
 class Lengths(LogitsProcessor):
-    """Ends each completion at its length. The first token of a completion says which one it is."""
+    """End each completion at its given length. The first token of a completion is its number plus 3."""
 
     def __init__(self, lengths, end: int):
         self.lengths, self.end, self.width = lengths, end, None
@@ -60,7 +60,7 @@ class Lengths(LogitsProcessor):
 
 
 def build(case: str):
-    """{name: trainer} of one model, and the seconds {(name, part): [...]} that their steps will take."""
+    """Return {name: trainer} for one model, and {(name, part): []} for the CPU seconds of their steps."""
     _, problems, dead, _, longest = CASES[case]
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -73,7 +73,7 @@ def build(case: str):
     rows = load_rows("bundled", "train").select(range(problems))
     replies = [REASONING.format_reply(row["solution"], row["answer"]) for row in rows]
     written = torch.tensor([len(ids) for ids in tokenizer(replies).input_ids]).repeat_interleave(8)
-    # As long as the problem's own solution, which is how long a trained policy writes, give or take a third.
+    # A trained policy writes about as much as the given solution; vary that length by a third.
     lengths = (written * torch.empty(len(written)).uniform_(0.67, 1.33)).round().long().clamp(2, longest)
     generate = model.generate
     model.generate = lambda *args, **kwargs: generate(
@@ -112,9 +112,9 @@ def timed(function, spent: list[float]):
 
 
 def memory(case: str, name: str, queue) -> None:
-    """Peak memory of a process that takes a step, in MB above what it held before (Linux)."""
+    """Put into the queue the peak memory of a step, in MB above the memory before it (Linux)."""
     trainers, _ = build(case)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before = in_mb("VmRSS")
     trainers[name].train()
     queue.put(in_mb("VmHWM") - before)
@@ -131,7 +131,7 @@ def measure(case: str) -> list:
     for number in range(rounds + 1):
         for trainer in trainers.values():
             trainer.train()
-        if number == 0:  # the first steps warm up
+        if number == 0:  # discard the first steps, which warm up
             for spent in seconds.values():
                 spent.clear()
     step, generation = (

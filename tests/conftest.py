@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "data"))  # the scripts that made what ships
+sys.path.insert(0, str(ROOT / "data"))  # the scripts that made the bundled files
 
-os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")  # nothing here needs a network
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")  # no test needs a network
 
 
 @pytest.fixture(autouse=True)
@@ -19,9 +19,9 @@ def clean_environment(monkeypatch):
 
 @pytest.fixture
 def tiny_recipe(tmp_path):
-    """The default recipe, short, with its runs in a folder of the test's own.
+    """Return the default recipe, shortened, with its runs in a folder of the test.
 
-    With five equal rewards: of so few completions none is right, and correctness alone teaches nothing.
+    It has the five equal rewards: none of its few completions is right, so correctness alone teaches nothing.
     """
     from r1nb.recipes.loading import load_recipe
 
@@ -40,7 +40,7 @@ def tiny_recipe(tmp_path):
 
 @pytest.fixture(scope="session")
 def gym():
-    """reasoning-gym, which is installed where there is a C compiler."""
+    """Return reasoning_gym; skip the test if it is not installed (it needs a C compiler)."""
     return pytest.importorskip("reasoning_gym")
 
 
@@ -48,5 +48,5 @@ def gym():
 def gsm8k_dir():
     folder = os.environ.get("R1NB_GSM8K_DIR")
     if not folder:
-        pytest.skip("R1NB_GSM8K_DIR names no folder with GSM8K's train.jsonl and test.jsonl")
+        pytest.skip("Set R1NB_GSM8K_DIR to a folder with GSM8K's train.jsonl and test.jsonl")
     return Path(folder)

@@ -2,8 +2,8 @@
 
     python tests/refresh_notebooks.py [notebook ...]
 
-What a notebook says must belong to its code: a hash of its code cells is stored beside the outputs,
-and a test compares the two.
+The outputs must come from the code beside them: a hash of the code cells is stored in the notebook, and a
+test compares it with the code.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-WIDGET = "application/vnd.jupyter.widget-view+json"  # nothing without the kernel that made it
+WIDGET = "application/vnd.jupyter.widget-view+json"  # empty without the kernel that made it
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
 
@@ -23,7 +23,7 @@ def code_hash(notebook) -> str:
 
 
 def clean(notebook) -> None:
-    """Drop what changes from run to run and says nothing: times, ids, stderr, and widgets."""
+    """Drop what differs between runs without meaning anything: times, ids, stderr and widgets."""
     for cell in notebook.cells:
         cell.metadata = {}
         if cell.cell_type == "code":
@@ -34,7 +34,7 @@ def clean(notebook) -> None:
                 output.get("metadata", {}).clear()
                 output.pop("transient", None)
                 if len(output.get("data", {})) > 1:
-                    output.data.pop("text/plain", None)  # the address of the object that was shown
+                    output.data.pop("text/plain", None)  # it contains a memory address
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},

@@ -1,4 +1,4 @@
-"""Training without a notebook: python -m r1nb.train."""
+"""Training without a notebook, by python -m r1nb.train."""
 
 import contextlib
 import fcntl
@@ -24,7 +24,7 @@ from r1nb.runs.run import Run
 from r1nb.training.resume import new_run
 from r1nb.views.inspector import Inspector
 
-FIVE = load_recipe("tiny-five-rewards").rewards  # which teach something in four steps
+FIVE = load_recipe("tiny-five-rewards").rewards  # these teach something in four steps
 SHORT = [
     f"rewards={FIVE}", "max_steps=4", "per_device_train_batch_size=16", "test_problems=8",
     "validation_problems=8", "eval_every=2", "samples=2", "sampled_problems=4", "torch_threads=1",
@@ -40,7 +40,7 @@ def start(folder, *arguments: str) -> subprocess.Popen:
 
 
 def interrupt_at(process: subprocess.Popen, words: str) -> tuple[str, str]:
-    """Press ^C, which a terminal sends to all processes of a command, once it prints certain words."""
+    """Send ^C to all processes of a command, as a terminal does, when it prints the given words."""
     said = []
     for line in process.stdout:
         said.append(line)
@@ -51,9 +51,9 @@ def interrupt_at(process: subprocess.Popen, words: str) -> tuple[str, str]:
     return "".join(said) + rest, errors
 
 
-def test_interrupted_before_in_and_after_training_it_goes_on_and_proves_the_adapter(tmp_path):
+def test_a_run_interrupted_before_in_and_after_training_resumes_and_proves_its_adapter(tmp_path):
     run = tmp_path / "runs" / "tiny-cpu-001"
-    # Not while libraries are imported: some of them catch a KeyboardInterrupt.
+    # Do not interrupt the imports: some libraries catch a KeyboardInterrupt.
     for words, sentence in {
         "test, before: 8 answers": "r1nb: Interrupted: run it again to resume from what is saved.",
         "step 1 of 4": "saved in runs/tiny-cpu-001: run again to resume.",
@@ -81,8 +81,8 @@ def test_interrupted_before_in_and_after_training_it_goes_on_and_proves_the_adap
     assert not list(run.folder.parent.glob("*-002"))
 
 
-def test_a_log_file_holds_lines_and_a_terminal_bars_as_well(tmp_path):
-    """Both tell what happens from the start to the end."""
+def test_a_log_file_gets_lines_and_a_terminal_also_gets_progress_bars(tmp_path):
+    """All lines of the log are shown in the terminal, too."""
     quick = [*SHORT, "eval_batch_size=2", "save_strategy='no'", "sft.max_steps=2"]
     lines = start(tmp_path, "tiny-r1", *quick).communicate()
     log = "".join(lines)
@@ -97,7 +97,7 @@ def test_a_log_file_holds_lines_and_a_terminal_bars_as_well(tmp_path):
     process = subprocess.Popen(command, stdin=there, stdout=there, stderr=there)
     os.close(there)
     shown = b""
-    with contextlib.suppress(OSError), open(here, "rb", buffering=0) as terminal:  # it ends with the process
+    with contextlib.suppress(OSError), open(here, "rb", buffering=0) as terminal:  # its end closes it
         while part := terminal.read(4096):
             shown += part
     assert process.wait() == 0
@@ -105,7 +105,7 @@ def test_a_log_file_holds_lines_and_a_terminal_bars_as_well(tmp_path):
     assert re.search(r"test, before:.*\| 0/8", text)
     assert re.search(r"step [1-4] of 4, reward \d", text)
     assert re.search(r"test, after:.*\| 0/8", text)
-    for line in lines[0].splitlines():  # what a log has, a terminal has too
+    for line in lines[0].splitlines():  # except lines that depend on time or run
         if not re.search(r"answers$|reward|tiny-r1-00|\d s", line):
             assert line in text
 
@@ -116,13 +116,13 @@ def test_a_log_file_holds_lines_and_a_terminal_bars_as_well(tmp_path):
         ([], 2, "the following arguments are required: RECIPE"),
         (["tiny-cp"], 1, "did you mean 'tiny-cpu'"),
         (["tiny-cpu", "max_steps"], 1, "The command line holds 'max_steps'; write key=value"),
-        (["tiny-cpu", "rewards={a: 1"], 1, "whose value is no YAML: is a quote open"),
+        (["tiny-cpu", "rewards={a: 1"], 1, "whose value is not YAML: close any open quote"),
         (["tiny-cpu", "name=mine"], 1, "Unknown setting 'name'"),
         (["tiny-cpu", "learning_rate=fast"], 1, "learning_rate = 'fast'"),
         (["llama31-8b-40gb"], 1, "needs a CUDA GPU"),
     ],
 )
-def test_a_mistake_ends_with_its_code_and_one_sentence(tmp_path, arguments, code, words):
+def test_a_user_error_prints_one_sentence_and_sets_the_exit_code(tmp_path, arguments, code, words):
     process = start(tmp_path, *arguments)
     _, errors = process.communicate()
     assert process.returncode == code
@@ -131,7 +131,7 @@ def test_a_mistake_ends_with_its_code_and_one_sentence(tmp_path, arguments, code
     assert not list(tmp_path.glob("runs/*"))
 
 
-def test_an_adapter_that_is_not_proven_has_a_code_of_its_own(tmp_path, monkeypatch, capsys, tiny_recipe):
+def test_an_adapter_that_is_not_proven_has_its_own_exit_code(tmp_path, monkeypatch, capsys, tiny_recipe):
     run = new_run(tiny_recipe)
     monkeypatch.setattr(train, "train", lambda recipe: (run, Proof(8, 8, 0, trained=[0.0, 0.0, 0.3])))
     with pytest.raises(SystemExit) as ended:
@@ -140,8 +140,8 @@ def test_an_adapter_that_is_not_proven_has_a_code_of_its_own(tmp_path, monkeypat
     assert "NOT proven: do not trust this adapter." in capsys.readouterr().out
 
 
-def test_a_reward_has_its_answer_though_the_process_that_reads_it_is_interrupted():
-    """A terminal's ^C reaches all processes, and the step under way is finished as if there were none."""
+def test_the_subprocess_of_a_reward_survives_an_interrupt():
+    """A terminal sends ^C to all processes, but the current step must still be finished."""
     assert math_equal("1/2", "0.5")
     (child,) = (p for p in psutil.Process().children() if "r1nb.rewards.mathematics:compare" in p.cmdline())
     child.send_signal(signal.SIGINT)
@@ -151,8 +151,8 @@ def test_a_reward_has_its_answer_though_the_process_that_reads_it_is_interrupted
 
 @pytest.mark.parametrize("recipe", ["tiny-cpu", "auto"])
 @pytest.mark.parametrize("named", ["", "recipe=auto", "recipe=tiny-r1"])
-def test_the_runs_are_where_notebook_04_looks(tmp_path, monkeypatch, capsys, recipe, named):
-    """R1NB_SET takes the place of RECIPE; the dotted name of a setting is known there, too."""
+def test_runs_are_written_to_the_folder_that_notebook_04_reads(tmp_path, monkeypatch, capsys, recipe, named):
+    """R1NB_SET overrides RECIPE, and accepts the dotted name of a setting."""
     monkeypatch.setenv("R1NB_SET", f"{named} output.runs_dir={tmp_path}/mine")
     trained = []
 
@@ -167,7 +167,7 @@ def test_the_runs_are_where_notebook_04_looks(tmp_path, monkeypatch, capsys, rec
     assert runs_folder(default_runs_dir()) == tmp_path / "mine"
 
 
-def test_help_teaches_without_loading_torch():
+def test_help_lists_recipes_and_options_without_loading_torch():
     command = [sys.executable, "-X", "importtime", "-m", "r1nb.train", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     for name in recipe_names():

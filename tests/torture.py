@@ -1,11 +1,11 @@
-"""Kill real runs at random moments and let them go on: `make torture`.
+"""Kill real runs at random moments, resume them, and compare them with an undisturbed run: `make torture`.
 
     python tests/torture.py KILLS [LOG.csv]
 
-Each run is `make train` on the tiny policy, short, with the five rewards, which teach it something in a few
-steps, and a kill -9 of all its processes, of the one that trains, or of the fresh one that proves the saved
-adapter; then the same command again. It must come to the same end as a run that nobody disturbed: one
-folder, each step once in the history, the same adapter to the last bit.
+Each run is a short `make train` of the tiny policy with the five rewards, which teach it something in a few
+steps. A kill -9 ends all its processes, or only the process that trains, or only the fresh process that
+proves the saved adapter. Then the same command is run again. The result must equal that of a run which was
+not killed: one folder, each step once in the history, and the same adapter to the last bit.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ def start(folder: Path) -> psutil.Popen:
 def kill(process: psutil.Popen, victim: str) -> None:
     children = process.children(recursive=True)
     for target in {"all": [process, *children], "trainer": [process], "proof": children}[victim]:
-        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has already ended
             target.kill()
     process.wait()
 
@@ -54,7 +54,7 @@ def finish(folder: Path) -> Run:
     process = start(folder)
     said = process.communicate()[0]
     assert process.returncode == 0, said
-    (run,) = Run.all(str(folder))  # one folder, however often it was begun
+    (run,) = Run.all(str(folder))  # a resumed run stays in its folder
     assert run.finished
     return run
 
@@ -64,8 +64,8 @@ def adapter(run: Run) -> str:
 
 
 def wait_for(process: psutil.Popen, folder: str, step: int, proof: bool) -> None:
-    """Until a run has trained so many steps (0: until there is a run), however fast the machine is, and with
-    `proof` until a fresh process loads what it saved.
+    """Wait until a run has trained `step` steps (0: until there is a run). With `proof`, wait also until a
+    fresh process loads the saved adapter. Return early if the run ends.
     """
     while process.poll() is None:
         trained = (found := Run.all(folder)) and found[0].progress()[0] >= step
@@ -75,7 +75,7 @@ def wait_for(process: psutil.Popen, folder: str, step: int, proof: bool) -> None
 
 
 def disturb(number: int, whole: Run) -> dict:
-    """Kill one run, let it go on, and compare it with the undisturbed one."""
+    """Kill one run, resume it, and compare it with the undisturbed one."""
     chance = random.Random(f"{SEED}-{number}")
     victim, step, later = VICTIMS[number % len(VICTIMS)], chance.randint(0, STEPS), chance.uniform(0, 3)
     step = STEPS if victim == "proof" else step

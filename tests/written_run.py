@@ -1,11 +1,11 @@
-"""Run folders as training leaves them, written without training, and text that means harm."""
+"""Run folders like those of a training, written without training; and hostile completions."""
 
 import pandas
 
 from r1nb.training.resume import new_run
 
 IDEAL = "<reasoning>\n4*6=24\n</reasoning>\n<answer>\n24\n</answer>"
-# What does nothing if it is shown as text; each would set window.hacked, or turn writing around.
+# Harmless if shown as text. As markup, they would set window.hacked or reverse the direction of writing.
 HOSTILE = [
     "<script>window.hacked = 1</script>",
     '<img src="x" onerror="window.hacked = 1">',
@@ -17,7 +17,7 @@ HOSTILE = [
 
 
 def write_run(recipe, steps: int, texts=(IDEAL, "24"), group: int = 8):
-    """A run folder as training leaves it, without the training: one group a step."""
+    """Write a run folder like that of a training, with one group per step, and return the run."""
     run = new_run(recipe)
     (run.folder / "completions").mkdir()
     answers = [
@@ -41,7 +41,7 @@ def write_run(recipe, steps: int, texts=(IDEAL, "24"), group: int = 8):
 
 
 def append_step(run, step: int, answers: list) -> None:
-    """A step's line in the history, and now and then a validation."""
+    """Append the line of a step to the history, and after some steps a validation."""
     share = min(1.0, step / 60)
     line = {"step": step, "time": 2.0 * step, "reward": 4 * share, "reward_std": 1 - share, "loss": -0.1,
             "grad_norm": 0.3, "entropy": 1 - share / 2, "completions/mean_length": 9 + 40 * share,

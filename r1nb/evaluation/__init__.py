@@ -1,4 +1,4 @@
-"""Accuracy before and after training, and proof that what was saved is what was trained."""
+"""Accuracy before and after training, and proof that the saved weights are the trained ones."""
 
 import lazy_loader
 

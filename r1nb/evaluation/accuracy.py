@@ -14,10 +14,10 @@ from r1nb.rewards.grading import Graded, Judge, grade
 def evaluate(
     policy, rows, judge: Judge, sampling: Sampling, batch_size: int, prefill="", title="", adapter=True
 ) -> list[Graded]:
-    """Answers of a policy to every row, graded, in the order of the rows.
+    """The policy's graded answer to each row, in the order of the rows.
 
-    The shortest prompts come first, so that little is padded. Each reply begins with `prefill`; a `title`
-    shows progress; adapter=False asks the base.
+    Rows with short prompts are answered first, so that batches need little padding. Each reply is prefilled
+    with `prefill`. Progress is shown if there is a `title`. With adapter=False the base model answers.
     """
     lengths = [sum(len(message["content"]) for message in prompt) for prompt in rows["prompt"]]
     order = sorted(range(len(rows)), key=lengths.__getitem__)
@@ -37,7 +37,7 @@ def evaluate(
 def _progress(title: str, total: int):
     """A function that shows how many of `total` are done: as a bar in a terminal, as text in a notebook.
 
-    There tqdm would leave a widget, which a saved notebook cannot show. A log file gets the title alone.
+    In a notebook tqdm would leave a widget, which a saved notebook cannot show. A log file gets one line.
     """
     from IPython import get_ipython
     from IPython.display import display
@@ -58,7 +58,7 @@ def _progress(title: str, total: int):
 def sample_groups(
     policy, rows, judge: Judge, sampling: Sampling, batch_size: int, samples: int, **options
 ) -> list[list[Graded]]:
-    """`samples` graded completions of each row; seeded by sampling.seed, without vLLM.
+    """`samples` graded completions for each row; sampling.seed is the seed, except with vLLM.
 
     `options` are those of evaluate: prefill, title, adapter.
     """
@@ -71,11 +71,12 @@ def sample_groups(
 
 
 def evaluate_tests(run, moment: str, policy, tests: dict, recipe) -> dict[str, list[Graded]]:
-    """{split: graded} at a moment, "before", "prefilled" (the reply opens with <reasoning>) or "after".
+    """Evaluate the test rows at a moment, "before", "prefilled" or "after"; returns {split: graded}.
 
-    Greedy answers to all test problems, and `samples` sampled ones to the first `sampled_problems` of the
-    first split, are written into the run. Before training the base answers, and a resumed run keeps its
-    answers. Raises UserError for an adapter that is not finite.
+    "prefilled" is before training, with the reply prefilled with the layout's first tag. The run folder gets
+    the greedy answers to all test rows, and `samples` sampled answers to each of the first `sampled_problems`
+    rows of the first split. Before training the base model answers, and a resumed run keeps those answers.
+    Raises UserError if the trained weights are not finite.
     """
     if moment == "after" and not is_finite(policy.model):
         raise UserError(NOT_FINITE)
@@ -102,6 +103,6 @@ def evaluate_tests(run, moment: str, policy, tests: dict, recipe) -> dict[str, l
 
 
 def _answers(held: dict[str, list[Graded]], tests: dict) -> bool:
-    """Whether the answers that a run holds are to these problems."""
+    """Whether the answers that a run already holds belong to exactly these problems."""
     asked = {split: list(zip(rows["question"], rows["answer"], strict=True)) for split, rows in tests.items()}
     return {split: [(g.question, g.answer) for g in graded] for split, graded in held.items()} == asked

@@ -1,4 +1,4 @@
-"""Before training: can the rewards tell good from bad, and is there anything to learn from?"""
+"""Check before training that the rewards tell good completions from bad ones, and that GRPO can learn."""
 
 from r1nb.evaluation.accuracy import sample_groups
 from r1nb.rewards.grading import Judge
@@ -12,7 +12,7 @@ FORMATS = (*STRICT, "soft_format_reward_func")
 READERS = ("correctness_reward_func", "countdown_reward_func", "math_reward_func", "gym_reward_func",
            "steps_reward_func")  # fmt: skip
 ALL = (*FORMATS, *READERS, "int_reward_func", "xmlcount_reward_func")
-FLAWS = {  # a common flaw of a completion -> the rewards that it must cost something
+FLAWS = {  # a common flaw of a completion -> the rewards that must pay less for it
     "no tags": ALL,
     "answer not closed": ALL,
     "two answers": ALL,
@@ -21,7 +21,7 @@ FLAWS = {  # a common flaw of a completion -> the rewards that it must cost some
     "text after": (*STRICT, "xmlcount_reward_func"),
     "blank reasoning": FORMATS,
 }
-MOST = 10_000  # golds that are tried
+MOST = 10_000  # golds that are checked
 
 
 def spoil(ideal: str, layout: Layout) -> dict[str, str]:
@@ -40,7 +40,7 @@ def spoil(ideal: str, layout: Layout) -> dict[str, str]:
 
 
 def ideal_completion(row: dict, layout: Layout) -> str:
-    """The completion that should earn everything: the row's own steps and gold, in the layout."""
+    """The completion that should earn full marks: the row's own steps and gold, in the layout."""
     answer = row["answer"]
     if row.get("nums"):  # Countdown has no gold, but a solution can be searched for
         answer = solve_countdown(row["nums"], row["target"]) or answer
@@ -48,7 +48,7 @@ def ideal_completion(row: dict, layout: Layout) -> str:
 
 
 def flaw_table(row: dict, judge: Judge):
-    """What an ideal completion of a row earns, and the same with each common flaw, as a DataFrame."""
+    """A DataFrame: the rewards of a row's ideal completion, and of the same with each common flaw."""
     import pandas
 
     ideal = ideal_completion(row, judge.layout)
@@ -67,13 +67,13 @@ def _explain(reward, text: str, row: dict) -> tuple[float | None, str]:
 
 
 def check_rewards(rows, judge: Judge) -> list[str]:
-    """Score ideal and spoilt completions; returns a sentence for each problem.
+    """Score ideal and flawed completions; returns a sentence for each problem.
 
-    Does each reward pay for an ideal completion, does each common flaw cost what it should, and does each
-    gold (of the first 10,000 rows) earn full marks in an ideal completion?
+    Each reward should pay for an ideal completion and pay less for each flaw that it must notice, and each
+    gold (of the first 10,000 rows) should earn full marks in an ideal completion.
     """
     row = next((row for row in rows if row["answer"]), None)
-    if row is None:  # only the task's own scorer can judge it: there is no ideal completion
+    if row is None:  # only the task's own scorer judges answers: there is no ideal completion
         return []
     ideal, scores, found = ideal_completion(row, judge.layout), {}, []
     for name, reward in judge.rewards.items():
@@ -95,7 +95,7 @@ def check_rewards(rows, judge: Judge) -> list[str]:
 
 
 def _check_golds(rows, judge: Judge) -> list[str]:
-    """[] or a sentence about the golds that cannot earn full marks."""
+    """A list of one sentence about the golds that cannot earn full marks; [] if there are none."""
     poor, answers = [], judge.answer
     for row in (row for row in rows if row["answer"]):
         unread = answers.__name__ == "math_reward_func" and not readable(row["answer"])
@@ -104,16 +104,16 @@ def _check_golds(rows, judge: Judge) -> list[str]:
     if not poor:
         return []
     return [
-        f"{len(poor)} of {len(rows)} golds earn less than full marks from {answers.__name__} though wrapped "
-        f"ideally, as {poor[0][:60]!r}: drop them, or choose a reward that can read them."
+        f"{len(poor)} of {len(rows)} golds earn less than full marks from {answers.__name__} in an ideal "
+        f"completion, for example {poor[0][:60]!r}: drop them, or choose a reward that can read them."
     ]
 
 
 def check_groups(policy, rows, recipe, groups: int = 4, most: int = 32) -> list[str]:
     """Sample some groups as training will; returns a sentence for each problem.
 
-    Problems are rewards that never fire, groups without variance, and completions that are cut off. As long
-    as no group has variance more are sampled, up to `most`: one right completion of 250 is a beginning.
+    Problems are rewards that never fire, groups without variance, and completions that are cut off. While no
+    group has variance, more groups are sampled, up to `most`: one right completion in 250 is enough to start.
     """
     judge, sampling, size = recipe.judge(rows.column_names), recipe.sampling, recipe.group_size
     batch_size, sampled, totals = recipe.evaluation.eval_batch_size, [], []
@@ -134,7 +134,7 @@ def check_groups(policy, rows, recipe, groups: int = 4, most: int = 32) -> list[
         if reward.high > 0 and judge.weights[name] and not any(g.rewards[name] for g in graded)
     ]
     if all(len(set(group)) == 1 for group in totals):
-        remedy = "a short SFT start (the recipe's sft section) helps, or problems that it solves now and then"
+        remedy = "add a short SFT start (recipe section sft), or take problems the policy sometimes solves"
         if min(min(group) for group in totals) >= judge.best_total:
             remedy = "take harder problems"
         found.append(

@@ -1,4 +1,4 @@
-"""Two policies on the same problems, and where a gain comes from."""
+"""Compare two policies on the same problems, and find where a gain in accuracy comes from."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from r1nb.text.statistics import mcnemar, mean_interval
 
 @dataclass(frozen=True)
 class Comparison:
-    """How two policies fare on the same problems: counts of problems, difference of the rates."""
+    """How many problems both policies, one or neither solved, and the difference of their accuracies."""
 
     both: int
     first_only: int
@@ -25,17 +25,17 @@ class Comparison:
         low, high = (f"{100 * end:+.1f}" for end in self.interval)
         p = "p < 0.0001" if self.p < 0.0001 else f"p = {self.p:.2g}"
         return (
-            f"Right both times {self.both}, only the first {self.first_only}, only the second "
-            f"{self.second_only}, never {self.neither}: {100 * self.difference:+.1f} points [{low}, {high}], "
-            f"McNemar's exact {p}."
+            f"Both right: {self.both}, only the first: {self.first_only}, only the second: "
+            f"{self.second_only}, neither: {self.neither}. Difference: {100 * self.difference:+.1f} points "
+            f"[{low}, {high}], McNemar's exact test: {p}."
         )
 
 
 def compare(first: list, second: list) -> Comparison:
-    """Compare two lists of grading.Graded, problem by problem, by their strict verdicts.
+    """Compare two lists of grading.Graded, problem by problem, by strict accuracy.
 
-    Problems that a judge could not score on one side are left out. Raises ValueError if the lists answer
-    different problems.
+    A problem is left out if a judge could not score one of its two answers. Raises ValueError if the lists
+    answer different problems, or the same problems in another order.
     """
     pairs = [(a.strict, b.strict) for a, b in _judged(first, second)]
     both, first_only, second_only, neither = (pairs.count(pair) for pair in product((True, False), repeat=2))
@@ -45,12 +45,12 @@ def compare(first: list, second: list) -> Comparison:
 
 
 def sources_of_gain(before: list, prefilled: list, after: list) -> dict[str, list[float]]:
-    """Points of strict accuracy, from before to after, by what they owe to: {part: [share, low, high]}.
+    """Split the gain in strict accuracy from before to after into parts: {part: [mean, low, high]}.
 
-    The parts add up to the whole:
-    format     answers that were right before, but not in the answer block: lenient - strict, before
-    mode       what reasoning is worth to the untrained policy: strict, prefilled, - lenient, before
-    remainder  strict, after, - strict, prefilled: what neither explains
+    The first three parts add up to the whole gain, "in all":
+    format     answers that were right before, but not in the answer block: lenient(before) - strict(before)
+    mode       the gain of the untrained policy from reasoning: strict(prefilled) - lenient(before)
+    remainder  the gain that neither explains: strict(after) - strict(prefilled)
     Each mean is over the problems, with its 95 % bootstrap interval.
     """
     pairs = zip(_paired(before, prefilled), _paired(before, after), strict=True)
@@ -65,10 +65,10 @@ def sources_of_gain(before: list, prefilled: list, after: list) -> dict[str, lis
 
 
 def telling_changes(first: list, second: list, most: int = 10) -> list[tuple]:
-    """(first, second) pairs whose strict verdict changed, the most telling ones.
+    """Up to `most` (first, second) pairs whose strict verdict changed, the most informative ones.
 
-    Half of `most` are right to wrong, if there are so many. Those come first in which more than the format
-    changed (the lenient verdict did too), and of these the problems of most steps.
+    Half of them went from right to wrong, if there are enough such pairs. Pairs whose lenient verdict changed
+    too are preferred, since more than their format changed; then problems with more steps.
     """
     changed = [(a, b) for a, b in _judged(first, second) if a.strict != b.strict]
     changed.sort(key=lambda pair: (pair[0].lenient == pair[1].lenient, -pair[0].steps))
@@ -78,7 +78,7 @@ def telling_changes(first: list, second: list, most: int = 10) -> list[tuple]:
 
 
 def by_group(graded: list) -> dict[tuple[str, int], list]:
-    """Graded problems by (kind, number of steps), where the dataset tells them."""
+    """{(kind, number of steps): graded problems}; ("", 0) if the dataset has neither."""
     groups = defaultdict(list)
     for g in graded:
         groups[g.kind, g.steps].append(g)

@@ -1,6 +1,6 @@
-"""How hard each training problem is to the base policy, measured once; and only the useful ones kept.
+"""Measure once how hard each training problem is for the base policy, and keep only the useful problems.
 
-A group of completions that are all right or all wrong has no variance, and teaches GRPO nothing.
+A group of completions that are all right or all wrong has no variance, so GRPO learns nothing from it.
 """
 
 import contextlib
@@ -19,24 +19,24 @@ CHUNK = 500  # problems
 
 
 def pass_rates(policy, rows, recipe) -> list[float]:
-    """For each row, the share of 8 completions of the base policy whose answer is right, 0 to 1.
+    """For each row, the share (0 to 1) of 8 completions of the base policy whose answer is right.
 
-    Sampled as in training, but with the reply prefilled: the format is soon learnt, and from then on only
-    the answer counts. Earlier measurements are read from the folder of runs, and those of the tiny policy
-    ship with it.
+    Completions are sampled as in training, but with the reply prefilled: the policy soon learns the format,
+    and then only the answer counts. Earlier measurements are read from the folder of runs; those of the tiny
+    policy are shipped with it.
     """
     name = f"pass-rates-{policy.fingerprint()}-{recipe.data.layout}.json"
     ours = runs_folder(recipe.output.runs_dir) / name
     known: dict[str, float] = {}
     for path in (DATA / "tiny-policy" / name, ours):
-        with contextlib.suppress(OSError, ValueError):  # not there, or torn: it is measured again
+        with contextlib.suppress(OSError, ValueError):  # missing or damaged: measured again
             known |= json.loads(path.read_text())
     judge, sampling = recipe.judge(rows.column_names), recipe.sampling
     keys = [_key(row, judge, sampling) for row in rows]
     new = [i for i, key in enumerate(keys) if key not in known]
     if new:
         print(f"Measuring the base policy's pass rate on {len(new)} problems, once: {SAMPLES} samples each.")
-    for start in range(0, len(new), CHUNK):  # kept as it goes: on a large model this takes hours
+    for start in range(0, len(new), CHUNK):  # saved after each: a large model takes hours
         some = new[start : start + CHUNK]
         title = f"pass rates, from problem {start + 1}"
         groups = sample_groups(
@@ -44,7 +44,7 @@ def pass_rates(policy, rows, recipe) -> list[float]:
             prefill=recipe.layout.prefill, title=title, adapter=False,
         )  # fmt: skip
         if any(g.right is None for group in groups for g in group):
-            raise UserError("No pass rate without a judge: it did not answer. Is judge_url reachable?")
+            raise UserError("The judge did not answer, so there is no pass rate: is judge_url reachable?")
         known |= {
             keys[i]: sum(g.right for g in group) / SAMPLES for i, group in zip(some, groups, strict=True)
         }
@@ -54,9 +54,9 @@ def pass_rates(policy, rows, recipe) -> list[float]:
 
 
 def keep_by_difficulty(policy, rows, recipe):
-    """The rows whose pass rate lies in the recipe's [min_pass_rate, max_pass_rate]; all without either.
+    """The rows whose pass rate is in the recipe's [min_pass_rate, max_pass_rate]; all if neither is set.
 
-    Prints how many are kept. Raises UserError if they are fewer than a batch needs.
+    Prints how many are kept. Raises UserError if these are fewer than a batch needs.
     """
     low, high = recipe.data.min_pass_rate, recipe.data.max_pass_rate
     if low is None and high is None:
@@ -76,7 +76,7 @@ def keep_by_difficulty(policy, rows, recipe):
 
 
 def _key(row: dict, judge: Judge, sampling: Sampling) -> str:
-    """A hash of a problem and of all that decides its pass rate beside the policy."""
+    """A hash of a problem and of everything else, except the policy, that its pass rate depends on."""
     decides = (normalize(row["question"]), row["answer"], row.get("nums"), row.get("target"),
                judge.answer.__name__, sampling.max_tokens, sampling.temperature, sampling.top_p)  # fmt: skip
     return hashlib.sha256(repr(decides).encode()).hexdigest()[:12]

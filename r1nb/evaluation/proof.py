@@ -1,4 +1,4 @@
-"""Proof that a saved adapter, or model, is what was trained: load it in a fresh process and compare.
+"""Prove that the saved adapter or model is the trained one: load it in a fresh process and compare answers.
 
 python -m r1nb.evaluation.proof RUN_FOLDER ROWS.json ANSWERS.json     # what the fresh process runs
 """
@@ -22,20 +22,20 @@ from r1nb.text.statistics import wilson
 
 @dataclass(frozen=True)
 class Proof:
-    """What a fresh process made of the saved adapter on n problems, beside what was trained."""
+    """The saved adapter's answers to n problems in a fresh process, compared with the trained policy's."""
 
     n: int
     same_as_trained: int  # answers equal, token for token, to those of the policy in memory
     differs_from_base: int
-    norm: float | None = 0.0  # of all its LoRA B matrices, which start at 0; None without an adapter
-    strict: float = 0.0  # accuracy of the reloaded adapter,
-    trained: list[float] = field(default_factory=list)  # and of the trained policy, with its interval
-    not_run: str = ""  # why, if the card has no room for a second process
+    norm: float | None = 0.0  # of all LoRA B matrices, which start at 0; None without an adapter
+    strict: float = 0.0  # strict accuracy of the reloaded adapter
+    trained: list[float] = field(default_factory=list)  # [strict accuracy, low, high] of the trained policy
+    not_run: str = ""  # the reason, if the GPU has no memory for a second process
 
     @property
     def holds(self) -> bool:
-        """Whether its weights are not 0, some of its answers are not the base's, and its accuracy lies within
-        the trained policy's interval.
+        """Whether the saved weights are not 0, some answers differ from the base model's, and the accuracy is
+        within the trained policy's interval.
         """
         if self.not_run:
             return False
@@ -50,26 +50,26 @@ class Proof:
         norm = "" if self.norm is None else f"Its B matrices have norm {self.norm:.3g}; they start at 0. "
         return (
             f"In a fresh process the saved {what} gave the trained policy's answer to "
-            f"{self.same_as_trained} of {self.n} problems, and another than the base to "
+            f"{self.same_as_trained} of {self.n} problems, and another answer than the base model to "
             f"{self.differs_from_base}.\n{norm}"
-            f"Strict accuracy: {self.strict:.1%}; as trained {strict:.1%} [{low:.1%}, {high:.1%}].\n"
+            f"Strict accuracy: {self.strict:.1%}; trained policy: {strict:.1%} [{low:.1%}, {high:.1%}].\n"
             f"{'Proven.' if self.holds else f'NOT proven: do not trust this {what}.'}"
         )
 
 
 def prove(run, rows, trained: list, base: list) -> Proof:
-    """Answer `rows` greedily in a fresh process from the run's saved adapter, and compare; the run is then
+    """Answer `rows` greedily with the run's saved adapter in a fresh process, and compare; the run is then
     finished.
 
-    `trained` and `base` are what accuracy.evaluate gave for the policy in memory on the same rows, with and
-    without the adapter. Equality is exact on a CPU in fp32, where both answer in the same batches. The fresh
-    process always generates with transformers, beside whatever engine holds the GPU; there, sums run in
-    another order and some answers may differ.
+    `trained` and `base` are the results of accuracy.evaluate for the policy in memory on the same rows, with
+    and without the adapter. On a CPU in fp32 all answers are equal, because both processes use the same
+    batches. The fresh process always generates with transformers, even if another engine holds the GPU. On a
+    GPU sums are computed in another order, so some answers may differ.
     """
     from accelerate.utils import release_memory
 
-    release_memory()  # what nothing refers to any more: the fresh process needs room
-    print(f"Loading what {run.name} saved in a fresh process, to compare its answers.")
+    release_memory()  # frees unused memory for the fresh process
+    print(f"Loading the saved weights of {run.name} in a fresh process, to compare their answers.")
     with tempfile.TemporaryDirectory() as folder:
         task, result = Path(folder, "rows.json"), Path(folder, "answers.json")
         task.write_text(json.dumps(list(rows), default=str))
@@ -79,16 +79,16 @@ def prove(run, rows, trained: list, base: list) -> Proof:
         if not done.returncode:
             proof = _compare(json.loads(result.read_text()), trained, base)
         elif "Out of memory" in reason:
-            why = f"there was no room to load it again beside this process ({reason})."
+            why = f"there was not enough memory to load it in a second process ({reason})."
             proof = Proof(0, 0, 0, not_run=why)
         else:
-            raise UserError(f"What {run.name} saved could not be loaded afresh: {reason}")
+            raise UserError(f"The saved weights of {run.name} cannot be loaded in a fresh process: {reason}")
     write_json(run.folder / "proof.json", asdict(proof))
     return proof
 
 
 def _compare(fresh: dict, trained: list, base: list) -> Proof:
-    """`fresh` is what the fresh process wrote: {"ids", "strict", "norm"}."""
+    """Make the Proof; `fresh` is the result of the fresh process: {"ids", "strict", "norm"}."""
     answers, n = [tuple(ids) for ids in fresh["ids"]], len(fresh["ids"])
     same = sum(ids == graded.ids for ids, graded in zip(answers, trained, strict=True))
     others = sum(ids != graded.ids for ids, graded in zip(answers, base, strict=True))
@@ -107,9 +107,9 @@ def main(folder: str, task: str, result: str) -> None:
     changes |= {} if recipe.lora else {"model_name": str(run.model)}
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=changes)})
     batch_size = recipe.evaluation.eval_batch_size
-    if torch.cuda.is_available():  # beside the process that trained
+    if torch.cuda.is_available():  # the training process still uses the GPU
         batch_size = min(8, batch_size)
-    policy = load_policy(recipe, say=lambda line: None)
+    policy = load_policy(recipe)
     norm = None
     if recipe.lora:
         policy.load_adapter(run.adapter, recipe.layout)

@@ -1,8 +1,8 @@
-"""Count reflection and backtracking in what a policy writes, and whether they changed the answer.
+"""Count reflection and backtracking in completions, and check whether they changed the answer.
 
-Words of reflection need not mean that anything is reflected on: "superficial self-reflection" (arXiv
-2503.20783, section 2.3) ends in no better answer. So for Countdown each attempt is evaluated, and the first
-one is compared with the answer.
+Words of reflection do not prove that the policy reconsiders anything: "superficial self-reflection" (arXiv
+2503.20783, section 2.3) does not lead to a better answer. So for Countdown each attempt is evaluated, and the
+first attempt is compared with the answer.
 """
 
 import re
@@ -22,7 +22,7 @@ STEP_CHECK = re.compile(
 
 
 def count_checks(texts: list[str]) -> Counter[str]:
-    """How often a step is checked, and what the check did to its result, by arithmetic.
+    """Count how often a step is checked, and whether the check made its result right or wrong.
 
     {"completions", "with_check", "checks", "corrected": wrong before and right after,
     "spoiled": right before and wrong after, "missed": wrong before and after}
@@ -40,7 +40,7 @@ def count_checks(texts: list[str]) -> Counter[str]:
 
 
 QUESTION = re.compile(r"Make (\d+) out of the numbers (\d+(?:, \d+)*):")
-# Two numbers: not the end of a longer expression, whose first part would be left out.
+# An operation on two numbers. It must not be the end of a longer expression, whose first part would be lost.
 EQUATION = re.compile(
     r"(?<![\d.])(?<![\d)][-+*/])(?<![\d)][-+*/] )(?<![\d)] [-+*/] )(\d+) *([-+*/]) *(\d+) *= *(\d+)"
 )
@@ -54,39 +54,40 @@ WORDS = re.compile(
 
 @dataclass(frozen=True)
 class Reflection:
-    """What stands in one completion of a Countdown problem."""
+    """What was found in one completion of a Countdown problem."""
 
-    hits: tuple[bool, ...]  # of each attempt: are its equations true, and do they make the target?
+    hits: tuple[bool, ...]  # for each attempt: its equations are true and make the target
     checks: bool  # it says check or verify
     words: bool  # it says wait, hmm, let me check, that is not, try again, reconsider, or the like
-    right: bool  # the answer
+    right: bool  # the answer is right
 
     @property
     def backtracks(self) -> bool:
-        """Whether another attempt follows one that failed."""
+        """Whether a failed attempt is followed by another attempt."""
         return not all(self.hits[:-1])
 
     @property
     def change(self) -> str:
-        """ "rescued": it went back after a first attempt that failed, and the answer is right; "spoiled": the
-        first attempt was right, the answer is wrong; else "".
+        """ "rescued": the first attempt failed, another one followed, and the answer is right; "spoiled": the
+        first attempt was right, but the answer is wrong; otherwise "".
         """
         if not self.hits or self.hits[0] == self.right:
             return ""
         if not self.right:
             return "spoiled"
-        return "rescued" if self.backtracks else ""  # without another attempt only the answer was
+        return "rescued" if self.backtracks else ""  # without a second attempt only the answer is right
 
 
 def read_reflection(text: str, question: str, layout: Layout = THINK) -> Reflection:
-    """Read a completion. An attempt is the equations of one sentence or line of the reasoning, as
-    ``8*3=24, 24+1=25``; what follows a word of checking or reflection in it is none. A next sentence that
-    takes up the last result belongs to it. Expressions of three numbers or more are not read.
+    """Find the attempts and the words of reflection in a completion.
 
-    `question` holds the problem as r1nb.tasks.sources words it; UserError for any other.
+    An attempt is the equations of one sentence or line of the reasoning: ``8*3=24, 24+1=25``. Equations after
+    a word of checking or reflection do not count. If the next sentence uses the last result, it belongs to
+    the same attempt. Expressions of three or more numbers are not read. Raises UserError if `question` is not
+    a Countdown problem in the wording of r1nb.tasks.sources.
     """
     if not (asked := QUESTION.search(question)):
-        raise UserError(f"No Countdown problem: {question[-80:]!r} does not say which numbers make what.")
+        raise UserError(f"Not a Countdown problem: {question[-80:]!r} does not name numbers and a target.")
     target, nums = int(asked[1]), [int(number) for number in asked[2].split(", ")]
     reasoning = text.partition(layout.tags[1])[0].translate(SIGNS)
     attempts, goes_on = [], False
@@ -105,11 +106,11 @@ def read_reflection(text: str, question: str, layout: Layout = THINK) -> Reflect
 
 
 def rescue_rates(groups: list[list], layout: Layout = THINK) -> tuple[int, float, float]:
-    """Whether going back is better than guessing again: (n, rescued, guessed) of sampled groups of answers.
+    """Compare backtracking with guessing again in groups of sampled answers; returns (n, rescued, guessed).
 
-    n answers went back after a first attempt that failed. `rescued` is the share of them that is right,
-    `guessed` how likely one of as many new first attempts would be: pass@k over the first attempts of the
-    problem's other samples, k being the attempts after the first.
+    n answers made another attempt after a failed first attempt; `rescued` is the share of these answers that
+    is right. `guessed` is the probability that one of equally many new first attempts would be right: pass@k
+    over the first attempts of the problem's other samples, where k is the number of attempts after the first.
     """
     rescued, guessed = [], []
     for group in groups:

@@ -1,4 +1,4 @@
-"""This computer: what it is, what a recipe needs on it, and which libraries can be used."""
+"""This computer: its hardware, what a recipe needs on it, and which libraries can be used."""
 
 import lazy_loader
 

@@ -12,17 +12,21 @@ from r1nb.machine.engine import compute_dtype
 
 
 def grpo_config(recipe, output_dir: Path | str):
-    """The trl.GRPOConfig that a recipe stands for."""
+    """The trl.GRPOConfig of a recipe."""
     from trl import GRPOConfig
 
-    return GRPOConfig(
-        output_dir=str(output_dir),
-        reward_weights=list(recipe.rewards.values()),
-        log_completions=True,
-        num_completions_to_print=0,
-        disable_tqdm=True,  # the run draws its own progress
+    return GRPOConfig(output_dir=str(output_dir), **grpo_arguments(recipe))
+
+
+def grpo_arguments(recipe) -> dict:
+    """The arguments of trl.GRPOConfig for a recipe on this machine, without output_dir."""
+    return {
+        "reward_weights": list(recipe.rewards.values()),
+        "log_completions": True,
+        "num_completions_to_print": 0,
+        "disable_tqdm": True,  # r1nb shows its own progress
         **_precision(recipe.model) | recipe.grpo,
-    )
+    }
 
 
 def sft_config(recipe, output_dir: Path | str):
@@ -38,7 +42,7 @@ def _precision(model) -> dict[str, bool]:
 
 
 def check_configs(recipe) -> None:
-    """Raise UserError for what TRL refuses, for trackers that cannot work, and for useless checkpoints."""
+    """Raise UserError if TRL refuses the recipe, a tracker cannot work, or checkpoints would be useless."""
     from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
     try:
@@ -53,14 +57,15 @@ def check_configs(recipe) -> None:
 
 
 def steps_between_saves(config) -> int:
-    """After how many optimizer steps, and each multiple of them, a run of a GRPOConfig can be resumed.
+    """The number of optimizer steps at whose multiples a run of a GRPOConfig can be resumed.
 
-    A checkpoint holds neither completions that serve several steps nor figures averaged over several.
+    A checkpoint does not hold completions that are used in several steps, nor logged figures that are
+    averaged over several steps, so it must be saved between them.
     """
     served = config.steps_per_generation * config.num_iterations
     served //= math.gcd(served, config.gradient_accumulation_steps)
     logged = config.logging_steps if config.logging_strategy == "steps" else 1
-    logged = math.ceil(config.max_steps * logged) if logged < 1 else int(logged)  # below 1 it is a share
+    logged = math.ceil(config.max_steps * logged) if logged < 1 else int(logged)  # below 1: a share of steps
     return math.lcm(served, logged)
 
 
@@ -69,11 +74,11 @@ def check_saves(config) -> None:
     unit, save = steps_between_saves(config), config.save_steps
     if unit > 1 and config.save_strategy != "no" and (config.save_strategy != "steps" or save % unit):
         why = f"a run can be resumed after every {unit} steps only"
-        raise UserError(f"save_steps = {save:g}: {why}; make it a multiple of that, by save_strategy=steps.")
+        raise UserError(f"save_steps = {save:g}: {why}; set a multiple of {unit} and save_strategy=steps.")
 
 
 def _check_trackers(names: set[str]) -> None:
-    """Raise UserError for a tracker that is not installed, and if wandb would ask for a login."""
+    """Raise UserError if a tracker is not installed, or if wandb would ask for a login."""
     for name in names:
         if importlib.util.find_spec(name) is None:
             raise UserError(f"report_to = {name!r} needs its package, which is missing: pip install {name}.")

@@ -1,7 +1,7 @@
-"""Import Unsloth before the libraries that it patches, and replace Unsloth or vLLM where one is missing.
+"""Import Unsloth before the libraries that it patches, and replace Unsloth or vLLM if one is missing.
 
 Unsloth replaces functions of the libraries in PATCHED, so it must be imported before them. Without a CUDA
-GPU neither is imported.
+GPU, neither Unsloth nor vLLM is imported.
 """
 
 import importlib
@@ -17,9 +17,9 @@ _FAILED: dict[str, str] = {}  # why a package could not be imported when it was 
 
 
 def compute_dtype(model) -> str:
-    """The model's dtype where the recipe leaves it open: bfloat16 from compute capability 8.0 (Ampere) on.
+    """The model's dtype: the recipe's, or else bfloat16 from compute capability 8.0 (Ampere) on.
 
-    Older cards (T4) only have float16; a CPU computes in float32.
+    Older cards (T4) support only float16; a CPU computes in float32.
     """
     if model.dtype:
         return model.dtype
@@ -31,33 +31,34 @@ def compute_dtype(model) -> str:
 
 
 def prepare_unsloth(model) -> None:
-    """Import Unsloth if the section `model` asks for it, there is a CUDA GPU, and it is not too late."""
+    """Import Unsloth if `model` asks for it, there is a CUDA GPU, and no PATCHED library is imported yet."""
     if model.engine != "unsloth":
         return
     import torch
 
     if torch.cuda.is_available() and "unsloth" not in sys.modules and not _too_early():
-        os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")  # neither sends telemetry
+        os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")  # no telemetry
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         if model.unsloth_vllm_standby:
-            os.environ["UNSLOTH_VLLM_STANDBY"] = "1"  # read when it is imported
+            os.environ["UNSLOTH_VLLM_STANDBY"] = "1"  # Unsloth reads it when it is imported
         _why_missing("unsloth")
 
 
 def require_unsloth(model) -> None:
-    """Raise UserError if Unsloth was imported too late, or with another setting of unsloth_vllm_standby."""
+    """Raise UserError if a library of PATCHED came before Unsloth, or Unsloth has another standby setting."""
     missing = "unsloth" not in sys.modules and "unsloth" not in _FAILED
     if missing and importlib.util.find_spec("unsloth") and (early := _too_early()):
         why = f"{early[0]} was imported before Unsloth, which has to come first to patch it"
         raise UserError(f"{why}: restart the kernel and run the notebook from the top.")
     ours, imported_with = model.unsloth_vllm_standby, os.environ.get("UNSLOTH_VLLM_STANDBY", "0")
     if "unsloth" in sys.modules and model.fast_inference and ours != (imported_with == "1"):
-        why = f"unsloth_vllm_standby = {ours}, but Unsloth was imported with {imported_with!r}"
+        theirs = f"UNSLOTH_VLLM_STANDBY={imported_with}"
+        why = f"unsloth_vllm_standby = {ours}, but Unsloth was imported with {theirs}"
         raise UserError(f"{why}: restart the kernel and load this recipe first.")
 
 
 def fall_back(recipe, say=print):
-    """The recipe as it can run with what is installed here; says what is replaced and what that costs."""
+    """The recipe, changed to run with what is installed here; says what is replaced and what that costs."""
     if recipe.model.engine == "unsloth" and (reason := _why_missing("unsloth")):
         bitsandbytes = importlib.util.find_spec("bitsandbytes") is not None
         if recipe.model.load_in_4bit and (not bitsandbytes or compute_dtype(recipe.model) == "float16"):
@@ -68,7 +69,7 @@ def fall_back(recipe, say=print):
         say(
             f"Unsloth cannot be imported ({reason}): plain TRL, PEFT and transformers train the same adapter "
             "instead. That costs memory (logits are not split, activations stay on the card) and time "
-            "(no vLLM, no fused kernels); the plan counts it. `make gpu` installs Unsloth."
+            "(no vLLM, no fused kernels); the plan includes it. `make gpu` installs Unsloth."
         )
         plain = _without_vllm(recipe, engine="transformers", max_lora_rank=None)
         for section in (plain.grpo, plain.sft):

@@ -13,7 +13,7 @@ from r1nb.processes import processes
 from r1nb.recipes.loading import environment_overrides, load_recipe
 
 GB = 1e9
-# Whose versions a run records.
+# A run records the versions of these packages.
 PACKAGES = ("r1nb", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "unsloth", "vllm",
             "bitsandbytes")  # fmt: skip
 
@@ -31,7 +31,7 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """Look at the machine; loads torch to ask for a GPU."""
+    """The cores, memory and GPU of this machine; imports torch to find the GPU."""
     import psutil
     import torch
 
@@ -43,8 +43,8 @@ def this_machine() -> Machine:
     return Machine(cores, memory, properties.name, properties.total_memory / GB)
 
 
-# The recipes from the smallest to the largest, with the GB that a card for them reports at least: less than
-# its name says (T4: 15.8) or more (A100: 42).
+# The recipes from the smallest to the largest, with the least GB that a card for them reports. That can be
+# less than the card's name says (T4: 15.8) or more (A100: 42).
 LADDER = {
     "llama32-1b-16gb": 15.0,
     "llama31-8b-16gb": 15.0,
@@ -56,7 +56,7 @@ LADDER = {
 
 
 def suggest_recipe(machine: Machine) -> tuple[str, str]:
-    """(recipe, reason) for a machine: the first recipe of the largest size that it has."""
+    """(recipe, reason) for a machine: the first recipe of the largest size that fits its card."""
     if not machine.gpu and os.path.exists("/dev/nvidia0"):
         return "tiny-cpu", "PyTorch cannot use the NVIDIA card here: CUDA 13 wants driver 580 or newer"
     if not machine.gpu:
@@ -70,22 +70,22 @@ def suggest_recipe(machine: Machine) -> tuple[str, str]:
 
 
 def smaller_recipe(name: str) -> str | None:
-    """The recipe that needs the next smaller card, or less of this one; None for the smallest and others."""
+    """The next smaller recipe in LADDER; None for the smallest, and for recipes that are not in LADDER."""
     names = list(LADDER)
     return names[names.index(name) - 1] if name in names[1:] else None
 
 
 def recipe_for(name: str, machine: Machine, /, **overrides):
-    """The recipe called `name`, or as R1NB_SET has it; for "auto" the one that suits the machine."""
+    """The recipe called `name`, or the one that R1NB_SET names; "auto" means the one for the machine."""
     wanted = str(environment_overrides().get("recipe", overrides.pop("recipe", name)))
     return load_recipe(suggest_recipe(machine)[0] if wanted == "auto" else wanted, **overrides)
 
 
 def choose_recipe(name: str = "auto", /, **overrides):
-    """The recipe called `name`, or for "auto" the one for this machine; prints which and why.
+    """The recipe called `name`, or for "auto" the one for this machine; prints which one and why.
 
-    What is not installed is replaced, and it says so (engine.fall_back). Raises UserError for what cannot
-    run here, or what TRL refuses.
+    Libraries that are not installed are replaced, and a printed line says so (engine.fall_back). Raises
+    UserError if the recipe cannot run here or TRL refuses it.
     """
     machine = this_machine()
     suggested, reason = suggest_recipe(machine)
@@ -100,18 +100,18 @@ def choose_recipe(name: str = "auto", /, **overrides):
 
 
 def require(recipe, machine: Machine) -> None:
-    """Raise UserError for a recipe that this machine cannot run, or not in as many processes.
+    """Raise UserError if this machine, or the number of processes now running, does not suit the recipe.
 
     Called before anything is downloaded.
     """
     started, wanted, unsloth = processes(), recipe.model.processes, recipe.model.engine == "unsloth"
     if wanted and wanted != started:
-        server = " on a GPU each, with vLLM on one more" if recipe.grpo.get("vllm_mode") == "server" else ""
+        server = ", each on a GPU, with vLLM on one more" if recipe.grpo.get("vllm_mode") == "server" else ""
         file = "data_parallel" if recipe.lora else "zero3"
         raise UserError(
-            f"Recipe {recipe.name} trains in {wanted} processes{server}, and this is {started}: start it by "
-            f"accelerate launch --config_file {LAUNCH / file}.yaml --num_processes {wanted} -m r1nb.train "
-            "and the same arguments (the README.md beside that file says more)."
+            f"Recipe {recipe.name} trains in {wanted} processes{server}, but this run has {started}: "
+            f"start it with accelerate launch --config_file {LAUNCH / file}.yaml --num_processes {wanted} "
+            "-m r1nb.train and the same arguments (the README.md beside that file says more)."
         )
     if started > 1 and recipe.sft:
         raise UserError(f"sft is for one process and {started} are running: take it out of the recipe.")
@@ -127,14 +127,14 @@ def require(recipe, machine: Machine) -> None:
         require_unsloth(recipe.model)
         return
     if recipe.grpo.get("use_vllm") and find_spec("vllm") is None:
-        raise UserError("use_vllm = True, and vllm is not installed: leave the setting out.")
+        raise UserError("use_vllm = True, and vllm is not installed: set use_vllm=false.")
     for key, section in (("optim", recipe.grpo), ("sft.optim", recipe.sft)):
         if needs_bitsandbytes(section) and find_spec("bitsandbytes") is None:
             raise UserError(f"{key} = {section['optim']!r} needs bitsandbytes: set {key}=adamw_torch.")
 
 
 def environment() -> dict:
-    """What a run records of where it ran: versions, kind of machine, commit if there is one."""
+    """The environment that a run records: machine, package versions, and the commit if there is one."""
     import subprocess
     from importlib.metadata import distributions
 
@@ -147,7 +147,7 @@ def environment() -> dict:
         commit = result.stdout.strip() or None
     return {
         "machine": str(this_machine()),
-        "instructions": torch.backends.cpu.get_cpu_capability(),  # with others, sums round otherwise
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # others round sums differently
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
         "python": platform.python_version(),

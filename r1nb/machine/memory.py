@@ -1,8 +1,8 @@
-"""Memory: what weights, adapter, optimizer, KV cache, activations and logits take, one formula each.
+"""The memory of weights, adapter, optimizer, KV cache, activations and logits: one formula for each.
 
-L layers, h hidden size, f size of the MLP, k key-value heads of d, V entries of the vocabulary; S tokens of
-prompt and completion, T = per_device_train_batch_size x S; `width` is the bytes of a number. `config` is the
-transformers config of a model that answers in text.
+L: number of layers; h: hidden size; f: size of the MLP; k: number of key-value heads; d: size of a head;
+V: size of the vocabulary; S: tokens of prompt and completion; T: per_device_train_batch_size x S. `width` is
+the number of bytes of a number. `config` is the transformers config of a text model.
 """
 
 import os
@@ -11,14 +11,14 @@ import warnings
 from r1nb.errors import UserError, first_line
 from r1nb.processes import processes
 
-NF4_BITS = 4.127  # a weight in 4 bits, its share of the scales doubly quantised (2305.14314, section 3)
+NF4_BITS = 4.127  # bits of a weight with its share of the doubly quantised scales (2305.14314, section 3)
 
 
 def empty_model(config, lora=None):
     """The model of a transformers config, with the adapter of a recipe's section `lora`, on the meta device.
 
     A tensor on the meta device has a shape but no numbers, and takes no memory. Raises UserError for a model
-    that is no causal language model, and if the adapter's target_modules match none of its modules.
+    that is not a causal language model, and if the adapter's target_modules match none of its modules.
     """
     import torch
     from peft import LoraConfig, get_peft_model
@@ -36,9 +36,9 @@ def empty_model(config, lora=None):
 
 
 def weight_bytes(model, load_in_4bit: bool, width: int) -> float:
-    """The base model: `width` bytes a weight; in 4 bits those of its matrices take 4.127 bits each.
+    """Bytes of the base model: `width` per weight; with load_in_4bit, 4.127 bits per weight of a matrix.
 
-    bitsandbytes leaves embeddings, head, norms and biases as they are.
+    bitsandbytes does not quantise embeddings, head, norms and biases.
     """
     from torch.nn import Linear
     from transformers.pytorch_utils import Conv1D
@@ -54,7 +54,7 @@ def weight_bytes(model, load_in_4bit: bool, width: int) -> float:
 
 
 def adapter_bytes(model, number: int, optim: str) -> int:
-    """The adapter and its gradient, `number` bytes a parameter each, and two moments in 8 or 32 bits.
+    """Bytes of adapter and gradient (`number` per parameter each) and of two moments in 8 or 32 bits.
 
     An adapter has r x (inputs + outputs) parameters for each matrix (arXiv 2106.09685, section 4.1); moments
     in 8 bits: arXiv 2110.02861.
@@ -63,11 +63,11 @@ def adapter_bytes(model, number: int, optim: str) -> int:
 
 
 def full_bytes(parameters: float, width: int, optim: str, reference: bool) -> dict[str, float]:
-    """What full fine-tuning keeps in one process: {part: bytes}, the weights anew.
+    """{part: bytes} that full fine-tuning keeps in one process, including the weights.
 
-    Without DeepSpeed a gradient and AdamW's two moments in the weights' own precision. Under ZeRO
-    (arXiv 1910.02054, section 3.1) a 16-bit weight and gradient, and a copy of the weight and the moments in
-    32 bits; ZeRO-3 divides all of it by the processes. With a KL term the `reference` model's weights too.
+    Without DeepSpeed, the gradient and AdamW's two moments have the precision of the weights. Under ZeRO
+    (arXiv 1910.02054, section 3.1), weight and gradient have 16 bits; a copy of the weight and the moments
+    have 32. ZeRO-3 divides everything by the number of processes. A KL term adds the `reference` model.
     """
     zero3 = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3"
     moments = 2 if "8bit" in optim else (8 if zero3 else 2 * width)
@@ -79,32 +79,32 @@ def full_bytes(parameters: float, width: int, optim: str, reference: bool) -> di
 
 
 def kv_bytes(config, width: int) -> int:
-    """2 L k d numbers a token: a key and a value in each layer (arXiv 2305.13245, section 2)."""
+    """Bytes of the KV cache per token: 2 L k d numbers, keys and values (arXiv 2305.13245, section 2)."""
     return 2 * config.num_hidden_layers * kv_size(config) * width
 
 
 def kv_size(config) -> int:
-    """k d: the heads that keep a key and a value, times their size; 0 for a model without attention."""
+    """k d: the number of key-value heads times their size; 0 for a model without attention."""
     heads = getattr(config, "num_attention_heads", 0)
     size = getattr(config, "head_dim", None) or config.hidden_size // max(1, heads)
-    if config.model_type == "falcon":  # its num_kv_heads is not what its cache holds
+    if config.model_type == "falcon":  # its cache does not hold num_kv_heads heads
         return size if config.multi_query and not config.new_decoder_architecture else heads * size
     return (getattr(config, "num_key_value_heads", None) or heads) * size
 
 
 def mlp_size(config) -> int:
-    """f, by any of the names that configs have for it; without one, as in GPT-2, it is 4 h."""
+    """f, under any of its names in configs; 4 h if the config has none of them, as in GPT-2."""
     names = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
     return next((size for name in names if (size := getattr(config, name, None))), 4 * config.hidden_size)
 
 
 def activation_bytes(config, tokens: int, rank: int, width: int) -> tuple[float, float, float]:
-    """(a layer's input, what a layer keeps for its backward pass, gradients that flow through it).
+    """Bytes of (a layer's input, tensors kept for the layer's backward pass, gradients in the layer).
 
-    T h numbers; T x 24 h bytes and T (4 f + 2 k d + 7 r) numbers; T 2 f numbers, and in 16 bits T x 16 h
-    bytes, since the norms compute in 32. Counted tensor by tensor, as
-    arXiv 2205.05198, section 4.1, does, for RMSNorm in 32 bits, SwiGLU, grouped queries, adapters and
-    attention that keeps no scores; a test counts them again.
+    Input: T h numbers. Kept: T x 24 h bytes and T (4 f + 2 k d + 7 r) numbers; r is the adapter's rank.
+    Gradients: T 2 f numbers, and in 16 bits also T x 16 h bytes, because the norms compute in 32 bits.
+    Counted tensor by tensor, as in arXiv 2205.05198, section 4.1, for RMSNorm in 32 bits, SwiGLU, grouped
+    queries, adapters and attention that keeps no scores; a test compares the sums with a real count.
     """
     hidden, mlp = config.hidden_size, mlp_size(config)
     numbers = 4 * mlp + 2 * kv_size(config) + 7 * rank
@@ -113,21 +113,21 @@ def activation_bytes(config, tokens: int, rank: int, width: int) -> tuple[float,
 
 
 def logit_bytes(config, tokens: int) -> float:
-    """TRL: logits, log-probabilities and their gradient, each (completion tokens of a pass, V).
+    """Bytes of TRL's logits, log-probabilities and their gradient, each (completion tokens of a pass, V).
 
-    In 32 bits: Accelerate converts the model's output to that, whatever the model computes in.
+    They have 32 bits, because Accelerate converts the model's output from any dtype to float32.
     """
     return 3 * tokens * config.vocab_size * 4
 
 
 def unsloth_logit_bytes(config, length: int) -> float:
-    """Unsloth: 16 bytes for each logit of a chunk of S / 4 tokens, or of 4,096, the least that it needs.
+    """The least bytes of Unsloth's logits: 16 for each logit of a chunk of S / 4 tokens, or of about 4,096.
 
-    Where memory is free it takes more at a time (unsloth_zoo, autotune_batch_and_chunks).
+    If memory is free, Unsloth computes larger chunks (unsloth_zoo, autotune_batch_and_chunks).
     """
     return length / max(4, length // 4096) * config.vocab_size * 16
 
 
 def graph_bytes(config) -> float:
-    """172 graphs of 4 h L bytes, at least 0.15 and at most 1 GiB (unsloth_zoo's own estimate)."""
+    """Bytes of vLLM's 172 CUDA graphs: 4 h L each, in all 0.15 to 1 GiB (unsloth_zoo's own estimate)."""
     return min(max(172 * 4 * config.hidden_size * config.num_hidden_layers, 0.15 * 2**30), 2**30)

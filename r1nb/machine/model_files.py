@@ -10,7 +10,7 @@ from r1nb.paths import DATA
 
 
 def locate(name: str) -> tuple[str, dict]:
-    """Where a model's files are (a folder, or a name on the Hub), and what from_pretrained must be told."""
+    """(folder or name on the Hub, further arguments of from_pretrained) of a model."""
     if name in ("tiny-policy", "tiny-countdown"):
         return str(DATA / name), {}
     if name == "smollm2-135m":
@@ -22,7 +22,7 @@ def locate(name: str) -> tuple[str, dict]:
         return str(file.parent), {"gguf_file": file.name}
     path = Path(name).expanduser()
     if name.startswith((".", "/", "~")) and not (path / "config.json").is_file():
-        raise UserError(f"model_name = {name!r} is no model folder: config.json is missing.")
+        raise UserError(f"model_name = {name!r} is not a model folder: config.json is missing.")
     return (str(path) if path.is_dir() else name), {}
 
 
@@ -36,13 +36,13 @@ LICENCES = {
 
 
 def licence(name: str) -> str:
-    """The licence of a model, as the Hub abbreviates it: by its name, or from its own card; or "unknown"."""
+    """A model's licence as the Hub abbreviates it: known by name, or read from its card, or "unknown"."""
     from huggingface_hub import ModelCard
 
     if known := next((what for part, what in LICENCES.items() if part in name.lower()), None):
         return known
     readme = Path(locate(name)[0]) / "README.md"
-    with contextlib.suppress(Exception):  # whatever somebody's README holds, a trained adapter is saved
+    with contextlib.suppress(Exception):  # a broken README must not keep an adapter from being saved
         if readme.is_file() and isinstance(found := ModelCard.load(readme).data.license, str):
             return found
     return "unknown"
@@ -60,7 +60,7 @@ def load_config(name: str):
 
 
 def read_tensors(file: Path) -> dict:
-    """{name: tensor} of a safetensors file; raises ValueError unless it is whole and all is finite."""
+    """{name: tensor} of a safetensors file; raises ValueError if it is damaged or a number is not finite."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -80,14 +80,14 @@ def not_finite(weights: dict) -> str:
 
 def cannot_load(name: str, error: Exception) -> str:
     """Why a model cannot be loaded, and what to do, in one sentence."""
-    missing = type(error).__name__ == "RepositoryNotFoundError"  # a 401 too, if nobody is logged in
+    missing = type(error).__name__ == "RepositoryNotFoundError"  # also for a 401 if nobody is logged in
     if not missing and re.search("gated|401|403", str(error)):
         refused = " and the token in HF_TOKEN has no access" if os.environ.get("HF_TOKEN") else ""
         return (
             f"{name} is gated{refused}: accept its licence at https://huggingface.co/{name} and set HF_TOKEN "
-            "to a token of that account, or use an ungated mirror as model_name, as the recipes do."
+            "to a token of the same account, or use an ungated mirror as model_name, as the recipes do."
         )
     return (
         f"{name} cannot be loaded ({first_line(error)}): it is neither a local folder nor available from the "
-        "Hub (is there network? is the name right?); set model_name to a folder to work offline."
+        "Hub; check the name and the network, or set model_name to a local folder to work offline."
     )

@@ -1,8 +1,8 @@
-"""What a recipe will need on a card: gigabytes by part, and minutes, before anything is downloaded.
+"""Predict what a recipe needs on a card, GB by part and minutes, before anything is downloaded.
 
-`python -m r1nb.machine.plan RECIPE` prints the plan of a recipe here, or why it cannot run.
+`python -m r1nb.machine.plan RECIPE` prints the plan of a recipe for this machine, or why it cannot run.
 
-The formula of each part stands in machine/memory.py.
+The formula of each part is in machine/memory.py.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ from r1nb.processes import processes
 from r1nb.recipes.recipe import build_recipe
 
 CONTEXT = 1e9  # CUDA context or libraries, and what the allocator wastes: an allowance, not a formula
-# Of NVIDIA's data sheets: TFLOP/s of dense 16-bit matrices, and GB/s of the memory.
+# From NVIDIA's data sheets: TFLOP/s of dense 16-bit matrix products, and memory bandwidth in GB/s.
 CARDS = {"T4": (65, 320), "L4": (121, 300), "A10G": (70, 600), "3090": (71, 936),
          "4090": (165, 1008), "L40S": (362, 864), "A100": (312, 1555), "H100": (989, 3350),
          "H200": (989, 4800)}  # fmt: skip
-# What three published GRPO steps of Unsloth took (Llama-3.1-8B and Qwen2.5-3B on a T4, Mistral-7B on a
-# 4090) was 9 to 16 % of what those two figures allow.
+# Three published GRPO steps of Unsloth (Llama-3.1-8B and Qwen2.5-3B on a T4, Mistral-7B on a 4090) reached
+# 9 to 16 % of the speed that those two figures allow.
 EFFICIENCY = (0.09, 0.16)
-# What to lower first if a recipe does not fit, and how far at most.
+# Settings to lower, in this order, if a recipe does not fit, and the least value of each.
 LOWERED = {
     "eval_batch_size": 1,
     "per_device_train_batch_size": 1,
@@ -37,10 +37,10 @@ LOWERED = {
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """GB that each part takes while it samples and while it trains; the larger sum is the peak.
+    """GB of each part during sampling and during training; the larger sum is the peak.
 
-    completions: how many of full length the KV cache holds at once. step_seconds: at best and at worst;
-    None for a card that is not in CARDS.
+    completions: number of full-length completions that the KV cache holds at once. step_seconds: (best case,
+    worst case); None for a card that is not in CARDS.
     """
 
     card: str
@@ -77,17 +77,17 @@ class Plan:
             low, high = self.step_seconds
             minutes = [seconds * self.steps / 60 for seconds in self.step_seconds]
             text += (
-                f"\nA step will take {low:.0f} to {high:.0f} s if completions are as long as they may be, "
+                f"\nA step will take {low:.0f} to {high:.0f} s if completions have the maximum length, "
                 f"and {self.steps} steps {minutes[0]:.0f} to {minutes[1]:.0f} minutes."
             )
         return text
 
 
 def plan_run(recipe, machine: Machine | None = None, config=None) -> Plan:
-    """The plan of a recipe on a machine (this one); refuses, in one sentence, what cannot fit.
+    """The plan of a recipe on a machine (default: this one); raises UserError if it cannot fit.
 
-    `config` is the model's transformers config; without one it is read from the model's folder or the
-    Hub, which is a few kilobytes.
+    `config` is the model's transformers config; if it is None, it is read from the model's folder or
+    downloaded from the Hub (a few kilobytes).
     """
     machine, empty = machine or this_machine(), load_empty(recipe, config)
     plan = estimate(recipe, machine, empty)
@@ -100,13 +100,13 @@ def plan_run(recipe, machine: Machine | None = None, config=None) -> Plan:
 
 
 def load_empty(recipe, config=None):
-    """A recipe's model and adapter as memory.empty_model makes them; `config` as in plan_run."""
+    """A recipe's model and adapter from memory.empty_model; `config` as in plan_run."""
     prepare_unsloth(recipe.model)
     return memory.empty_model(config or load_config(recipe.model.model_name), recipe.lora)
 
 
 def estimate(recipe, machine: Machine, empty) -> Plan:
-    """The plan of a recipe, whether or not it fits; `empty` is what load_empty gives."""
+    """The plan of a recipe, whether or not it fits; `empty` comes from load_empty."""
     model, grpo, lora = recipe.model, recipe.grpo, recipe.lora
     card_gb = machine.gpu_memory_gb if machine.gpu else machine.memory_gb
     width = 4 if (model.dtype or ("" if machine.gpu else "float32")) == "float32" else 2
@@ -115,7 +115,7 @@ def estimate(recipe, machine: Machine, empty) -> Plan:
     weights, config = memory.weight_bytes(empty, model.load_in_4bit, width), empty.config
 
     held = {"weights" + (" in 4-bit" if model.load_in_4bit else ""): weights}
-    if lora:  # TRL casts an adapter on 4-bit weights
+    if lora:  # TRL casts an adapter on 4-bit weights to bfloat16
         number = 2 if model.load_in_4bit and not unsloth else 4
         held["adapter, its gradient and optimizer"] = memory.adapter_bytes(empty, number, optimizer)
     else:
@@ -140,7 +140,7 @@ def estimate(recipe, machine: Machine, empty) -> Plan:
 
 
 def _training_bytes(recipe, config, length: int, width: int) -> dict[str, float]:
-    """What a forward and a backward pass add."""
+    """{part: bytes} that a forward and a backward pass add."""
     grpo, lora, unsloth = recipe.grpo, recipe.lora, recipe.model.engine == "unsloth"
     batch = grpo["per_device_train_batch_size"]
     inputs, layer, gradients = memory.activation_bytes(config, batch * length, lora.r if lora else 0, width)
@@ -150,17 +150,18 @@ def _training_bytes(recipe, config, length: int, width: int) -> dict[str, float]
         logits = memory.logit_bytes(config, batch * grpo["max_completion_length"])
     activations = config.num_hidden_layers * layer
     if (lora and lora.use_gradient_checkpointing) or grpo.get("gradient_checkpointing", True):
-        # The logits are gone when the layers are computed again, one by one.
-        kept = 2 if unsloth else config.num_hidden_layers  # Unsloth's others wait in the CPU's memory
+        # The logits are freed before the layers are recomputed one by one.
+        kept = 2 if unsloth else config.num_hidden_layers  # Unsloth offloads the others to the CPU
         activations = kept * inputs + max(0, layer + gradients - logits)
     return {"logits": logits, "activations beside the logits": activations}
 
 
 def step_seconds(recipe, empty, machine, weights, length, completions) -> tuple[float, float] | None:
-    """Seconds of a step, from the roofline of the card (Williams et al. 2009) and EFFICIENCY.
+    """(best, worst) seconds of a step, from the card's roofline (Williams et al. 2009) and EFFICIENCY.
 
-    Sampling reads all weights and the keys so far for each token of a wave of completions; training computes
-    6 N FLOPs a token (arXiv 2001.08361, section 2.1: forward 2 N, to the inputs 2 N, recomputed 2 N).
+    A wave is the completions that are sampled at once. For each token of a wave, sampling reads all weights
+    and the KV cache so far. Training computes 6 N FLOPs a token (arXiv 2001.08361, section 2.1): forward 2 N,
+    gradients of the inputs 2 N, recomputed forward 2 N. None for a card that is not in CARDS.
     """
     name = next((name for name in CARDS if re.search(rf"\b{name}\b", machine.gpu or "")), None)
     if name is None:
@@ -177,7 +178,7 @@ def step_seconds(recipe, empty, machine, weights, length, completions) -> tuple[
 
 
 def _remedy(recipe, machine: Machine, empty) -> str:
-    """Settings with which it fits: of the first of LOWERED that suffices, the largest value."""
+    """The change with which the recipe fits: the first setting of LOWERED that suffices, lowered least."""
     for key, least in LOWERED.items():
         value = {**dict(recipe.model), **dict(recipe.evaluation), **recipe.grpo}[key]
         whole = isinstance(value, int)
@@ -194,7 +195,7 @@ def _remedy(recipe, machine: Machine, empty) -> str:
 
 
 def _suffice(recipe, changes: dict, machine: Machine, empty) -> bool:
-    """Whether the recipe fits with these changes, is allowed with them, and has as large a batch."""
+    """Whether the recipe with these changes fits, is valid, and keeps its batch size."""
     raw = recipe.model_dump()
     for key, value in changes.items():
         section = next((name for name in ("model", "evaluation") if key in raw[name]), "grpo")

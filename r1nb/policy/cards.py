@@ -1,4 +1,4 @@
-"""The cards of an adapter or a model: r1nb.json, by which it is checked, and README.md for the Hub."""
+"""The cards of an adapter or a model: r1nb.json, which is checked on loading, and README.md for the Hub."""
 
 import os
 import re
@@ -21,7 +21,7 @@ README = Path(__file__).with_name("model_card.md")
 
 
 def prompt_format(tokenizer, layout: Layout) -> str:
-    """How this policy is asked: the prompt of a question called {question}, on a day called {date}."""
+    """The prompt that this policy gets, with {question} and {date} in place of the question and the day."""
     messages = layout.build_messages("{question}")
     return tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, tokenize=False, strftime_now=lambda form: "{date}"
@@ -29,16 +29,16 @@ def prompt_format(tokenizer, layout: Layout) -> str:
 
 
 def short_name(name: str) -> str:
-    """A model or dataset as others know it: of a local path the last part."""
+    """The name of a model or dataset; for a local path only its last part."""
     path = os.path.expanduser(name)
     return Path(path).name if os.path.isabs(path) or os.path.exists(path) else name
 
 
 def without_places(value):
-    """A recipe, or a value in it, without paths and addresses: of a path the last part, None for an address.
+    """A recipe, or a value in it, without paths and URLs: a path becomes its last part, a URL becomes None.
 
-    Where things lie on a machine is nobody else's business; and a judge whose address came with somebody's
-    adapter must not be sent OPENAI_API_KEY.
+    The paths of a machine are private. A judge whose URL came with somebody's adapter must not be sent
+    OPENAI_API_KEY.
     """
     if isinstance(value, dict):
         return {key: without_places(each) for key, each in value.items()}
@@ -50,9 +50,9 @@ def without_places(value):
 
 
 def write_cards(folder: Path, policy, run=None, layout: Layout = REASONING) -> None:
-    """Write r1nb.json and README.md of what was trained, with what its run, if it has one, says of it.
+    """Write r1nb.json and README.md for trained weights; a run adds its recipe, data and accuracy.
 
-    A base that is a local folder is named by its path in r1nb.json alone, where load_trained finds it.
+    If the base model is a local folder, only r1nb.json contains its path, because load_trained needs it.
     """
     if run:
         layout = LAYOUTS[run.recipe["data"].get("layout", "reasoning")]
@@ -70,7 +70,7 @@ def write_cards(folder: Path, policy, run=None, layout: Layout = REASONING) -> N
         recipe = {key: without_places(values) for key, values in run.recipe.items() if key != "output"}
         card |= {"recipe": recipe, "data": run.environment.get("data"), "accuracy": run.evaluation()}
     _write_readme(folder / "README.md", card)
-    write_json(folder / CARD, card)  # last: with it the adapter is whole
+    write_json(folder / CARD, card)  # last: it marks the folder as complete
 
 
 def _write_readme(path: Path, card: dict) -> None:
@@ -90,7 +90,7 @@ def _write_readme(path: Path, card: dict) -> None:
 
 
 class Card(BaseModel, extra="allow"):
-    """What is read of r1nb.json; older cards have no layout, prompt or recipe."""
+    """The fields of r1nb.json that are read; older cards have no layout, prompt or recipe."""
 
     model: ModelSettings
     base_fingerprint: str
@@ -100,7 +100,7 @@ class Card(BaseModel, extra="allow"):
 
 
 def read_card(folder: Path) -> Card | None:
-    """r1nb.json of an adapter's or a model's folder, checked; None without one."""
+    """Read and check r1nb.json in the folder of an adapter or a model; None if there is none."""
     path = folder / CARD
     if not path.is_file():
         return None
@@ -108,4 +108,4 @@ def read_card(folder: Path) -> Card | None:
         return Card.model_validate_json(path.read_bytes())
     except ValidationError as error:
         why = f"{'.'.join(map(str, error.errors()[0]['loc']))} {error.errors()[0]['msg']}".strip()
-        raise UserError(f"{CARD} in {folder.name} is damaged ({why}): remove it to load unchecked.") from None
+        raise UserError(f"{CARD} in {folder.name} is damaged ({why}): remove it to load anyway.") from None

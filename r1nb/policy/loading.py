@@ -1,6 +1,6 @@
-"""From a recipe or a folder to a policy.
+"""Load a policy from a recipe or from a folder.
 
-Two engines: transformers + PEFT anywhere, Unsloth (with vLLM for generation) on a CUDA GPU.
+There are two engines: transformers + PEFT anywhere, and Unsloth (with vLLM for generation) on a CUDA GPU.
 """
 
 import importlib.util
@@ -12,7 +12,7 @@ from r1nb.errors import UserError, did_you_mean, first_line
 from r1nb.machine.engine import compute_dtype, fall_back, prepare_unsloth, require_unsloth
 from r1nb.machine.model_files import cannot_load, load_config, locate
 from r1nb.machine.out_of_memory import is_out_of_memory, out_of_memory_in_words, remedy_for
-from r1nb.policy.cards import Card, read_card, short_name
+from r1nb.policy.cards import Card, read_card
 from r1nb.policy.policy import Policy
 from r1nb.processes import processes
 from r1nb.recipes.loading import default_runs_dir, load_recipe
@@ -23,19 +23,19 @@ from r1nb.text.prompts import ensure_chat_template
 
 LONGEST = 4096  # tokens of prompt and completion for a model that comes without a recipe
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
-NEUTRAL = {"xmlcount_reward_func": 1.0}  # judges no answer: the reward that suits the dataset then does
+NEUTRAL = {"xmlcount_reward_func": 1.0}  # judges no answers: the dataset's own reward does
 
 
-def load_policy(recipe, say=print) -> Policy:
-    """The base model of a recipe; says the very call that loads it."""
+def load_policy(recipe) -> Policy:
+    """Load the base model of a recipe; views.code shows the call."""
     base = recipe.model
-    if recipe.lora and recipe.lora.start_from:  # raises before the base is loaded, if that run is missing
+    if recipe.lora and recipe.lora.start_from:  # raises before loading if that run is missing
         Run.named(recipe.lora.start_from, recipe.output.runs_dir)
     prepare_unsloth(base)
     load = _load_unsloth if base.engine == "unsloth" else _load_plain
     with out_of_memory_in_words(remedy_for(recipe.name, recipe.grpo)):
         try:
-            model, tokenizer = load(recipe, say)
+            model, tokenizer = load(recipe)
         except OSError as error:
             raise UserError(cannot_load(base.model_name, error)) from None
     ensure_chat_template(tokenizer)
@@ -45,7 +45,7 @@ def load_policy(recipe, say=print) -> Policy:
 
 
 def _check_targets(model, wanted: str | list[str]) -> None:
-    """Raise UserError if the adapter would miss a module that it names: PEFT asks for one match in all."""
+    """Raise UserError if a name in target_modules matches no module: PEFT needs only one match overall."""
     from torch.nn import Linear
 
     if wanted == "all-linear":
@@ -57,11 +57,11 @@ def _check_targets(model, wanted: str | list[str]) -> None:
             known = {name.rpartition(".")[2] for name, m in modules.items() if isinstance(m, Linear)}
             raise UserError(
                 f"target_modules = {wanted!r}: the model has no {want!r}{did_you_mean(want, known)} It has "
-                f"{', '.join(sorted(known))}; all-linear takes them all."
+                f"{', '.join(sorted(known))}; all-linear selects all of them."
             )
 
 
-def _load_plain(recipe, say) -> tuple:
+def _load_plain(recipe) -> tuple:
     base = recipe.model
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, logging
@@ -72,21 +72,18 @@ def _load_plain(recipe, say) -> tuple:
     torch.manual_seed(recipe.grpo["seed"])
     path, options = locate(base.model_name)
     if os.path.isdir(path):
-        logging.disable_progress_bar()  # of reading weights; a download shows how far it is
-    dtype = compute_dtype(base)
-    say(f"AutoModelForCausalLM.from_pretrained({short_name(base.model_name)!r}, dtype={dtype!r})")
-    if torch.cuda.is_available() and not recipe.grpo.get("use_cpu"):
-        options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", 0))}
+        logging.disable_progress_bar()  # of reading weights; a download still shows its progress
+    arguments = loading_arguments(recipe)
     if base.load_in_4bit:
         if importlib.util.find_spec("bitsandbytes") is None:
             raise UserError("load_in_4bit=True needs bitsandbytes: pip install bitsandbytes==0.50.2.")
         from transformers import BitsAndBytesConfig
 
-        options["quantization_config"] = BitsAndBytesConfig(**NF4, bnb_4bit_compute_dtype=dtype)
+        options["quantization_config"] = BitsAndBytesConfig(**NF4, bnb_4bit_compute_dtype=arguments["dtype"])
     tokenizer = AutoTokenizer.from_pretrained(path, gguf_file=options.get("gguf_file"))
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **options)
+    model = AutoModelForCausalLM.from_pretrained(path, **arguments, **options)
     keep_gradients(model)
-    if "gguf_file" in options:  # the weights are plain now; say so, or they cannot be saved
+    if "gguf_file" in options:  # the weights are dequantized: otherwise they cannot be saved
         model.hf_quantizer, model.is_quantized = None, False
         del model.config.quantization_config
     if tokenizer.pad_token is None:
@@ -94,21 +91,53 @@ def _load_plain(recipe, say) -> tuple:
     return model.eval(), tokenizer
 
 
+def loading_arguments(recipe) -> dict:
+    """The arguments of from_pretrained that load a recipe's model on this machine, without the model's name.
+
+    With load_in_4bit but without Unsloth, a quantization_config (NF4) is added to them.
+    """
+    import torch
+
+    base, dtype = recipe.model, compute_dtype(recipe.model)
+    if base.engine != "unsloth":
+        on_card = torch.cuda.is_available() and not recipe.grpo.get("use_cpu")
+        card = {"device_map": {"": int(os.environ.get("LOCAL_RANK", 0))}} if on_card else {}
+        return {"dtype": dtype} | card
+    memory = {"gpu_memory_utilization": base.gpu_memory_utilization} if base.fast_inference else {}
+    return {
+        "dtype": getattr(torch, dtype),
+        "max_seq_length": base.max_seq_length,
+        "load_in_4bit": base.load_in_4bit,
+        "fast_inference": base.fast_inference,
+        "max_lora_rank": base.max_lora_rank or recipe.lora.r,
+        "random_state": recipe.grpo["seed"],
+        "use_gradient_checkpointing": recipe.lora.use_gradient_checkpointing or False,
+        "use_exact_model_name": True,  # otherwise Unsloth may load another copy of the model
+    } | memory
+
+
+def adapter_arguments(recipe) -> dict:
+    """The arguments of a fresh adapter: of peft.LoraConfig, or of FastLanguageModel.get_peft_model."""
+    if recipe.model.engine == "unsloth":
+        return recipe.lora.model_dump(exclude={"start_from"}) | {"random_state": recipe.grpo["seed"]}
+    given = recipe.lora.model_dump(exclude={"start_from", "use_gradient_checkpointing"})
+    return {"task_type": "CAUSAL_LM", **given}
+
+
 def attach_lora(policy: Policy, recipe) -> None:
-    """Put a fresh adapter on the base model (B = 0, so that it answers as before), or the one to start from.
+    """Put a new adapter on the base model (B = 0, so its answers stay the same), or that of `start_from`.
 
-    A recipe without one (`lora: null`) has all weights trained.
-
-    Seeded: the same recipe starts from the same adapter. Raises UserError if the adapter of the recipe's
-    `start_from` is missing, does not belong on this base, or is of another rank.
+    If the recipe has no adapter (`lora: null`), all weights are trained. A new adapter is seeded: the same
+    recipe starts from the same adapter. Raises UserError if the adapter of `start_from` is missing, does not
+    fit this base model, or has another rank.
     """
     from transformers import set_seed
 
     seed = recipe.grpo["seed"]
     set_seed(seed)
-    if policy.has_adapter:  # of a notebook's cells that are run again
+    if policy.has_adapter:  # a notebook's cells are run again
         if recipe.model.engine == "unsloth":
-            raise UserError("This policy carries an adapter already: run the notebook from the top.")
+            raise UserError("This policy already has an adapter: run the notebook from the top.")
         policy.model = policy.model.unload()
     if recipe.lora is None:
         policy.model.requires_grad_(True)
@@ -117,30 +146,28 @@ def attach_lora(policy: Policy, recipe) -> None:
     elif recipe.model.engine == "unsloth":
         from unsloth import FastLanguageModel
 
-        arguments = recipe.lora.model_dump(exclude={"start_from"})
-        policy.model = FastLanguageModel.get_peft_model(policy.model, random_state=seed, **arguments)
+        policy.model = FastLanguageModel.get_peft_model(policy.model, **adapter_arguments(recipe))
     else:
         from peft import LoraConfig, get_peft_model
 
-        arguments = recipe.lora.model_dump(exclude={"start_from", "use_gradient_checkpointing"})
-        policy.model = get_peft_model(policy.model, LoraConfig(task_type="CAUSAL_LM", **arguments))
+        policy.model = get_peft_model(policy.model, LoraConfig(**adapter_arguments(recipe)))
 
 
 def _continue_adapter(policy: Policy, recipe) -> None:
-    """Put a finished run's adapter on the base model, to be trained on."""
+    """Put a finished run's adapter on the base model, to train it further."""
     parent = Run.named(recipe.lora.start_from, recipe.output.runs_dir)
     policy.load_adapter(parent.adapter, recipe.layout)
     rank = policy.model.peft_config["default"].r
     if rank != recipe.lora.r:
         raise UserError(f"The adapter of {parent.name} has rank {rank}, not {recipe.lora.r}: set r={rank}.")
-    policy.model.set_adapter("default")  # PEFT: the active adapter is the one that is trained
+    policy.model.set_adapter("default")  # PEFT trains only the active adapter
 
 
 def load_trained(folder: Path | str | None = None):
     """(policy, recipe, folder) from a run folder, an adapter folder or a whole model's folder.
 
-    None takes the newest finished run. The recipe is the run's; outside a run it is the one on the adapter's
-    card, and without a card `tiny-cpu` with the folder's model.
+    None takes the newest finished run. The recipe is that of the run; outside a run it is the recipe on the
+    card, and if there is no card, `tiny-cpu` with the model of the folder.
     """
     if folder is None:
         run = Run.latest(default_runs_dir())
@@ -149,11 +176,11 @@ def load_trained(folder: Path | str | None = None):
         folder = run.folder
     folder = Path(folder).expanduser().resolve()
     if not folder.is_dir():
-        raise UserError(f"{folder} does not exist; give an adapter, a run or a merged model's folder.")
+        raise UserError(f"{folder} does not exist; give the folder of an adapter, a run or a merged model.")
     trained = Run(folder).trained if (folder / "recipe.yaml").is_file() else folder
     is_adapter = (trained / "adapter_config.json").is_file()
     if not is_adapter and not (trained / "config.json").is_file():
-        raise UserError(f"{folder} holds neither adapter_config.json nor config.json: no adapter, no model.")
+        raise UserError(f"{folder} has neither adapter_config.json nor config.json: not an adapter or model.")
     recipe = _recipe_of(trained, is_adapter)
     prepare_unsloth(recipe.model)
     import torch
@@ -168,7 +195,7 @@ def load_trained(folder: Path | str | None = None):
 
 
 def _recipe_of(trained: Path, is_adapter: bool):
-    """The recipe of an adapter's or a model's folder: its run's, its card's, or else tiny-cpu."""
+    """The recipe for the folder of an adapter or a model: from its run, else from its card, else tiny-cpu."""
     in_run = (trained.parent / "recipe.yaml").is_file()
     card = None if in_run else read_card(trained)
     recipe = load_recipe(trained.parent) if in_run else _recipe_on_card(card, trained.name)
@@ -180,15 +207,15 @@ def _recipe_of(trained: Path, is_adapter: bool):
     changed = {"model": recipe.model.model_copy(update=changes)}
     if card:
         changed["data"] = recipe.data.model_copy(update={"layout": card.layout})
-    if recipe.lora:  # what it was trained from is in it
+    if recipe.lora:  # the trained adapter already contains that one
         changed["lora"] = recipe.lora.model_copy(update={"start_from": None})
     return recipe.model_copy(update=changed)
 
 
 def _recipe_on_card(card: Card | None, name: str):
-    """The recipe on the card of what lies outside its run; tiny-cpu where there is none.
+    """The recipe on the card of a folder outside its run; tiny-cpu if there is none or it is refused.
 
-    Rewards that only the run's notebook knew are left out; a recipe of another r1nb may be refused.
+    Rewards defined only in the run's notebook are left out. A recipe of another r1nb version may be refused.
     """
     default, said = load_recipe(), f"The recipe on the card of {name}"
     if not card or not card.recipe:
@@ -202,21 +229,22 @@ def _recipe_on_card(card: Card | None, name: str):
     try:
         return build_recipe(raw)
     except UserError as error:
-        print(f"{said} is refused: {error} Instead: the values of {default.name}, except model and layout.")
+        print(f"{said} is refused: {error} {default.name} is used instead, except for model and layout.")
         return default
 
 
 def keep_gradients(model) -> None:
     """Keep bitsandbytes from repacking 4-bit weights for AVX512-BF16.
 
-    On such CPUs one answer in eval mode does that, and every later gradient of the adapter is 0, silently.
+    On such CPUs one answer in eval mode repacks them. After that, all gradients of the adapter are 0, and no
+    error is raised.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
 
 
-def _load_unsloth(recipe, say) -> tuple:
+def _load_unsloth(recipe) -> tuple:
     base = recipe.model
     require_unsloth(base)
     try:
@@ -224,29 +252,14 @@ def _load_unsloth(recipe, say) -> tuple:
     except (ImportError, NotImplementedError, OSError) as error:
         why = f"needs Unsloth, which cannot be imported here ({first_line(error)})"
         raise UserError(f"Recipe {recipe.name} {why}; install r1nb[gpu] on a CUDA machine.") from None
-    import torch
-
     path, _ = locate(base.model_name)
-    dtype = compute_dtype(base)
-    arguments = {
-        "max_seq_length": base.max_seq_length,
-        "load_in_4bit": base.load_in_4bit,
-        "fast_inference": base.fast_inference,
-        "max_lora_rank": base.max_lora_rank or recipe.lora.r,
-        "random_state": recipe.grpo["seed"],
-        "use_gradient_checkpointing": recipe.lora.use_gradient_checkpointing or False,
-        "use_exact_model_name": True,  # or Unsloth loads a mirror of its own choice
-    }
-    if base.fast_inference:
-        arguments["gpu_memory_utilization"] = base.gpu_memory_utilization
-    written = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-    say(f"FastLanguageModel.from_pretrained({short_name(base.model_name)!r}, dtype=torch.{dtype}, {written})")
+    arguments = loading_arguments(recipe)
     try:
-        return FastLanguageModel.from_pretrained(path, dtype=getattr(torch, dtype), **arguments)
+        return FastLanguageModel.from_pretrained(path, **arguments)
     except (RuntimeError, ValueError, NotImplementedError) as error:
         if not base.fast_inference or is_out_of_memory(error):
             raise
         raise UserError(
-            f"vLLM could not start ({str(error).splitlines()[0]}): OVERRIDES = {{'fast_inference': False, "
-            "'use_vllm': False}} does without it, at several times the time a step; restart the kernel first."
+            f"vLLM could not start ({str(error).splitlines()[0]}): restart the kernel and set OVERRIDES = "
+            "{'fast_inference': False, 'use_vllm': False}; without vLLM a step takes several times as long."
         ) from error

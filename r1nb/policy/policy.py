@@ -17,7 +17,7 @@ from r1nb.text.prompts import REASONING, Layout, format_prompt
 class Completion:
     text: str
     ids: tuple[int, ...]  # tokens, without prefill and end token
-    cut: bool  # stopped by the limit of tokens, not by an end token
+    cut: bool  # truncated: stopped by the token limit, not by an end token
 
 
 class Policy:
@@ -35,8 +35,8 @@ class Policy:
     ) -> list[Completion]:
         """One completion for each prompt (chat messages), in one batch.
 
-        `adapter=False` asks the base model. `prefill` is put at the start of the reply and is part of the
-        completion's text.
+        With `adapter=False` the base model answers. Each reply is prefilled with `prefill`, which is part of
+        the completion's text.
         """
         texts = [format_prompt(self.tokenizer, messages, prefill) for messages in prompts]
         base = self.has_adapter and not adapter
@@ -89,7 +89,7 @@ class Policy:
             stop_token_ids=self.end_tokens,
         )
         prompts = [
-            {"prompt_token_ids": ids}  # as text, vLLM would put a second begin token before them
+            {"prompt_token_ids": ids}  # given text, vLLM would add a second begin token
             for ids in self.tokenizer(texts, add_special_tokens=False).input_ids
         ]
         with tempfile.TemporaryDirectory() as folder:
@@ -103,14 +103,14 @@ class Policy:
         return [self._completion(list(output.outputs[0].token_ids), prefill) for output in outputs]
 
     def rest(self) -> None:
-        """Take vLLM's cache off the card, if it shares it; the next completion brings it back."""
+        """Free vLLM's cache on the GPU, if standby is on; the next completion allocates it again."""
         if self.model_settings.fast_inference and self.model_settings.unsloth_vllm_standby:
             self.model.vllm_engine.sleep(1)
 
     def fingerprint(self) -> str:
-        """A hash of the base model: its sizes, its embedding and its norms (never quantised).
+        """A hash of the base model's embedding and norm weights (never quantised) and of their shapes.
 
-        The same for one base in 4-bit and in 16-bit; an adapter fits only where it is equal.
+        A base model has the same hash in 4-bit and in 16-bit; an adapter fits only if its hash is equal.
         """
         import torch
 
@@ -120,16 +120,16 @@ class Policy:
                 continue
             stride = max(1, weight.numel() // 4096)
             digest.update(str(tuple(weight.shape)).encode())
-            # Rounded to both, so that it is the same on a card that has only one of them.
+            # Rounded to both dtypes, so that the hash is the same on a GPU that supports only one of them.
             sample = weight.detach().flatten()[::stride].to("cpu", torch.bfloat16).to(torch.float16)
             digest.update(sample.view(torch.int16).numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def save_adapter(self, folder: Path, run=None, layout: Layout = REASONING) -> Path:
-        """Save the adapter as PEFT safetensors, with cards of what it belongs to (policy.cards).
+        """Save the adapter as PEFT safetensors, with its cards (policy.cards).
 
-        `layout` is the one that it was trained with, if it is of no run. Raises UserError for weights that
-        are not finite: they would answer nothing.
+        `layout` is the layout that it was trained with; a `run` has its own. Raises UserError if the weights
+        are not finite, since such a policy cannot answer.
         """
         if not self.has_adapter:
             raise UserError("This policy has no adapter: policy.save_trained(run) saves all its weights.")
@@ -139,7 +139,7 @@ class Policy:
         return self._save(folder, run, layout, **options)
 
     def save_trained(self, run) -> Path:
-        """Save what a run trained into run.trained: the adapter, or without one the whole model."""
+        """Save the trained weights into run.trained: the adapter, or if there is none the whole model."""
         if self.has_adapter:
             return self.save_adapter(run.adapter, run)
         return self._save(run.model, run)
@@ -154,9 +154,9 @@ class Policy:
         return folder
 
     def load_adapter(self, folder: Path | str, layout: Layout | None = None) -> None:
-        """Put a saved adapter on the base model, in place of one that is there.
+        """Put a saved adapter on the base model; it replaces an adapter that is already there.
 
-        Raises UserError for an adapter that does not belong on this base (adapters.load_onto).
+        Raises UserError if the adapter does not fit this base model (adapters.load_onto).
         """
         if self.has_adapter:
             self.model = self.model.unload()
@@ -164,7 +164,7 @@ class Policy:
         if self.model_settings.engine == "unsloth":
             from unsloth import FastLanguageModel
 
-            # Gives it load_lora and the exports; the CPU backend has none of them.
+            # Adds load_lora and the export methods; the CPU backend does not have them.
             if hasattr(FastLanguageModel, "patch_peft_model"):
                 self.model = FastLanguageModel.patch_peft_model(self.model, "unsloth")
             self.model.eval()

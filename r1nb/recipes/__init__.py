@@ -1,4 +1,4 @@
-"""Recipes: YAML files, and what they mean."""
+"""Recipes: the YAML files, and the code that loads and checks them."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""A recipe by its name or from a YAML file, with values replaced by the caller and by R1NB_SET."""
+"""Load a recipe by name or from a YAML file; the caller and R1NB_SET can replace its values."""
 
 import os
 import shlex
@@ -12,26 +12,27 @@ from r1nb.paths import RECIPES, runs_folder
 from r1nb.recipes.recipe import Recipe, build_recipe
 from r1nb.recipes.settings import OURS, RESERVED, OutputSettings, section_keys
 
-SECTIONS = ("grpo", *OURS, "sft")  # a key of several is the first one's
-WHOLE = ("rewards", "lora", "sft")  # sections that can be replaced as a whole, the last two by null
+SECTIONS = ("grpo", *OURS, "sft")  # a key in several sections means the first of them
+WHOLE = ("rewards", "lora", "sft")  # sections that can be replaced as a whole, the last two also by null
 
 
 def recipe_names() -> list[str]:
-    """The recipes that ship with r1nb."""
+    """The names of the recipes that ship with r1nb."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def load_recipe(name="tiny-cpu", /, **overrides) -> Recipe:
     """A shipped recipe by name, or a YAML file by path, with values replaced by key.
 
-    `rewards` replaces them all: {name: weight}; lora=None and sft=None leave the section out. Where GRPO's
-    sections and `sft` share a key, `sft.max_steps` means the latter.
+    `rewards` ({name: weight}) replaces all rewards; lora=None and sft=None leave that section out. If `sft`
+    shares a key with another section, max_steps means the other section's and `sft.max_steps` that of sft.
 
-    The environment variable R1NB_SET replaces values once more: R1NB_SET="max_steps=5 seed=2", and
-    R1NB_SET="recipe=smollm2-135m" another recipe altogether.
+    The environment variable R1NB_SET replaces values after the caller: R1NB_SET="max_steps=5 seed=2".
+    R1NB_SET="recipe=smollm2-135m" loads another recipe instead.
 
-    A run, or a run folder, gives the recipe as that run used it, whatever R1NB_SET says. Raises UserError
-    for an unknown recipe or key, a value of the wrong type, and values that cannot go together.
+    If `name` is a run or a run folder, the recipe is the one that this run used, and R1NB_SET is ignored.
+    Raises UserError for an unknown recipe or key, a value of the wrong type, and values that contradict
+    each other.
     """
     of_run = Path(name).expanduser() / "recipe.yaml"
     if of_run.is_file():
@@ -46,7 +47,7 @@ def load_recipe(name="tiny-cpu", /, **overrides) -> Recipe:
 
 
 def default_runs_dir() -> str:
-    """The folder that recipes write runs into: R1NB_SET's, or that of the recipe it names, or else runs."""
+    """The folder for runs: from R1NB_SET, else from the recipe that R1NB_SET names, else "runs"."""
     overrides = environment_overrides()
     name = overrides.pop("recipe", "auto")
     raw = _replace({} if name == "auto" else _read(str(name)), overrides)
@@ -54,17 +55,17 @@ def default_runs_dir() -> str:
 
 
 def environment_overrides() -> dict:
-    """What R1NB_SET replaces: {key: value}."""
+    """The values that R1NB_SET sets: {key: value}."""
     text = os.environ.get("R1NB_SET", "")
     try:
         words = shlex.split(text)
     except ValueError:
-        raise UserError(f"R1NB_SET = {text!r} cannot be read: a quote is not closed.") from None
+        raise UserError(f"R1NB_SET = {text!r} cannot be read: close the open quote.") from None
     return read_overrides(words, "R1NB_SET")
 
 
 def read_overrides(words: list[str], source: str) -> dict:
-    """{key: value} of words such as max_steps=5, each value read as YAML; `source` is named in errors."""
+    """{key: value} from words like max_steps=5, with values read as YAML; errors name `source`."""
     pairs = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -72,45 +73,49 @@ def read_overrides(words: list[str], source: str) -> dict:
             raise UserError(f"{source} holds {word!r}; write key=value, as in max_steps=5.")
         try:
             pairs[key] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError):  # the latter: 2024-99-99
-            raise UserError(f"{source} holds {word!r}, whose value is no YAML: is a quote open?") from None
+        except (yaml.YAMLError, ValueError):  # ValueError: a date like 2024-99-99
+            why = f"{source} holds {word!r}, whose value is not YAML"
+            raise UserError(f"{why}: close any open quote or bracket.") from None
     return pairs
 
 
 def check_writable(folder: Path) -> None:
-    """Raise UserError unless files can be made in the folder."""
+    """Raise UserError if no file can be created in the folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise UserError(f"runs_dir = '{folder}' cannot be written ({error.strerror}); set another.") from None
+        why = f"runs_dir = '{folder}' cannot be written to ({error.strerror})"
+        raise UserError(f"{why}; set another folder.") from None
 
 
 def _read(name: str, below: tuple[str, ...] = ()) -> dict:
-    """What a YAML file says, with what it takes over from the recipe that it is `like`."""
+    """The values of a YAML file, on top of those of the recipe that its key `like` names."""
     if name in below:
-        raise UserError(f"Recipe {name} is like itself: {' like '.join([*below, name])}.")
+        chain = " like ".join([*below, name])
+        raise UserError(f"Recipe {name} is like itself ({chain}): name another recipe in `like`.")
     path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
     if not path.is_file():
         names = recipe_names()
         hint = did_you_mean(name, names) if path.parent == RECIPES else ": no such file."
         if name == "auto":
-            hint = ": call choose_recipe('auto'), which looks at the machine, or name one."
+            hint = ": call choose_recipe('auto'), which chooses for this machine, or name one."
         raise UserError(f"Unknown recipe {name!r}{hint} Recipes: {', '.join(names)}, or a .yaml file.")
     raw = _parse(path)
     base = _read(str(raw.pop("like")), (*below, name)) if "like" in raw else {}
+    own = set(why) if isinstance(why := raw.get("why"), dict) else ()
     for section, values in base.items():
         mine = raw.setdefault(section, values)
-        alone = section == "rewards" or (section == "sft" and not mine)  # an empty sft drops that of the base
+        alone = section == "rewards" or (section == "sft" and not mine)  # an empty sft drops the base's sft
         if not alone and isinstance(mine, dict) and isinstance(values, dict):
             raw[section] = values | mine
-    return raw
+    return _without_old_reasons(raw, base, own)
 
 
 def _parse(path: Path) -> dict:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:  # the latter: not UTF-8, or a date such as 2024-99-99
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date like 2024-99-99
         raise UserError(f"Recipe {path} is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(raw, dict):
         raise UserError(f"Recipe {path} holds no sections; see recipes/tiny-cpu.yaml.")
@@ -118,8 +123,9 @@ def _parse(path: Path) -> dict:
 
 
 def _replace(raw: dict, overrides: dict) -> dict:
-    """What YAML holds, with values replaced by key, sections as a whole first."""
-    raw, places = raw | {key: value for key, value in overrides.items() if key in WHOLE}, _places()
+    """The raw values of a recipe with overrides applied: first whole sections, then single keys."""
+    before, places = raw, _places()
+    raw = raw | {key: value for key, value in overrides.items() if key in WHOLE}
     for name, value in overrides.items():
         if name in WHOLE:
             continue
@@ -127,17 +133,36 @@ def _replace(raw: dict, overrides: dict) -> dict:
             raise UserError(f"Unknown setting {name!r}{did_you_mean(name, places)}")
         section, key = places[name]
         if section == "lora" and raw.get(section, {}) is None:
-            raise UserError(f"{key} = {value!r} is the adapter's, and this recipe has none (lora: null).")
+            why = "is a setting of the adapter, but this recipe has none (lora: null)"
+            raise UserError(f"{key} = {value!r} {why}: leave it out.")
         values = raw.get(section)
         if values is None or isinstance(values, dict):  # build_recipe refuses anything else
             raw[section] = (values or {}) | {key: value}
+    return _without_old_reasons(raw, before)
+
+
+def _without_old_reasons(raw: dict, before: dict, own=()) -> dict:
+    """Drop the reason of each value that is another one than before, except reasons of its `own`."""
+
+    def values(of: dict) -> dict:
+        rewards, *sections = (of.get(section) for section in ("rewards", "grpo", "lora"))
+        found = {}
+        for section in sections:
+            found |= section if isinstance(section, dict) else {}
+        # The reason for a reward weight depends on the other weights.
+        return found | (dict.fromkeys(rewards, rewards) if isinstance(rewards, dict) else {})
+
+    old, new = values(before), values(raw)
+    if isinstance(why := raw.get("why"), dict):
+        kept = {key: reason for key, reason in why.items() if key in own or old.get(key) == new.get(key)}
+        return raw | {"why": kept}
     return raw
 
 
 def _places() -> dict[str, tuple[str, str]]:
-    """(section, key) of every "learning_rate" and "sft.learning_rate"; GRPO's sections come first."""
+    """{name: (section, key)} for names like "learning_rate" and "sft.learning_rate"; see SECTIONS."""
     places = {}
     for section in reversed(SECTIONS):
-        for key in {*section_keys(section), *RESERVED}:  # RESERVED: for build_recipe to refuse
+        for key in {*section_keys(section), *RESERVED}:  # build_recipe refuses RESERVED ones
             places[key] = places[f"{section}.{key}"] = (section, key)
     return places

@@ -1,7 +1,7 @@
-"""What to train, on what, how: a checked recipe.
+"""The recipe: all settings of a training run, checked.
 
-Its keys are the names of TRL (`grpo`), PEFT (`lora`) and transformers or Unsloth (`model`); every
-value that TRL or Unsloth would otherwise choose is set in it.
+Its keys have the names of TRL (`grpo`), PEFT (`lora`) and transformers or Unsloth (`model`). The recipe
+sets every value that TRL or Unsloth would otherwise choose.
 """
 
 import dataclasses
@@ -19,14 +19,14 @@ from r1nb.rewards.grading import Judge, make_judge
 from r1nb.rewards.registry import find_reward
 from r1nb.text.prompts import LAYOUTS, Layout
 
-# pydantic's words as regular expressions, and plainer ones.
+# pydantic's wording (regular expressions), and the plainer words that replace it.
 PLAINER = {"be a valid dictionary.*": "hold key: value lines", "(Input|Value) should": "must",
            ",? (unable to|after) .*": "", "greater than or equal to": "at least",
            "less than or equal to": "at most"}  # fmt: skip
 
 
 class Recipe(Section):
-    """A checked recipe; model_dump() is what YAML would hold, and what a run folder keeps.
+    """A checked recipe; model_dump() gives its values as in YAML, which a run folder keeps.
 
     `rewards` maps a reward function's name to its reward weight.
     """
@@ -39,10 +39,10 @@ class Recipe(Section):
     scoring: settings.ScoringSettings = settings.ScoringSettings()
     evaluation: settings.EvaluationSettings
     output: settings.OutputSettings = settings.OutputSettings()
-    sft: dict = Field({})  # of a short SFT start; empty: none
+    sft: dict = Field({})  # supervised fine-tuning before GRPO; empty: none
     grpo: dict
     rewards: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
-    why: dict[str, str] = Field({})  # a reason for each GRPO value worth one
+    why: dict[str, str] = Field({})  # {key: reason} for the most important values
 
     @property
     def layout(self) -> Layout:
@@ -50,19 +50,19 @@ class Recipe(Section):
 
     @property
     def group_size(self) -> int:
-        """Completions a problem."""
+        """Completions per problem."""
         return self.grpo.get("num_generations", 8)
 
     @property
     def batch_size(self) -> int:
-        """Completions an optimizer step, in one process."""
+        """Completions per optimizer step in one process."""
         return self.grpo["per_device_train_batch_size"] * self.grpo.get("gradient_accumulation_steps", 1)
 
     @property
     def problems_per_generation(self) -> int:
-        """Problems that TRL samples completions of at a time, in all processes.
+        """The number of problems that TRL samples completions for at once, in all processes together.
 
-        From fewer rows its sampler draws nothing, and trains no step.
+        If the dataset has fewer rows, TRL's sampler yields nothing and no step is trained.
         """
         batches = self.grpo.get("steps_per_generation") or self.grpo.get("gradient_accumulation_steps", 1)
         completions = processes() * self.grpo["per_device_train_batch_size"] * batches
@@ -70,17 +70,17 @@ class Recipe(Section):
 
     @property
     def greedy(self) -> Sampling:
-        """How evaluation samples."""
+        """The sampling settings of evaluation: greedy."""
         return Sampling(self.grpo["max_completion_length"])
 
     @property
     def sampling(self) -> Sampling:
-        """How training samples."""
+        """The sampling settings of training."""
         temperature, top_p = self.grpo.get("temperature", 1.0), self.grpo.get("top_p", 1.0)
         return Sampling(self.grpo["max_completion_length"], temperature, top_p, self.grpo["seed"])
 
     def judge(self, columns=()) -> Judge:
-        """The recipe's rewards with their options; `columns` are the dataset's (rewards.grading)."""
+        """The judge with the recipe's rewards and their options; `columns` are the dataset's columns."""
         limit = self.grpo["max_completion_length"]
         options = dict(self.scoring) | {"max_completion_length": limit}
         options["overlong_cache"] = self.scoring.overlong_cache or max(1, limit // 5)
@@ -92,11 +92,6 @@ class Recipe(Section):
         """
         first, *others = self.judge().rewards.values()
         return [dataclasses.replace(first, end_tokens=tuple(end_tokens)), *others]
-
-    def reasons(self) -> list[tuple[str, object, str]]:
-        """(name, value, reason) of the values that decide a run."""
-        values = self.rewards | self.grpo | (dict(self.lora) if self.lora else {})
-        return [(key, values[key], reason) for key, reason in self.why.items() if key in values]
 
     @field_validator("sft", "grpo", mode="before")
     @classmethod
@@ -114,7 +109,9 @@ class Recipe(Section):
             raise UserError("rewards: give at least one reward a weight above 0.")
         scoring, limit = self.scoring, self.grpo["max_completion_length"]
         if "judge_reward_func" in self.rewards and not (scoring.judge_url and scoring.judge_model):
-            raise UserError("judge_reward_func needs judge_url and judge_model, an OpenAI-like endpoint.")
+            raise UserError(
+                "judge_reward_func needs judge_url and judge_model: set them for an OpenAI-like endpoint."
+            )
         if (cache := scoring.overlong_cache or 0) > limit:
             raise UserError(f"overlong_cache = {cache} is above max_completion_length = {limit}; lower it.")
         if "language_reward_func" in self.rewards:
@@ -133,11 +130,13 @@ class Recipe(Section):
         model, room = self.model, self.data.max_prompt_length + self.grpo["max_completion_length"]
         if room > model.max_seq_length:
             limit = f"max_seq_length = {model.max_seq_length}"
-            raise UserError(f"max_prompt_length + max_completion_length = {room} is above {limit}; raise it.")
+            raise UserError(
+                f"max_prompt_length + max_completion_length = {room} is above {limit}; raise max_seq_length."
+            )
         if model.fast_inference and not (model.engine == "unsloth" and model.gpu_memory_utilization):
             raise UserError("fast_inference=true needs engine=unsloth and a gpu_memory_utilization.")
         if self.lora is None and (model.engine == "unsloth" or model.load_in_4bit):
-            raise UserError("lora: null trains all weights: set engine=transformers and load_in_4bit=false.")
+            raise UserError("lora: null (train all weights) needs engine=transformers, load_in_4bit=false.")
         data = self.data
         low, high = data.min_pass_rate, data.max_pass_rate
         if None not in (low, high) and low > high:
@@ -145,13 +144,13 @@ class Recipe(Section):
         if data.train_split in data.test_splits or data.train_split.startswith("test"):
             raise UserError(
                 f"train_split = {data.train_split!r} is a test split: never train on it. Set "
-                "train_split='train', and where there is no other split, test_splits='train[-100:]'."
+                "train_split='train'. If there is no other split, set test_splits='train[-100:]' too."
             )
         return self
 
 
 def build_recipe(raw: dict) -> Recipe:
-    """A recipe from what YAML holds, every key and value checked; null and empty sections are left out."""
+    """A recipe from the values of YAML, with all keys and values checked; empty sections are left out."""
     empty = {key for key in Recipe.model_fields.keys() - {"lora"} if raw.get(key) in (None, {})}
     try:
         return Recipe.model_validate({key: value for key, value in raw.items() if key not in empty})
@@ -160,7 +159,7 @@ def build_recipe(raw: dict) -> Recipe:
 
 
 def _sentence(mistakes: list[dict]) -> str:
-    """Of what pydantic found wrong an unknown key, else the first mistake, in one sentence."""
+    """One sentence about pydantic's findings: the first unknown key, or else the first mistake."""
     found = next((m for m in mistakes if m["type"] == "extra_forbidden"), mistakes[0])
     kind, value, words = found["type"], found["input"], found["msg"]
     if kind == "value_error":  # a UserError

@@ -1,7 +1,7 @@
 """The sections of a recipe and their keys, as pydantic models: a wrong key or value is found at once.
 
-The keys of `grpo` and `sft` are TRL's. They are read from TRL's source, since importing TRL would load
-PyTorch, and Unsloth must be imported before it.
+The keys of `grpo` and `sft` are TRL's. They are read from TRL's source code, because importing TRL would
+load PyTorch, and Unsloth must be imported before TRL.
 """
 
 import ast
@@ -13,15 +13,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, create_model
 
-# Keys of TRL that r1nb sets.
+# Keys of TRL that r1nb sets itself, so a recipe must not set them.
 RESERVED = {"output_dir", "reward_weights", "log_completions", "num_completions_to_print", "disable_tqdm",
             "save_only_model"}  # fmt: skip
-# Names that are no folder of the user's.
+# Names of data and models of r1nb; they never mean a folder of the user.
 SHIPPED = ("bundled", "bundled-countdown", "tiny-policy", "tiny-countdown", "smollm2-135m")
 
 
 def _absolute(name: str) -> str:
-    """A file or folder with its whole path, which stays right in another working directory; else the name."""
+    """The absolute path of an existing file or folder, valid in any working directory; else the name."""
     path = Path(name).expanduser()
     return str(path.resolve()) if name and name not in SHIPPED and path.exists() else name
 
@@ -41,11 +41,11 @@ class Sampling:
     max_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
-    seed: int | None = None  # None: the random numbers go on from where they are
+    seed: int | None = None  # None: the random number generator is not reset
 
 
 class Section(BaseModel, extra="forbid"):
-    """Part of a recipe; a key that it does not know is a mistake."""
+    """A section of a recipe; an unknown key is an error."""
 
 
 class ModelSettings(Section):
@@ -54,45 +54,45 @@ class ModelSettings(Section):
     model_name: NameOrPath
     engine: Literal["transformers", "unsloth"]
     max_seq_length: AtLeastOne  # tokens of prompt and completion
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None  # None: by the machine
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None  # None: chosen for the machine
     load_in_4bit: bool = False
     fast_inference: bool = False  # Unsloth: generate with vLLM
     max_lora_rank: AtLeastOne | None = None
     gpu_memory_utilization: Share | None = None
-    unsloth_vllm_standby: bool = False  # vLLM's cache leaves the card while it trains
+    unsloth_vllm_standby: bool = False  # vLLM frees its cache on the card during training
     torch_threads: AtLeastOne | None = None  # a tiny model slows down on many cores
-    processes: AtLeastOne | None = None  # that accelerate launch must start; None: as many as it did
+    processes: AtLeastOne | None = None  # number for accelerate launch to start; None: any number
 
 
 class LoraSettings(Section):
     """The adapter: arguments of peft.LoraConfig and FastLanguageModel.get_peft_model.
 
-    A recipe with `lora: null` has none, and trains all weights.
+    A recipe with `lora: null` has no adapter and trains all weights.
     """
 
     r: AtLeastOne
     lora_alpha: AtLeastOne
     target_modules: str | list[str]
     lora_dropout: float = Field(0.0, ge=0, lt=1)
-    start_from: str | None = None  # a finished run, by name or folder, whose adapter is trained on
-    use_gradient_checkpointing: str | None = None  # Unsloth's own, "unsloth"
+    start_from: str | None = None  # a finished run (name or folder) whose adapter is trained further
+    use_gradient_checkpointing: str | None = None  # "unsloth": Unsloth's own implementation
 
 
 class DataSettings(Section):
-    """The rows: a dataset by name, file or folder, and which of its splits serve what.
+    """The dataset (a name, file or folder), and which of its splits are for training, validation and test.
 
     A split may be a slice, as in "train[-300:]".
     """
 
     dataset: NameOrPath
     train_split: str
-    test_splits: Splits  # one at least, to measure accuracy on
+    test_splits: Splits  # at least one, to measure accuracy on
     max_prompt_length: AtLeastOne  # tokens; longer prompts are dropped, and the number is printed
     validation_split: str | None = None
-    validation_rows: AtLeastOne | None = None  # without such a split: the last rows of training
-    min_pass_rate: Share | None = None  # of the base policy, on a problem that is trained on
-    max_pass_rate: Share | None = None
-    question_column: str | None = None  # of a dataset of your own
+    validation_rows: AtLeastOne | None = None  # if validation_split is None: the last rows of train_split
+    min_pass_rate: Share | None = None  # training problems below this rate of the base policy are left out
+    max_pass_rate: Share | None = None  # training problems above it are left out
+    question_column: str | None = None  # for a dataset of your own
     answer_column: str | None = None
     layout: Literal["reasoning", "think"] = "reasoning"  # tags and system prompt
 
@@ -113,13 +113,13 @@ class EvaluationSettings(Section):
     validation_problems: AtLeastOne
     test_problems: AtLeastOne  # of each test split
     eval_batch_size: AtLeastOne
-    samples: AtLeastOne = 8  # of each of sampled_problems, for pass@k and maj@k
+    samples: AtLeastOne = 8  # completions of each sampled problem, for pass@k and maj@k
     sampled_problems: AtLeastOne = 60
 
 
 class OutputSettings(Section):
     runs_dir: str = "runs"
-    resume: bool = True  # an unfinished run of the same recipe goes on
+    resume: bool = True  # resume an unfinished run of the same recipe
 
 
 class TrlSettings(Section):
@@ -138,7 +138,7 @@ class GrpoSettings(TrlSettings):
     max_completion_length: AtLeastOne
     num_generations: int = Field(8, ge=2)  # a group needs two: the advantage compares completions
     num_iterations: AtLeastOne = 1
-    temperature: float = Field(1.0, gt=0)  # a group is sampled
+    temperature: float = Field(1.0, gt=0)  # greedy completions of a group would be equal
     loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"] = "dapo"
     scale_rewards: Literal["group", "batch", "none", True, False] = "group"
     importance_sampling_level: Literal["token", "sequence"] = "token"
@@ -149,13 +149,13 @@ OURS = {"model": ModelSettings, "lora": LoraSettings, "data": DataSettings, "sco
 
 
 def section_keys(section: str) -> dict:
-    """The keys of a section, as pydantic's fields by name."""
+    """{key: pydantic field} of a section."""
     return (OURS.get(section) or trl_section(section)).model_fields
 
 
 @cache
 def trl_section(name: Literal["grpo", "sft"]) -> type[Section]:
-    """The model of the section `grpo` or `sft`: TRL's keys and types, and the checks above."""
+    """The pydantic model of the section `grpo` or `sft`: TRL's keys and types, and the checks above."""
     fields = {}
     for file in ("transformers/training_args", "trl/trainer/base_config", f"trl/trainer/{name}_config"):
         package = importlib.util.find_spec(file.partition("/")[0])
@@ -171,7 +171,7 @@ def trl_section(name: Literal["grpo", "sft"]) -> type[Section]:
 
 
 def _type(annotation: str):
-    """The type of an annotation in TRL's source; Any where it names one of TRL's own classes."""
+    """The type of an annotation in TRL's source; Any if it names one of TRL's own classes."""
     try:
         return eval(annotation, {"Any": Any, "Literal": Literal})
     except NameError:

@@ -1,4 +1,4 @@
-"""Reward functions, by name and in TRL's signature; each module is imported when it is first used."""
+"""Reward functions with TRL's signature; each module is imported only when it is first used."""
 
 import lazy_loader
 

@@ -1,8 +1,8 @@
-"""Grade completions: right or wrong, well-formed or not, and what each reward pays.
+"""Grade completions: right or wrong, well-formed or not, and the score of each reward.
 
-Strict: the answer block earns full marks from the reward that judges answers; completions that a judge could
-not score are left out. Lenient: that, or the last number or the last line is right. Format: the reward that
-judges the format pays something.
+Strict: the answer block gets the full score from the reward that judges answers. Lenient: the answer block,
+the last number or the last line gets it. Both leave out completions that a judge could not score. Format: the
+reward that judges the format gives more than 0.
 """
 
 import re
@@ -14,15 +14,15 @@ from r1nb.text.numbers import last_number, to_number
 from r1nb.text.prompts import REASONING, Layout
 from r1nb.text.statistics import maj_at_k, pass_at_k, wilson
 
-# The reward that judges answers where no chosen reward does, by a column of the dataset.
+# If none of the chosen rewards judges answers, a column of the dataset decides which reward does.
 BY_COLUMN = {"nums": "countdown_reward_func", "problem": "gym_reward_func"}
 
 
 @dataclass(frozen=True)
 class Judge:
-    """The rewards of a run, their weights, and which of them say what is right and what is well-formed.
+    """The rewards of a run, their weights, and the rewards that decide what is right and well-formed.
 
-    `rewards` maps a name to a Reward whose options are set, `weights` a name to its reward weight.
+    `rewards` maps a name to a Reward whose options are set; `weights` maps a name to its reward weight.
     """
 
     layout: Layout
@@ -33,7 +33,7 @@ class Judge:
 
     @property
     def best_total(self) -> float:
-        """What an ideal completion earns in all."""
+        """The total that an ideal completion earns."""
         return sum(self.rewards[name].high * weight for name, weight in self.weights.items())
 
     def total(self, scores: dict[str, float | None]) -> float:
@@ -42,10 +42,11 @@ class Judge:
 
 
 def make_judge(weights: dict[str, float], layout: Layout = REASONING, columns=(), **options) -> Judge:
-    """The Judge of rewards by name and weight, with their options.
+    """Make a Judge from the names, weights and options of rewards.
 
-    The first reward that judges answers, or the format, decides; without one, the one that suits the
-    `columns` of the dataset, or the layout.
+    The first reward that judges answers decides what is right; if there is none, the `columns` of the dataset
+    choose one. The first that judges the format decides what is well-formed; if there is none, the layout
+    chooses one.
     """
     rewards = {name: find_reward(name).bind(layout=layout, **options) for name in weights}
 
@@ -66,25 +67,25 @@ class Graded:
     answer: str
     completion: str
     ids: tuple[int, ...]
-    cut: bool  # truncated: stopped by the limit of tokens
-    strict: bool | None  # None: a judge could not be asked
+    cut: bool  # truncated: stopped by the token limit
+    strict: bool | None  # None: the judge gave no score
     lenient: bool | None
     format: bool
     rewards: dict[str, float | None]
-    given: str = ""  # the answer it gave, in the block or else the last number; "" if none
-    right: bool | None = None  # whether that one is right
-    kind: str = ""  # of problem, where the dataset says
+    given: str = ""  # the text in the answer block, or else the last number; "" if none
+    right: bool | None = None  # whether `given` is right
+    kind: str = ""  # of problem, if the dataset has this column
     steps: int = 0  # lines of the dataset's own solution
 
 
 def grade(rows: dict[str, list], completions: list, judge: Judge) -> list[Graded]:
-    """Grade a policy.Completion for each row; `rows` is a batch of a Dataset, lists by column."""
+    """Grade a policy.Completion for each row; `rows` is a batch of a Dataset: {column: list}."""
     texts = [completion.text for completion in completions]
     columns = rows | {"completion_ids": [list(completion.ids) for completion in completions]}
     needed = judge.rewards | {r.__name__: r for r in (judge.answer, judge.format)}
     scores = {name: reward(texts, **columns) for name, reward in needed.items()}
     attempts = [scores[judge.answer.__name__]]
-    if judge.answer.threads == 1:  # a judge that has to be asked has read the whole reply
+    if judge.answer.threads == 1:  # a language model as judge has already read the whole reply
         for find in (last_number, _last_line):
             ends = [judge.layout.format_reply("-", find(text) or "") for text in texts]
             attempts.append(judge.answer(ends, **columns))
@@ -147,10 +148,10 @@ def _mean(values: list) -> float | None:
 
 
 def summarize_samples(groups: list[list[Graded]]) -> dict:
-    """pass@k and maj@k for k = 1, 2, 4, ..., each [value, low, high], of the answers that were given.
+    """pass@k and maj@k for k = 1, 2, 4, ..., each as [value, low, high], of groups of samples.
 
-    {"problems", "samples", "pass": {"1": [..], ..}, "maj": {..}}. An answer is the one in the block, or
-    without a block the last number. Problems with a sample that no judge scored are left out.
+    {"problems", "samples", "pass": {"1": [..], ..}, "maj": {..}}. A sample's answer is its answer block, or
+    its last number if there is no block. Problems with a sample that the judge could not score are left out.
     """
     groups = [group for group in groups if all(g.right is not None for g in group)]
     n = len(groups[0]) if groups else 0
@@ -166,12 +167,12 @@ def summarize_samples(groups: list[list[Graded]]) -> dict:
 
 
 def as_records(graded: list[Graded]) -> list[dict]:
-    """Plain dicts, for a JSON file."""
+    """Convert to plain dicts, for a JSON file."""
     return [asdict(g) for g in graded]
 
 
 def from_records(records: list) -> list:
-    """What as_records made: Graded, or groups of them."""
+    """Undo as_records: a list of Graded, or of groups of them."""
     return [
         from_records(r) if isinstance(r, list) else Graded(**r | {"ids": tuple(r["ids"])}) for r in records
     ]

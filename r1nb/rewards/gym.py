@@ -1,4 +1,4 @@
-"""Problems of reasoning-gym, made on demand, and the reward that each task computes itself."""
+"""Problems of reasoning-gym, generated on demand, and a reward that uses each task's own scoring."""
 
 import re
 import unicodedata
@@ -8,24 +8,24 @@ from r1nb.errors import UserError
 from r1nb.rewards.registry import reward
 from r1nb.rewards.sandbox import run_sandboxed
 
-SECONDS, PREPARING = 5, 30  # for one answer, and for the first of a task
+SECONDS, PREPARING = 5, 30  # time limits: for one answer, and for a task's first call
 LONGEST = 10_000  # characters of an answer
-SIZE = 20_000  # problems of a task; with another seed it would begin in the middle of the same sequence
+SIZE = 20_000  # problems of a task. Splits are ranges of them: another seed would only shift the sequence
 PROBLEMS = {"train": range(1_000), "validation": range(16_000, 16_200), "test": range(18_000, 18_200)}
-DUNDER = re.compile(r"__\w*[a-z]")  # as in __import__: no answer to any task
+DUNDER = re.compile(r"__\w*[a-z]")  # as in __import__; the answer to a task never has it
 _prepared: set[str] = set()
 
 
 def gym_problem(problem: str) -> tuple[str, str]:
-    """(question, gold) of a problem "task:number", always the same.
+    """(question, gold) of the problem "task:number", the same in every call.
 
-    The gold is "" if many answers are right; both are "" if the task could not make the problem.
+    The gold is "" if many answers are right. Both are "" if the task could not generate the problem.
     """
     return tuple(_ask(problem, None) or ("", ""))
 
 
 def _ask(problem: str, answer: str | None):
-    """What make_or_score returns; None if it takes too long. The first call of a task may take longer."""
+    """Run make_or_score in the sandbox; None if it takes too long. A task's first call may take longer."""
     task = problem.partition(":")[0]
     seconds = SECONDS if task in _prepared else PREPARING
     _prepared.add(task)
@@ -38,12 +38,12 @@ def gym_tasks() -> list[str]:
         from reasoning_gym.factory import DATASETS
     except ImportError:
         raise UserError("This dataset needs reasoning-gym: pip install 'r1nb[gym]'.") from None
-    return sorted(set(DATASETS) - {"composite"})  # which mixes others, as "a+b" does here
+    return sorted(set(DATASETS) - {"composite"})  # it mixes tasks, as "task+task" does here
 
 
 @reward(high=1.0, judges="answer", block=True, library="reasoning_gym")
 def gym_reward_func(given: str, answer: str, problem):
-    """The score of the answer block by the task's own score_answer, 0.0 to 1.0; some give partial credit."""
+    """The answer block's score by the task's own score_answer, 0.0 to 1.0; some tasks give partial credit."""
     task = problem.partition(":")[0]
     if len(given) > LONGEST or DUNDER.search(unicodedata.normalize("NFKC", given)):
         return 0.0, "too long, or a program instead of an answer"
@@ -54,9 +54,9 @@ def gym_reward_func(given: str, answer: str, problem):
 
 
 def make_or_score(problem: str, answer: str | None):
-    """The task's score of an answer, 0 to 1; without an answer, what gym_problem returns.
+    """The task's score of an answer, 0 to 1; if the answer is None, the problem's (question, gold).
 
-    Runs in the sandbox: some tasks evaluate the answer, or depend on the order of a set.
+    This runs in the sandbox, because some tasks evaluate the answer as code or depend on the order of a set.
     """
     name, _, number = problem.partition(":")
     task, entry = _task(name), _entry(name, int(number))

@@ -1,6 +1,6 @@
-"""A language model as judge: any OpenAI-compatible endpoint, given by judge_url and judge_model.
+"""A language model as judge, at any OpenAI-compatible endpoint: set judge_url and judge_model.
 
-judge_prompt.txt is what it is asked.
+The prompt for the judge is in judge_prompt.txt.
 """
 
 import os
@@ -16,7 +16,7 @@ PROMPT = Path(__file__).with_name("judge_prompt.txt").read_text(encoding="utf-8"
 
 @reward(high=1.0, judges="answer", threads=8, library="openai")
 def judge_reward_func(text: str, answer: str, question, judge_url, judge_model):
-    """The judge's score, 0.0 to 1.0; None if it gives none or cannot be reached.
+    """The judge's score, 0.0 to 1.0; None if the judge gives no score or cannot be reached.
 
     OPENAI_API_KEY is sent if it is set. The openai client retries, and stops after 30 seconds.
     """
@@ -35,11 +35,14 @@ def judge_reward_func(text: str, answer: str, question, judge_url, judge_model):
 
 
 def require_judge(url: str, model: str) -> None:
-    """Ask the judge about a right reply; raises UserError if it gives no score."""
+    """Test the judge with a right reply; raises UserError if it gives no score."""
     judge = judge_reward_func.bind(judge_url=url, judge_model=model)
     score, reason = judge.explain("2 + 2 = 4", "4", question="What is 2 + 2?")
     if score is None:
-        raise UserError(f"judge_url = {url!r}, judge_model = {model!r}: {reason}; start it or correct them.")
+        raise UserError(
+            f"judge_url = {url!r}, judge_model = {model!r}: {reason}; start the judge or "
+            "correct these settings."
+        )
 
 
 @lru_cache

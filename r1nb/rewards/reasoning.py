@@ -1,4 +1,4 @@
-"""Rewards for the reasoning: do its equations hold, is it in one language, is it too long."""
+"""Rewards for the reasoning: do its equations hold, is it in one language, is it too long?"""
 
 import re
 import unicodedata
@@ -17,7 +17,7 @@ NUMBER = r"\(*\$?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)%?\)*"
 UNIT = r"(?:\s+[A-Za-z/]{2,20}){0,2}"  # 5 boxes * 12 pens/box = 60 pens
 SIGN = r"\s*[-+*/×÷x–−]\s*"  # noqa: RUF001
 LEFT = re.compile(rf"(?P<sum>{NUMBER}(?:{UNIT}{SIGN}{NUMBER})+){UNIT}\s*\Z", re.ASCII)
-# After MIDDLE an equation has begun earlier; after END its result does not go on.
+# If MIDDLE matches before an equation, the equation began earlier. END matches where its result is complete.
 MIDDLE = re.compile(rf"(?:[\w.)^√²³]|\d\s|\d%\s?|mod\s|\d[:,]|\S{SIGN})\Z", re.ASCII)
 END = rf"(?!,?\d|\s\d|\(|\s*%|\s+mod\b|\^|\s?[²³¼-¾⅐-⅞]|{SIGN}[\d.(])(?![\w.:]\w)"
 REMAINDER = (  # 3 remainder 2, 3 R2, 3 boxes with a remainder of 2, 3 with 2 pens left over
@@ -27,10 +27,10 @@ REMAINDER = (  # 3 remainder 2, 3 R2, 3 boxes with a remainder of 2, 3 with 2 pe
 )
 REST = rf"(?:{REMAINDER}\s*(?P<rest>{NUMBER})|(?!{REMAINDER}|(?<!%)\s*and \d))"
 RIGHT = re.compile(rf"\s*(?P<sum>-?{NUMBER}(?:{SIGN}{NUMBER})*){REST}{END}", re.ASCII)
-EQUALS = re.compile("(?<!remainder)(?<!remainder )=", re.IGNORECASE)  # not that of "remainder = 2"
+EQUALS = re.compile("(?<!remainder)(?<!remainder )=", re.IGNORECASE)  # not the one in "remainder = 2"
 WIDTH = 120  # characters on either side of an equals sign that may belong to its equation
 
-# How a language is written, by the first word of its characters' names in Unicode.
+# The script of each language: the first word of its characters' Unicode names.
 LATIN = ("en", "de", "fr", "es", "it", "pt", "nl", "pl", "sv", "tr", "vi", "id")
 SCRIPTS = {language: {"LATIN"} for language in LATIN} | {
     "zh": {"CJK"}, "ja": {"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"}, "ko": {"HANGUL"},
@@ -40,11 +40,11 @@ SCRIPTS = {language: {"LATIN"} for language in LATIN} | {
 
 
 def find_equations(text: str) -> list[tuple[str, tuple[Fraction, ...], bool]]:
-    """Every `a op b = c` in a text: (as written, its results, whether it holds).
+    """Find each equation `a op b = c` in a text: (the equation as written, its results, whether it holds).
 
-    c may be rounded to the decimals that it has, and as a percentage also to a whole one: 1/3 = 33%. Units of
+    c may be rounded to the decimals that it shows, and a percentage also to a whole one: 1/3 = 33%. Units of
     one or two words may follow a number. A division may have a remainder: 17 / 5 = 3 remainder 2. The results
-    are the numbers that an answer may take from the equation: c, 33 as well as 33%, and a remainder.
+    are the numbers that an answer may take from the equation: c (33 as well as 33%) and the remainder.
     """
     found, pieces = [], EQUALS.split(PERCENT.sub("%", text))
     for left, right in pairwise(pieces):
@@ -57,7 +57,7 @@ def find_equations(text: str) -> list[tuple[str, tuple[Fraction, ...], bool]]:
         if value is None or result is None:
             continue
         decimals = len(b["sum"].rstrip(")%").partition(".")[2])
-        half = Fraction(1, 2 * 10**decimals)  # of the last digit
+        half = Fraction(1, 2 * 10**decimals)  # half a unit of the last digit
         if rest is not None:
             results, holds = (result, rest), _divides(a["sum"], value, result, rest)
         elif b["sum"].rstrip(")").endswith("%"):  # 75% is .75, or 75; 1/3 and 1/3 * 100 are about 33%
@@ -77,7 +77,7 @@ def _divides(division: str, value: Fraction, quotient: Fraction, rest: Fraction)
 
 
 def _value(text: str) -> Fraction | None:
-    text = re.sub(r"[A-Za-z/]*[A-Za-z]{2}[A-Za-z/]*|[$,]", "", text).replace("x", "*")  # no units
+    text = re.sub(r"[A-Za-z/]*[A-Za-z]{2}[A-Za-z/]*|[$,]", "", text).replace("x", "*")  # remove units
     text = re.sub(r"([\d.]+)%", r"(\1/100)", text)
     surplus = text.count("(") - text.count(")")  # a parenthesis that belongs to the prose
     text = text.removeprefix("(" * surplus).removesuffix(")" * -surplus)
@@ -88,9 +88,9 @@ def _value(text: str) -> Fraction | None:
 
 @reward(high=1.0)
 def steps_reward_func(text: str, answer: str, layout=REASONING):
-    """The share of equations in the reasoning that hold, if the answer is the result of the last one.
+    """The share of equations in the reasoning that hold, if the answer is a result of the last equation.
 
-    0.0 without an equation, or if the answer is no result of the last one.
+    0.0 if there is no equation, or if the answer is not a result of the last one.
     """
     parsed = layout.parse(text)
     if not parsed:
@@ -113,15 +113,15 @@ def steps_reward_func(text: str, answer: str, layout=REASONING):
 def language_reward_func(text: str, answer: str, language="en", layout=REASONING):
     """The share of words in the target language (arXiv 2501.12948v1, section 2.3.2), by their script.
 
-    A word counts if its letters are of the language's script; a Chinese character is a word. So it tells
-    English from Chinese, the mixture that R1 showed, but not English from French.
+    A word counts if it is in the language's script; each Chinese character is a word. So this reward tells
+    English from Chinese, which R1 mixed, but not English from French.
     """
     if language not in SCRIPTS:
-        raise UserError(f"language = {language!r}: known are {', '.join(sorted(SCRIPTS))}.")
+        raise UserError(f"language = {language!r} is unknown: use one of {', '.join(sorted(SCRIPTS))}.")
     parsed = layout.parse(text)
     read = parsed.reasoning if parsed else re.sub("|".join(layout.tags), " ", text)
     words = [word for word in re.findall(r"[^\W\d_]+", read) if word[0].isalpha()]  # not ² or ½
-    # Each ideograph is a word; elsewhere a word is of the script of its first letter.
+    # Each ideograph is a word; any other word is in the script of its first letter.
     marks = [mark for word in words for mark in ([_script(c) for c in word] if _script(word[0]) == "CJK"
              else [_script(word[0])])]  # fmt: skip
     if not marks:
@@ -137,9 +137,9 @@ def _script(letter: str) -> str:
 
 @reward(high=0.0, low=-1.0)
 def overlong_reward_func(text: str, answer: str, completion_ids, max_completion_length, overlong_cache):
-    """DAPO's penalty for length (arXiv 2503.14476, equation 13), by TRL: 0 down to -1.0.
+    """DAPO's length penalty (arXiv 2503.14476, equation 13), computed by TRL: from 0 down to -1.0.
 
-    It grows over the last `overlong_cache` tokens before max_completion_length.
+    The penalty grows over the last `overlong_cache` tokens before max_completion_length.
     """
     from trl.rewards import get_soft_overlong_punishment
 

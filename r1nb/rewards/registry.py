@@ -1,4 +1,4 @@
-"""What a reward is, and how it is found by name: a function that scores one completion, for TRL to call."""
+"""The class Reward, which wraps a function that scores one completion for TRL; find rewards by name."""
 
 import importlib
 import inspect
@@ -10,7 +10,7 @@ from functools import cache
 from r1nb.errors import UserError, did_you_mean
 from r1nb.text.prompts import REASONING, completion_text
 
-# The rewards that ship, by the module of this folder that defines them.
+# The rewards of r1nb, by the module of this folder that defines them.
 SHIPPED = {
     "five": ["correctness_reward_func", "int_reward_func", "strict_format_reward_func",
              "soft_format_reward_func", "xmlcount_reward_func"],
@@ -22,34 +22,34 @@ SHIPPED = {
     "demo": ["demo_correctness_reward_func", "demo_int_reward_func", "demo_strict_format_reward_func",
              "demo_soft_format_reward_func", "demo_xmlcount_reward_func"],
 }  # fmt: skip
-_OWN: dict[str, "Reward"] = {}  # by name: the rewards that a user defined
+_OWN: dict[str, "Reward"] = {}  # the rewards that the user defined, by name
 
 
 @dataclass(frozen=True, eq=False)
 class Reward:
-    """A reward function as TRL calls it: with lists, for one float or None each.
+    """A reward function as TRL calls it: it takes lists and returns a float or None for each completion.
 
     None means that a completion could not be judged. TRL leaves it out of this reward's mean, but counts it
     as 0 in the sum of several rewards.
 
     `function(text, answer, ...)` scores one completion's text against the gold answer, between `low` and
-    `high`. Each further parameter is one of `options` (language, judge_url, ...; `bind` sets them) or else a
-    column of the dataset, by name. With `block`, the function gets the text of the answer block instead of
-    the whole completion, and a completion without one earns 0.0.
+    `high`. Each further parameter is named after an option (language, judge_url, ...; `bind` sets options) or
+    else after a column of the dataset. With `block`, the function gets the text of the answer block instead
+    of the whole completion, and a completion without an answer block earns 0.0.
     """
 
     function: Callable
     high: float
     low: float = 0.0
-    judges: str = ""  # "answer" or "format": what evaluation may measure by it
+    judges: str = ""  # "answer" or "format": evaluation may use it to judge this
     block: bool = False
     threads: int = 1
-    library: str = ""  # that must be installed
+    library: str = ""  # it must be installed
     options: dict = field(default_factory=dict)
-    end_tokens: tuple[int, ...] = ()  # with these it logs gold, length and truncation of each completion
+    end_tokens: tuple[int, ...] = ()  # if set, it logs each completion's gold, length and truncation
 
     @property
-    def __name__(self) -> str:  # TRL names its metrics by it
+    def __name__(self) -> str:  # TRL names its metrics after it
         return self.function.__name__
 
     @property
@@ -58,16 +58,22 @@ class Reward:
 
     @property
     def needs(self) -> list[str]:
-        """The columns without which it cannot score, beside the gold answer."""
+        """The columns that it requires, apart from the gold answer."""
         parameters = _parameters(self.function).items()
         return [name for name, required in parameters if required and name not in self.options]
+
+    @property
+    def used_options(self) -> dict:
+        """The options that the function, or the parsing of its answer block, uses."""
+        names = {*_parameters(self.function), *(["layout"] if self.block else [])}
+        return {name: value for name, value in self.options.items() if name in names}
 
     def bind(self, **options) -> "Reward":
         """The same reward with options set, as in math_reward_func.bind(layout=THINK)."""
         return replace(self, options=self.options | options)
 
     def explain(self, text: str, answer: str = "", **columns) -> tuple[float | None, str]:
-        """(score, the reason in words) of one completion."""
+        """Score one completion: (score, the reason in words)."""
         if missing := [name for name in self.needs if columns.get(name) is None]:
             raise UserError(
                 f"{self.__name__} needs {' and '.join(missing)}: a column of the dataset, or an option that "
@@ -88,11 +94,11 @@ class Reward:
         return self.explain(text, answer, **columns)[0]
 
     def __call__(self, completions, answer=None, log_extra=None, **columns) -> list[float | None]:
-        """Scores of a batch, in TRL's signature; completions are strings or chat messages."""
+        """Score a batch, with TRL's signature; completions are strings or chat messages."""
         count = len(completions)
         golds = [""] * count if answer is None else answer
         if isinstance(golds, str) or len(golds) != count:
-            raise UserError(f"answer holds {len(golds)} golds for {count} completions; list one for each.")
+            raise UserError(f"answer has {len(golds)} golds for {count} completions: give one gold for each.")
         if self.end_tokens and log_extra:
             tokens = columns["completion_ids"]
             log_extra("answer", list(golds))
@@ -121,8 +127,8 @@ def _parameters(function: Callable) -> dict[str, bool]:
 def reward(high: float, low: float = 0.0, **fields):
     """Make `function(text, answer, ...)` a Reward that recipes can name.
 
-    The function returns a number, or a number and the reason for it in words; None as the number means that
-    the completion could not be judged. `fields` are others of Reward: judges, block, threads, library.
+    The function returns a number, or a number and the reason in words. None instead of the number means that
+    the completion could not be judged. `fields` sets more fields of Reward: judges, block, threads, library.
     """
 
     def register(function: Callable) -> Reward:
@@ -135,23 +141,23 @@ def reward(high: float, low: float = 0.0, **fields):
 
 
 def reward_names() -> list[str]:
-    """The names that a recipe can use: rewards that ship, then those defined with @reward so far."""
+    """The names that a recipe can use: r1nb's own rewards, then those defined with @reward so far."""
     return list(dict.fromkeys([name for names in SHIPPED.values() for name in names] + list(_OWN)))
 
 
 def find_reward(name: str) -> Reward:
-    """A reward by the name of its function, one of your own first; raises UserError if there is none."""
+    """Find a reward by its function's name, the user's own first; raises UserError if there is none."""
     if name in _OWN:
         return _OWN[name]
     for module, names in SHIPPED.items():
         if name in names:
             return getattr(importlib.import_module(f"r1nb.rewards.{module}"), name)
     known = did_you_mean(name, reward_names())
-    raise UserError(f"Unknown reward {name!r}{known} Define your own with @reward before you name it.")
+    raise UserError(f"Unknown reward {name!r}{known} Define your own with @reward before you use it.")
 
 
 def columns_of(row: dict) -> dict:
-    """A row's columns beside the gold, as a reward takes them; there is no completion, so no token ids."""
+    """A row's columns as a reward takes them, without the gold; there is no completion, so no token ids."""
     return {name: value for name, value in row.items() if name != "answer"} | {"completion_ids": []}
 
 

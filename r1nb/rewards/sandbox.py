@@ -1,10 +1,10 @@
 """Run a parser in a subprocess with a time limit: for code that reads what a model wrote.
 
-math-verify and some tasks of reasoning-gym evaluate an answer as Python or SymPy. A tower of powers keeps
-them busy for ever, and a time limit by signal works in the main thread alone. Here the subprocess is killed,
-whichever thread or process asks. An audit hook in it refuses to start programs, to write files and to open
-sockets, in case an answer is a program. That is enough for what a model stumbles into; it does not stop
-somebody who means harm.
+math-verify and some tasks of reasoning-gym evaluate an answer as Python or SymPy code. An answer like 9**9**9
+would keep them busy for ever, and a time limit by signal works only in the main thread. A subprocess can be
+killed from any thread or process. An audit hook in it refuses to start programs, to write files and to open
+sockets, in case an answer is a program. This protects against what a model writes by accident, not against
+an attacker.
 """
 
 import atexit
@@ -22,26 +22,27 @@ from pkgutil import resolve_name
 from r1nb.errors import UserError
 
 MEMORY = 4 << 30  # bytes of address space
-FORBIDDEN = ("subprocess", "socket", "ctypes", "shutil", "os", "pty", "sqlite3")  # families of audit events
+FORBIDDEN = ("subprocess", "socket", "ctypes", "shutil", "os", "pty", "sqlite3")  # prefixes of audit events
 HARMLESS = ("os.listdir", "os.scandir", "os.walk")
 
 
 def run_sandboxed(function: str, library: str, *arguments, seconds: float):
-    """What `function` ("module:name") returns for JSON arguments; None if it takes longer than `seconds`.
+    """Call `function` ("module:name") with JSON arguments in a subprocess; None if it takes over `seconds`.
 
-    The subprocess imports `library` when it starts, which does not count. Raises UserError if it is missing.
+    The subprocess imports `library` when it starts, which does not count towards the time. Raises UserError
+    if the library is missing.
     """
     return _sandbox(function, library, os.getpid()).run(arguments, seconds)
 
 
 @cache
 def _sandbox(function: str, library: str, _pid: int) -> "Sandbox":
-    """One for each function and process: after a fork, both processes would read the same replies."""
+    """One sandbox per function and process: after a fork, both processes would read the same replies."""
     return Sandbox(function, library)
 
 
 class Sandbox:
-    """A function in a subprocess, which is started when it is first needed and after it was killed."""
+    """A function in a subprocess, which is started when first needed, and again after it was killed."""
 
     def __init__(self, function: str, library: str):
         self.function, self.library = function, library
@@ -50,7 +51,7 @@ class Sandbox:
 
     def run(self, arguments: tuple, seconds: float):
         with self.lock:
-            token = secrets.token_hex(8)  # a reply without it is not a reply to this question
+            token = secrets.token_hex(8)  # a reply without it does not belong to this request
             if self.process is None or self.process.poll() is not None:
                 self.process = self._start()
             process, reply = self.process, ""
@@ -61,10 +62,10 @@ class Sandbox:
                 timer.start()
                 reply = process.stdout.readline()
                 reply = reply.removeprefix(token) if reply.startswith(token) else ""
-            except OSError:  # it ended before it was asked
+            except OSError:  # the subprocess ended before the request
                 pass
             finally:
-                if not reply or not timer.is_alive():  # late, or this thread is interrupted
+                if not reply or not timer.is_alive():  # too late, or this thread is interrupted
                     self._stop()
                 timer.cancel()
         return json.loads(reply) if reply else None
@@ -88,17 +89,17 @@ class Sandbox:
 
 
 def _refuse(event: str, arguments: tuple) -> None:
-    """The audit hook."""
+    """The audit hook: raise PermissionError for forbidden events and for opening a file to write."""
     writes = event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
     if writes or (event.partition(".")[0] in FORBIDDEN and event not in HARMLESS):
-        raise PermissionError(f"{event} is not allowed to code that reads a model's answer")
+        raise PermissionError(f"{event} is not allowed in the sandbox")
 
 
 def _answer_requests(function: str, library: str) -> None:
-    """The subprocess: a line of JSON in, a line of JSON out."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is the parent's: it may want an answer yet
+    """Run in the subprocess: answer each line of JSON with a line of JSON."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles ^C and may still need replies
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # tasks print
+    os.dup2(2, 1)  # so that what tasks print is not taken for a reply
     resolve_name(library)
     parse = resolve_name(function)
     logging.disable()
@@ -107,7 +108,7 @@ def _answer_requests(function: str, library: str) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    sys.modules["_posixsubprocess"] = sys.modules["_ctypes"] = None  # they start programs without an event
+    sys.modules["_posixsubprocess"] = sys.modules["_ctypes"] = None  # they can start programs unaudited
     subprocess._fork_exec = None
     sys.addaudithook(_refuse)
     print("ready", file=replies, flush=True)
@@ -115,7 +116,7 @@ def _answer_requests(function: str, library: str) -> None:
         token, *arguments = json.loads(line)
         try:
             result = parse(*arguments)
-        except Exception:  # whatever a model's answer makes it raise
+        except Exception:  # a model's answer may cause any exception
             result = False
         print(token, json.dumps(result), file=replies, flush=True)
 

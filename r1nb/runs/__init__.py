@@ -1,4 +1,4 @@
-"""The run folder: written as a run happens, reopened any time."""
+"""The run folder: its files are written during training and can be read at any time."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Which checkpoints of a run are whole: a run is resumed from the last one that is."""
+"""Find the last whole checkpoint of a run, from which the run can be resumed."""
 
 import json
 import zipfile
@@ -10,7 +10,7 @@ from r1nb.runs.run import Run
 
 
 def last_checkpoint(run: Run, say=lambda line: None) -> tuple[int, Path | None]:
-    """(step, folder) of the last checkpoint that is whole, or (0, None); says which are skipped."""
+    """(step, folder) of the last whole checkpoint, or (0, None); calls `say` for each one that is skipped."""
     for number in reversed(run.checkpoints()):
         folder = run.folder / f"checkpoint-{number}"
         if not (damage := find_damage(folder, number)):
@@ -20,17 +20,17 @@ def last_checkpoint(run: Run, say=lambda line: None) -> tuple[int, Path | None]:
 
 
 def find_damage(checkpoint: Path, step: int) -> str:
-    """Why a run cannot be resumed from a checkpoint, in words; "" if it can.
+    """Say why a run cannot be resumed from a checkpoint; "" if it can.
 
-    Each file is read: in a file that was being written when its process was killed, sizes and checksums are
-    wrong. Nothing is unpickled.
+    Each file is read: if the process was killed while it wrote a file, the sizes and checksums in that file
+    are wrong. Nothing is unpickled.
     """
     try:
         state = json.loads((checkpoint / "trainer_state.json").read_text())
         if state["global_step"] != step:
-            return f"its trainer_state.json is of step {state['global_step']}"
+            return f"its trainer_state.json is from step {state['global_step']}"
         weights = [*checkpoint.rglob("adapter_model.safetensors"), *checkpoint.glob("model*.safetensors")]
-        shares = [*checkpoint.glob("global_step*/*.pt")]  # as DeepSpeed keeps the optimizer
+        shares = [*checkpoint.glob("global_step*/*.pt")]  # DeepSpeed saves the optimizer here
         random_states = [*checkpoint.glob("rng_state*.pth")]
         if not weights or not random_states:
             return "rng_state.pth is missing" if weights else "its weights are missing"

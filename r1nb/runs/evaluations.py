@@ -1,7 +1,7 @@
 """Evaluations in a run folder: summaries, and every graded answer behind them.
 
-evaluation.json     {split: {moment: summary}}   evaluation/     the answers of each moment
-validation/         the answers to the validation rows, one file a validation
+evaluation.json     {split: {moment: summary}}   evaluation/     the answers at each moment
+validation/         the answers to the validation rows, one file for each validation
 """
 
 import json
@@ -11,18 +11,18 @@ from r1nb.paths import write_json
 from r1nb.processes import main_only
 from r1nb.rewards.grading import as_records, from_records, summarize
 
-# The moments at which test rows are answered. Prefilled: the untrained policy, its reply opened for it.
+# The moments at which test rows are answered. "prefilled": the untrained policy, with its reply prefilled.
 MOMENTS = {"before": "before", "prefilled": "before, prefilled", "after": "after"}
 
 
 class Evaluations:
-    """The part of runs.Run that evaluations are written to and read from."""
+    """The part of runs.Run that writes and reads evaluations."""
 
     folder: Path
 
     @main_only
     def write_validation(self, step: int, records: list[dict]) -> None:
-        """Keep the graded answers to the validation rows after a step."""
+        """Write the graded answers to the validation rows after a step."""
         write_json(self.folder / "validation" / f"{step:05d}.json", records)
 
     def validation(self, step: int) -> list[dict]:
@@ -35,7 +35,7 @@ class Evaluations:
         return sorted({steps[0], steps[len(steps) // 2], steps[-1]}) if steps else []
 
     def _validations(self) -> dict[int, Path]:
-        """The files by step; older runs have them in held_out/."""
+        """{step: file}; older runs have these files in held_out/."""
         files = (*self.folder.glob("held_out/*.json"), *self.folder.glob("validation/*.json"))
         return {int(path.stem): path for path in files}
 
@@ -43,7 +43,7 @@ class Evaluations:
     def write_evaluation(self, moment: str, splits: dict) -> None:
         """Add the summaries of a moment ("before", "prefilled", "after") to evaluation.json.
 
-        {split: {moment: summary}}; the graded answers go to evaluation/<moment>-<split>.json.
+        That file holds {split: {moment: summary}}; the graded answers go to evaluation/<moment>-<split>.json.
         """
         whole = self.evaluation()
         for split, graded in splits.items():
@@ -53,17 +53,17 @@ class Evaluations:
 
     @main_only
     def write_samples(self, moment: str, split: str, groups: list[list]) -> None:
-        """Keep several sampled and graded answers to each problem, beside the moment's greedy ones."""
+        """Write several sampled answers to each problem, graded, in addition to the greedy answers."""
         groups = [as_records(group) for group in groups]
         write_json(self.folder / "evaluation" / f"{moment}-{split}-samples.json", groups)
 
     def evaluation(self) -> dict:
-        """evaluation.json, or {} before there is one."""
+        """The contents of evaluation.json; {} if there is none yet."""
         path = self.folder / "evaluation.json"
         return json.loads(path.read_text()) if path.is_file() else {}
 
     def graded(self, moment: str) -> dict[str, list]:
-        """{split: Graded of each problem} of a moment, as far as it was evaluated."""
+        """{split: one Graded for each problem} at a moment, for the splits that were evaluated then."""
         return {
             split: _read(self.folder / "evaluation" / f"{moment}-{split}.json")
             for split, moments in self.evaluation().items()
@@ -71,7 +71,7 @@ class Evaluations:
         }
 
     def samples(self, moment: str) -> dict[str, list[list]]:
-        """{split: groups of sampled Graded} of a moment."""
+        """{split: groups of sampled answers, as Graded} at a moment."""
         end = "-samples.json"
         paths = sorted((self.folder / "evaluation").glob(f"{moment}-*{end}"))
         return {path.name.removeprefix(f"{moment}-").removesuffix(end): _read(path) for path in paths}

@@ -1,11 +1,11 @@
 """The run folder: all files of a run, written while it trains, and read at any time.
 
-recipe.yaml         the recipe as used           history.jsonl   one line a step, and each
+recipe.yaml         the recipe as used           history.jsonl   one line for each step,
 environment.json    versions, machine, ...                       validation and alarm
 completions/        TRL's completion log         checkpoint-*/   TRL's checkpoints
 evaluation.json     accuracy before and after    adapter/        the trained adapter, or model/
 
-Of several processes that train together only the main one writes; a write in another does nothing.
+If several processes train together, only the main process writes; in the others a write does nothing.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from r1nb.processes import main_only
 from r1nb.runs.evaluations import Evaluations
 
 REJECTION = "rejection.json"  # what rejection sampling kept and dropped
-CARD = "r1nb.json"  # beside an adapter or a model: what it belongs to; written last, when all else is there
+CARD = "r1nb.json"  # next to an adapter or a model: its base model, prompts and recipe; written last
 
 
 class Run(Evaluations):
@@ -33,9 +33,9 @@ class Run(Evaluations):
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder).expanduser().resolve()
-        self._size, self._lines = 0, []  # of the history when it was last read, and its lines
+        self._size, self._lines = 0, []  # size and lines of the history when it was last read
         if not (self.folder / "recipe.yaml").is_file():
-            raise UserError(f"{folder} is no run folder: it holds no recipe.yaml.")
+            raise UserError(f"{folder} is not a run folder: it has no recipe.yaml.")
         self.made = (self.folder / "recipe.yaml").stat().st_mtime  # seconds since 1970
 
     def __fspath__(self) -> str:
@@ -43,15 +43,15 @@ class Run(Evaluations):
 
     @classmethod
     def create(cls, runs_dir: str, recipe: dict, environment: dict) -> "Run":
-        """Make the next free folder, <recipe>-001 and so on; nothing is ever overwritten.
+        """Create the next free folder, <recipe>-001 and so on; an existing folder is never overwritten.
 
-        `recipe` becomes recipe.yaml, `environment` environment.json: versions, machine, reward ranges.
+        Writes `recipe` to recipe.yaml, and `environment` (versions, machine, ...) to environment.json.
         """
         parent, name = runs_folder(runs_dir), recipe["name"]
         parent.mkdir(parents=True, exist_ok=True)
         taken = re.compile(re.escape(name) + r"-(\d{3})").fullmatch
         number = 1 + max((int(m[1]) for path in parent.iterdir() if (m := taken(path.name))), default=0)
-        new = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))  # filled, and only then made visible
+        new = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))  # renamed once its files are written
         new.chmod(0o755)
         (new / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
         write_json(new / "environment.json", environment)
@@ -63,23 +63,23 @@ class Run(Evaluations):
             except OSError:
                 if not folder.exists():
                     raise
-                number += 1  # another run took it this moment
+                number += 1  # another run has just taken this number
 
     @classmethod
     def all(cls, runs_dir: str) -> "list[Run]":
-        """Every run of a folder of runs, the newest first."""
-        recipes = runs_folder(runs_dir).glob("[!.]*/recipe.yaml")  # a run that is being made has a dot
+        """All runs in a folder of runs, the newest first."""
+        recipes = runs_folder(runs_dir).glob("[!.]*/recipe.yaml")  # .new-*: still being created
         return sorted((cls(path.parent) for path in recipes), key=lambda run: run.made, reverse=True)
 
     @classmethod
     def named(cls, name: str, runs_dir: str) -> "Run":
-        """A run that saved an adapter, by its name in a folder of runs or by its own folder."""
+        """Find a run that saved an adapter, by its name in the folder of runs or by its path."""
         folder = runs_folder(runs_dir) / Path(name).expanduser()
         if not (folder / "adapter" / CARD).is_file():
             finished = [run.name for run in cls.all(runs_dir) if (run.adapter / CARD).is_file()][:8]
-            why = "it did not finish, so that it has no adapter" if folder.is_dir() else "it does not exist"
-            others = f"there are {', '.join(finished)}" if finished else "there is none"
-            raise UserError(f"Run {name!r} cannot be built on: {why}; of finished runs {others}.")
+            why = "it did not finish, so it has no adapter" if folder.is_dir() else "it does not exist"
+            others = f"{', '.join(finished)}" if finished else "none"
+            raise UserError(f"Training cannot start from run {name!r}: {why}. Finished runs: {others}.")
         return cls(folder)
 
     @classmethod
@@ -89,7 +89,7 @@ class Run(Evaluations):
 
     @property
     def finished(self) -> bool:
-        """Whether the run is complete: what it trained is saved, and proof.prove has checked it."""
+        """Whether the run is complete: the trained weights are saved, and proof.prove has checked them."""
         return (self.folder / "proof.json").is_file()
 
     @property
@@ -98,17 +98,17 @@ class Run(Evaluations):
 
     @property
     def model(self) -> Path:
-        """The whole model that a run without an adapter trains."""
+        """The folder of the whole model, which a run without an adapter saves."""
         return self.folder / "model"
 
     @property
     def trained(self) -> Path:
-        """The adapter, or the model of a run without one."""
+        """The folder of the adapter, or of the model if the run has no adapter."""
         return self.adapter if self.recipe.get("lora") else self.model
 
     @property
     def label(self) -> str:
-        """The run's name after that of the folder of runs, as messages show it."""
+        """<folder of runs>/<run>, as messages show it."""
         return f"{self.folder.parent.name}/{self.folder.name}"
 
     @property
@@ -120,7 +120,7 @@ class Run(Evaluations):
         """The recipe as it was used, as plain values by section."""
         recipe = yaml.safe_load((self.folder / "recipe.yaml").read_text())
         if not isinstance(recipe, dict) or not {"grpo", "rewards", "data"} <= set(recipe):
-            raise UserError(f"{self.label}/recipe.yaml is no recipe: move that folder away.")
+            raise UserError(f"{self.label}/recipe.yaml is not a recipe: move that folder away.")
         return recipe
 
     @property
@@ -129,7 +129,7 @@ class Run(Evaluations):
 
     @cached_property
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """(lowest, highest) that each reward pays: also of rewards that only the run's notebook knew."""
+        """(lowest, highest) score of each reward, including rewards defined only in the run's notebook."""
         return self.environment["rewards"]
 
     @cached_property
@@ -138,23 +138,23 @@ class Run(Evaluations):
         return json.loads((self.folder / "environment.json").read_text())
 
     def best_total(self) -> float:
-        """What an ideal completion earns in all."""
+        """The total reward of an ideal completion."""
         return sum(self.ranges[name][1] * weight for name, weight in self.reward_weights.items())
 
     @main_only
     def append(self, record: dict) -> None:
-        """Add one line to the history, safe against a crash once this returns."""
+        """Add one line to the history; once this returns, the line survives a crash."""
         with (self.folder / "history.jsonl").open("a+b") as file:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # the torn line of a writer that was killed
+                if file.read(1) != b"\n":  # an incomplete line: its writer was killed
                     file.write(b"\n")
             file.write(json.dumps(record).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
     def history(self) -> list[dict]:
-        """The lines so far; a torn line (the run is being written, or was killed) is left out."""
+        """The lines so far, without incomplete ones (still being written, or their writer was killed)."""
         path = self.folder / "history.jsonl"
         content = path.read_bytes() if path.is_file() else b""
         if len(content) != self._size:
@@ -162,16 +162,17 @@ class Run(Evaluations):
             for text in content.split(b"\n")[:-1]:
                 with contextlib.suppress(ValueError):
                     line = {_renamed(key): value for key, value in json.loads(text).items()}
-                    if "resumed" in line:  # what came after that step was undone
+                    if "resumed" in line:  # training went back to that step
                         self._lines = [earlier for earlier in self._lines if earlier["step"] <= line["step"]]
                     self._lines.append(line)
         return self._lines
 
     @main_only
     def undo_after(self, step: int) -> None:
-        """Remove what was recorded after a step; the history keeps its lines, and one more says so.
+        """Remove the records of later steps, because the run is resumed from this step.
 
-        {"step", "resumed"}: history() leaves out the lines before it that are of later steps.
+        The file of the history keeps its lines and gets the line {"step", "resumed"}, from which history()
+        knows that earlier lines of later steps do not count.
         """
         if any(line["step"] > step for line in self.history()) and (whole := self.evaluation()):
             for moments in whole.values():
@@ -184,7 +185,7 @@ class Run(Evaluations):
                 path.unlink()
 
     def progress(self) -> tuple[int, str]:
-        """(last step, "step 24 of 64, reward 2.31, 38 s left" at the latest pace); of SFT the loss."""
+        """(last step, "step 24 of 64, reward 2.31, 38 s left" at the latest pace); for SFT with the loss."""
         trained = [line for line in self.history() if "time" in line]
         by_sft = bool(trained and self.recipe.get("sft")) and not any("reward" in line for line in trained)
         steps = self.recipe["sft" if by_sft else "grpo"]["max_steps"]
@@ -213,10 +214,10 @@ class Run(Evaluations):
         return [step for step, _ in pairs], [value for _, value in pairs]
 
     def completions(self, *steps: int):
-        """TRL's completion log as a pandas.DataFrame: of some steps, or of all.
+        """TRL's completion log of the given steps, or of all steps, as a pandas.DataFrame.
 
         Columns: step, prompt, completion, one for each reward, their weighted total, answer (the
-        gold), tokens, cut and advantage. A file that is being written, or was torn, is left out.
+        gold), tokens, cut (truncated) and advantage. An incomplete file is left out.
         """
         import pandas
 
@@ -225,13 +226,13 @@ class Run(Evaluations):
             with contextlib.suppress(KeyError, OSError, ValueError):
                 logs.append(pandas.read_parquet(files[step]))
         if not logs:
-            wanted = ", ".join(map(str, steps)) or "any"
+            wanted = ", ".join(map(str, steps)) or "1 or later"
             raise UserError(f"Run {self.name} has no completions of step {wanted}.")
         log = pandas.concat(logs, ignore_index=True)
         # None counts as 0, as in TRL.
         log["total"] = sum(log[name].fillna(0) * weight for name, weight in self.reward_weights.items())
         for name, missing in (("answer", ""), ("tokens", 0), ("cut", False)):
-            log[name] = log.get(name, missing)  # of reward functions that were not told the end tokens
+            log[name] = log.get(name, missing)  # the default, if no reward function logged it
         return log
 
     def logged(self, step: int) -> int | None:
@@ -239,12 +240,12 @@ class Run(Evaluations):
         return max((number for number in self._logs() if number <= step), default=None)
 
     def _logs(self) -> dict[int, Path]:
-        """The files of TRL's completion log by step."""
+        """{step: file} of TRL's completion log."""
         files = (self.folder / "completions").glob("completions_*.parquet")
         return {int(path.stem.rpartition("_")[2]): path for path in files}
 
     def rejection(self) -> dict:
-        """What rejection sampling kept and dropped; {} of a run without it (older runs: harvest.json)."""
+        """The contents of rejection.json (older runs: harvest.json); {} without rejection sampling."""
         paths = (self.folder / name for name in (REJECTION, "harvest.json"))
         return next((json.loads(path.read_text()) for path in paths if path.is_file()), {})
 
@@ -255,7 +256,7 @@ class Run(Evaluations):
 
 
 def _renamed(key: str) -> str:
-    """A key of the history under today's name: runs of r1nb before 0.2 said held_out and advice."""
+    """The current name of a key of the history: r1nb before 0.2 wrote held_out and advice."""
     return "alarm" if key == "advice" else key.replace("held_out/", "validation/")
 
 

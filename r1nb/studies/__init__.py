@@ -1,4 +1,4 @@
-"""Experiments with r1nb itself, and what they showed."""
+"""Experiments with r1nb itself: their results as tables and figures."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Experiments that ship as CSV files in data/results: arms, seeds, and what they reached."""
+"""Tables and figures of the experiments whose results are CSV files in data/results."""
 
 from math import inf
 from statistics import median
@@ -17,10 +17,10 @@ def read_results(name: str):
 
 
 def pooled(results, split: str, rate: str = "strict"):
-    """{arm or stage: (rate over all seeds, low, high)} on a test split, arms after training.
+    """{arm or stage: (rate over all seeds, low, high)} on a test split; arms are measured after training.
 
-    The interval is Wilson's for the problems of all seeds together; it leaves out that seeds differ, and
-    that they answer the same problems. Before training all seeds are one greedy policy, which counts once.
+    The Wilson interval takes the problems of all seeds together; it ignores that seeds differ, and that they
+    answer the same problems. Before training all seeds have the same greedy policy, which counts once.
     """
     chosen = results[results["split"] == split]
     rows = {}
@@ -35,8 +35,8 @@ def pooled(results, split: str, rate: str = "strict"):
 def explains(results, split: str, arm: str, within: float) -> str:
     """How far an arm explains the shipped run's gain, by the rule that was fixed before the runs.
 
-    "all" if its accuracy, all seeds together, is at most `within` below shipped's; "part" if it is at
-    least above the untrained, prefilled policy's; else "nothing".
+    "all" if its accuracy over all seeds is at most `within` below that of the arm "shipped"; otherwise "part"
+    if it is above that of the untrained, prefilled policy; otherwise "nothing".
     """
     rates = {name: rate for name, (rate, _, _) in pooled(results, split).items()}
     if rates[arm] >= rates["shipped"] - within:
@@ -45,7 +45,7 @@ def explains(results, split: str, arm: str, within: float) -> str:
 
 
 def arms_table(results, split: str, words: dict[str, str], within: float):
-    """Strict accuracy of each arm, what it explains, tokens, pass@1 and pass@8; `words` names the arms."""
+    """A table of each arm's strict accuracy, what it explains, tokens and pass@k; `words` names the arms."""
     chosen, together = results[results["split"] == split], pooled(results, split)
     names = chosen["arm"].where(chosen["stage"] == "after", chosen["stage"])
     passed, rows = [f"pass@{k}" for k in (1, 8) if chosen[f"pass@{k}"].notna().any()], []
@@ -64,7 +64,7 @@ def arms_table(results, split: str, words: dict[str, str], within: float):
 
 
 def draw_arms(results, split: str, words: dict[str, str]) -> Figure:
-    """Strict accuracy of each arm, a mark a seed with its 95 % interval; a line for the prefilled base."""
+    """Strict accuracy of each arm: a mark for each seed, with its 95 % interval, and a line for prefilled."""
     figure = new_figure(9, 0.55 * len(words) + 1.1)
     axes = figure.subplots()
     chosen = results[(results["split"] == split) & (results["stage"] == "after")]
@@ -89,13 +89,13 @@ def draw_arms(results, split: str, words: dict[str, str]) -> Figure:
 
 
 def draw_curves(curves, words: dict[str, str], accuracy: float) -> Figure:
-    """Strict accuracy on the validation rows over completions, a panel an arm, a line a seed."""
+    """Strict accuracy on the validation rows over completions: one panel per arm, one line per seed."""
     rows, columns = -(-len(words) // 5), min(len(words), 5)
     figure = new_figure(11, 0.5 + 2.2 * rows)
     panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     for place, axes in enumerate(panels[len(words) :], len(words)):
         axes.remove()
-        panels[place - columns].tick_params(labelbottom=True)  # nothing is below it
+        panels[place - columns].tick_params(labelbottom=True)  # it is the lowest in its column
     for axes, (arm, said) in zip(panels, words.items(), strict=False):
         for (color, line), (seed, group) in zip(REWARD_STYLES, _by_seed(curves, arm), strict=False):
             axes.plot("completions", "strict", data=group, color=color, linestyle=line, label=f"seed {seed}")
@@ -110,23 +110,23 @@ def draw_curves(curves, words: dict[str, str], accuracy: float) -> Figure:
 
 
 def completions_table(curves, words: dict[str, str], accuracy: float):
-    """Completions until an accuracy was first seen on the validation rows, for each seed."""
+    """A table of the completions until each seed first reached an accuracy on the validation rows."""
     rows = [[said, *map(_count, reached(curves, arm, accuracy))] for arm, said in words.items()]
     seeds = [f"seed {seed}" for seed in sorted(curves["seed"].unique())]
     return table_of(rows, [f"completions to {accuracy:.0%}", *seeds])
 
 
 def reached(curves, arm: str, accuracy: float, what: str = "completions") -> list[float]:
-    """For each seed of an arm the `completions`, or `cpu_seconds`, at which an accuracy was first seen; inf
-    where it never was.
+    """For each seed of an arm: the `completions`, or `cpu_seconds`, at which it first reached an accuracy;
+    inf if it never did.
     """
     hits = [group[group["strict"] >= accuracy][what] for _, group in _by_seed(curves, arm)]
     return [float(hit.iloc[0]) if len(hit) else inf for hit in hits]
 
 
 def lasting(curves, arm: str, accuracy: float, what: str = "completions") -> dict[int, float]:
-    """{seed: `completions`, or `cpu_seconds`, from which on every evaluation is at an accuracy or above}; inf
-    where the last one is below.
+    """{seed: `completions`, or `cpu_seconds`, from which on every evaluation is at least `accuracy`}; inf if
+    the last evaluation is below it.
     """
     found = {}
     for seed, group in _by_seed(curves, arm):
@@ -137,8 +137,8 @@ def lasting(curves, arm: str, accuracy: float, what: str = "completions") -> dic
 
 
 def seeds_table(curves, results, arm: str, accuracy: float, splits):
-    """For each seed of an arm: completions and CPU seconds to an accuracy that lasts, the validation problems
-    at the end, and the splits with their intervals.
+    """A table with a row for each seed of an arm: completions and CPU seconds until an accuracy is reached
+    for good, the rates on the validation rows at the end, and the accuracy on each split with its interval.
     """
     after, rows = results[(results["stage"] == "after") & (results["arm"] == arm)], []
     completions, seconds = (lasting(curves, arm, accuracy, what) for what in ("completions", "cpu_seconds"))
@@ -152,8 +152,8 @@ def seeds_table(curves, results, arm: str, accuracy: float, splits):
 
 
 def speedrun_table(curves, results, words: dict[str, str], accuracy: float, split: str, against: str):
-    """What each entry needs to an accuracy that lasts, a value a seed; its median beside that of the entry
-    `against`; and its accuracy on a split at the end.
+    """A table with a row for each entry: what each seed needs until an accuracy is reached for good, the
+    median of CPU seconds as a share of the median of `against`, and the accuracy on a split at the end.
     """
     after, rows = results[(results["stage"] == "after") & (results["split"] == split)], []
     others = median(lasting(curves, against, accuracy, "cpu_seconds").values())
@@ -169,12 +169,12 @@ def speedrun_table(curves, results, words: dict[str, str], accuracy: float, spli
 
 
 def draw_seeds(curves, words: dict[str, str], accuracy: float) -> Figure:
-    """Strict accuracy on the validation rows over completions: a colour an entry, a thin line a seed."""
+    """Strict accuracy on the validation rows over completions: a colour for each entry, a line per seed."""
     figure = new_figure(9, 4.2)
     axes = figure.subplots()
     for (arm, said), (color, line) in zip(words.items(), REWARD_STYLES, strict=False):
         for number, (_, group) in enumerate(_by_seed(curves, arm)):
-            label = "_" if number else said  # one label an entry
+            label = "_" if number else said  # one label per entry
             axes.plot("completions", "strict", data=group, color=color, linestyle=line, linewidth=0.9,
                       alpha=0.9, label=label)  # fmt: skip
     axes.axhline(accuracy, color="grey", linewidth=0.8, linestyle="--")
@@ -187,9 +187,9 @@ def draw_seeds(curves, words: dict[str, str], accuracy: float) -> Figure:
 
 
 def verdict(values: list[float], others: list[float]) -> str:
-    """ "more", "less" or "not distinguishable": whether no value of one side lies among the other's.
+    """ "more" or "less" if all `values` are above or below all `others`; else "not distinguishable".
 
-    Of three seeds each, two equal arms are told apart so once in ten times (2 of 20 orders).
+    With three seeds each, two equal arms are called different once in ten times (2 of 20 orders).
     """
     if min(values) > max(others):
         return "more"
@@ -197,8 +197,8 @@ def verdict(values: list[float], others: list[float]) -> str:
 
 
 def variants_table(results, curves, words: dict[str, str], accuracy: float, split: str, against: str):
-    """What each arm needs to an accuracy on the validation rows and reaches at its end, a value a seed, and
-    whether its seeds can be told from those of the arm `against`.
+    """A table with a row for each arm: what each seed needs until it first reaches an accuracy on the
+    validation rows, its accuracy and tokens at the end, and the verdict against the arm `against`.
     """
     after = results[(results["stage"] == "after") & (results["split"] == split)].sort_values("seed")
 
@@ -220,7 +220,7 @@ def variants_table(results, curves, words: dict[str, str], accuracy: float, spli
 
 
 def _by_seed(curves, arm: str):
-    """(seed, its lines) of an arm."""
+    """Pairs (seed, its lines) of an arm."""
     return curves[curves["arm"] == arm].groupby("seed")
 
 

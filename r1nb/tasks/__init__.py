@@ -1,4 +1,4 @@
-"""From the name of a dataset to rows {prompt, answer, question, solution}."""
+"""Load a dataset by its name, as rows {prompt, answer, question, solution}."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Raw rows as a datasets.Dataset: from a file, a folder, or the Hub."""
+"""Read raw rows as a datasets.Dataset, from a file, a folder or the Hub."""
 
 import contextlib
 import json
@@ -12,11 +12,11 @@ import pyarrow.parquet
 
 from r1nb.errors import UserError, first_line
 
-SHARD = re.compile(r"-\d{5}-of-\d{5}$")  # of the Hub's train-00000-of-00002.parquet
+SHARD = re.compile(r"-\d{5}-of-\d{5}$")  # as in the Hub's train-00000-of-00002.parquet
 
 
 def read_local(path: Path, split: str) -> tuple:
-    """(raw rows, the file's name) of a file, or of a split's file or files in a folder."""
+    """Read a file, or all files of a split in a folder: (raw rows, the name of the first file)."""
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix in READERS)
         parts = [file for file in files if SHARD.sub("", file.stem) == split]
@@ -59,7 +59,7 @@ def _read_jsonl(path: Path) -> list[dict]:
 
 
 def _read_csv(path: Path) -> list[dict]:
-    """Every cell as text, so that 007 and 1,080 stay what they are."""
+    """Read every cell as text, so that 007 and 1,080 stay as they are."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", pandas.errors.ParserWarning)  # a row longer than the header
         return pandas.read_csv(path, dtype=str, keep_default_na=False, index_col=False).to_dict("records")
@@ -73,12 +73,12 @@ READERS = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet} 
 
 
 def read_hub(name: str, subset: str | None, split: str):
-    """The raw rows of a dataset of the Hub."""
+    """Read the raw rows of a dataset on the Hub."""
     try:
         return datasets.load_dataset(name, subset, split=split)
     except ValueError as error:
         raise UserError(f"{name} has no such split or subset: {first_line(error)}") from None
     except OSError:  # ConnectionError is one
         raise UserError(
-            f"{name} cannot be fetched from the Hub: without network, name a file or folder."
+            f"{name} cannot be fetched from the Hub: check the network, or use a file or folder."
         ) from None

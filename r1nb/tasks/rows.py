@@ -1,4 +1,4 @@
-"""Datasets: a name, file or folder, and a split, to rows {prompt, answer, question, solution}."""
+"""Load a split of a dataset, file or folder as rows {prompt, answer, question, solution}."""
 
 import re
 from pathlib import Path
@@ -16,8 +16,8 @@ from r1nb.text.prompts import LAYOUTS, REASONING, Layout
 GYM = "reasoning-gym:"
 BUNDLED = {"bundled": "problems", "bundled-countdown": "countdown"}  # folders of data/
 WORD = re.compile(r"(?:\.(?=\d))?\w+|[^\w\s.,;:!?'\"]")
-HUB = re.compile(r"(?!.*\.(?:jsonl?|csv|parquet|txt)$)\w[\w.-]*/[\w.-]+")  # owner/name, and no file
-ODD_CELL = (AttributeError, IndexError, KeyError, TypeError, ValueError)  # empty, or of another type
+HUB = re.compile(r"(?!.*\.(?:jsonl?|csv|parquet|txt)$)\w[\w.-]*/[\w.-]+")  # owner/name, but not a file
+ODD_CELL = (AttributeError, IndexError, KeyError, TypeError, ValueError)  # a cell is empty or of another type
 SPLIT = re.compile(r"(\w+)(\[.*\])?")  # train, or train[-300:]
 
 
@@ -27,15 +27,16 @@ def load_rows(dataset: str, split: str, question=None, answer=None, layout: Layo
 
     `dataset` is "bundled", "bundled-countdown", a name of SOURCES (or with a subset,
     "openai/gsm8k:socratic"), "reasoning-gym:<task>+<task>", a file or folder of .jsonl, .csv or
-    .parquet, or any name of the Hub. Of data that is not in SOURCES' shape, `question` and `answer`
-    name the columns. A split may be a slice: "train[-300:]". Rows without a gold are dropped, and counted.
-    Raises UserError for what cannot be read, naming the line or the columns found.
+    .parquet, or the name of any dataset on the Hub. If the data does not look like one of SOURCES, name its
+    columns with `question` and `answer`. A split may be a slice: "train[-300:]". Rows without a gold are
+    dropped, and their number is printed. Raises UserError if the data cannot be read, with the line or the
+    columns found.
     """
     return _load(dataset, split, question, answer, layout)[0]
 
 
 def load_split(data, split: str):
-    """The rows of one split; `data` is a recipe's section `data`."""
+    """Load the rows of one split; `data` is the section `data` of a recipe."""
     return _load_split(data, split)[0]
 
 
@@ -44,12 +45,12 @@ def _load_split(data, split: str) -> tuple:
 
 
 def _load(dataset: str, split: str, question, answer, layout) -> tuple:
-    """(rows, their Source, None for a reasoning-gym task)."""
+    """Load a split: (rows, their Source); the Source is None for reasoning-gym."""
     dataset = str(dataset)
     if not (match := SPLIT.fullmatch(str(split))):
-        raise UserError(f"split = {split!r}: write a name, or a slice of one, as in 'train[-300:]'.")
+        raise UserError(f"split = {split!r}: write a split's name, or a slice of it, as in 'train[-300:]'.")
     if bool(question) != bool(answer):
-        raise UserError("Name both columns: question_column and answer_column.")
+        raise UserError("Only one of question_column and answer_column is set: set both.")
     if dataset.startswith(GYM):
         return _slice(_gym_rows(dataset, match[1], layout), split), None
     name, _, subset = dataset.partition(":")
@@ -61,19 +62,19 @@ def _load(dataset: str, split: str, question, answer, layout) -> tuple:
         raw, where = read_hub(name, subset or (named and named.subset), match[1]), name
     else:
         names = ", ".join([*BUNDLED, *SOURCES, f"{GYM}<task>"])
-        raise UserError(f"Unknown dataset {dataset!r}: use {names}, another of the Hub, a file or a folder.")
+        raise UserError(f"Unknown dataset {dataset!r}: use {names}, another Hub dataset, a file or a folder.")
     columns, known = raw.column_names, SOURCES.get(dataset) or source_of(raw)
     source = own_source(question, answer) if question else known
     if source is None or not set(source.columns) <= set(columns):
-        wanted = " and ".join(source.columns) if source else "columns of a known dataset"
-        hint = "" if question else "; say which hold them with question_column and answer_column"
-        raise UserError(f"{where} has no {wanted}; it has the columns {', '.join(columns)}{hint}.")
+        lacks = f" has no {' and '.join(source.columns)}" if source else " is not like any known dataset"
+        hint = "" if question else ": say with question_column and answer_column which hold the two"
+        raise UserError(f"{where}{lacks}; its columns are {', '.join(columns)}{hint}.")
     raw = _slice(raw, split)
-    if path.exists():  # a file of yours keeps its other columns
+    if path.exists():  # a local file keeps its other columns
         others = [column for column in columns if column not in source.columns]
         rows = [{c: row[c] for c in others} | _row(source, row, layout) for row in raw]
         rows = Dataset.from_list(rows)
-    else:  # the Hub's other columns are long texts that nobody asks for here
+    else:  # other columns on the Hub hold long texts that are not used here
         rows = raw.map(lambda row: _row(source, row, layout), remove_columns=columns)
     pairs = enumerate(zip(rows["question"], rows["answer"], strict=True))
     kept = rows.select([i for i, (asked, gold) in pairs if gold and asked and asked.strip()])
@@ -81,10 +82,10 @@ def _load(dataset: str, split: str, question, answer, layout) -> tuple:
         print(f"Dropped {dropped} of {len(rows)} rows of {split}: no question or gold, or marked invalid.")
     if not len(kept):
         raise UserError(
-            f"No row of {where} has a question and a gold; for {source.name} the gold is: {source.gold}. For "
-            f"other data name the columns: question_column, answer_column. A row: {str(raw[0])[:150]}"
+            f"No row of {where} has a question and a gold; in {source.name} the gold is: {source.gold}. "
+            f"Set question_column and answer_column for other data. The first row: {str(raw[0])[:150]}"
         )
-    return kept, known if known and known.benchmark else source  # a benchmark whatever columns are named
+    return kept, known if known and known.benchmark else source  # a benchmark, whichever columns are named
 
 
 def _row(source: Source, row: dict, layout: Layout) -> dict:
@@ -97,18 +98,18 @@ def _row(source: Source, row: dict, layout: Layout) -> dict:
 
 
 def _slice(rows, split: str):
-    """The rows that a split's slice asks for; all without one."""
+    """The rows in the slice of a split; all rows if there is no slice."""
     try:
         (part,) = ReadInstruction.from_spec(split).to_absolute({SPLIT.fullmatch(split)[1]: len(rows)})
     except (ValueError, AssertionError) as error:
         raise UserError(f"split = {split!r}: {str(error).splitlines()[0]}") from None
     if part.from_ >= part.to:
-        raise UserError(f"split = {split!r} takes none of the {len(rows)} rows that there are.")
+        raise UserError(f"split = {split!r} selects none of the {len(rows)} rows: choose another slice.")
     return rows.select(range(part.from_, part.to))
 
 
 def _gym_rows(dataset: str, split: str, layout: Layout):
-    """Problems of reasoning-gym's tasks, in turn: 1,000 to train on, 200 of each other split."""
+    """Problems of reasoning-gym's tasks in turn: 1,000 for training, 200 for each other split."""
     if split not in PROBLEMS:
         raise UserError(f"reasoning-gym has the splits {', '.join(PROBLEMS)}, not {split!r}.")
     tasks, known = dataset.removeprefix(GYM).split("+"), gym_tasks()
@@ -122,15 +123,16 @@ def _gym_rows(dataset: str, split: str, layout: Layout):
         if question:
             rows.append(row | {"prompt": layout.build_messages(question)})
     if failed := len(PROBLEMS[split]) - len(rows):
-        print(f"Dropped {failed} of {len(PROBLEMS[split])} problems, which reasoning-gym could not make.")
+        print(f"Dropped {failed} of {len(PROBLEMS[split])} problems: reasoning-gym could not generate them.")
     return Dataset.from_list(rows)
 
 
 def load_splits(data, sizes, rewards=()) -> tuple:
-    """(training rows, validation rows, {test split: rows}) by a recipe's sections `data` and `evaluation`.
+    """Load (training rows, validation rows, {test split: rows}); `data` and `sizes` are sections of a recipe.
 
-    Training rows whose question occurs in validation or test, or twice, are dropped, and counted. Raises
-    UserError for a benchmark, and for `rewards` (names) that cannot judge the dataset's answers.
+    `sizes` is the section `evaluation`. A training row is dropped if its question occurs in validation or
+    test, or in an earlier training row; the number of dropped rows is printed. Raises UserError if the
+    dataset is a benchmark, or if one of `rewards` (names) cannot judge its answers.
     """
     train, source = _load_split(data, data.train_split)
     _check_source(source, data.dataset, rewards)
@@ -139,19 +141,22 @@ def load_splits(data, sizes, rewards=()) -> tuple:
     questions = _normalized(train)
     if data.validation_split:
         validation = load_split(data, data.validation_split)
-    else:  # the last rows of training, but none that stands in a test split
+    else:  # the last training rows that are not in a test split
         apart = [i for i, question in enumerate(questions) if question not in sealed]
         count = data.validation_rows or sizes.validation_problems
         if count >= len(apart):
-            raise UserError(f"validation_rows = {count}, but {data.train_split} has only {len(apart)} rows.")
+            raise UserError(
+                f"validation_rows = {count}, but {data.train_split} has only {len(apart)} rows outside the "
+                "test splits: use fewer."
+            )
         validation = train.select(apart[-count:])
     sealed.update(_normalized(validation))
     kept = [i for i, question in enumerate(questions) if question not in sealed]
     if dropped := len(train) - len(kept) - (0 if data.validation_split else len(validation)):
         print(f"Dropped {dropped} training rows whose question occurs in validation or test.")
-    first = {questions[i]: i for i in reversed(kept)}  # of equal questions, the first
+    first = {questions[i]: i for i in reversed(kept)}  # the first of equal questions
     if dropped := len(kept) - len(first):
-        print(f"Dropped {dropped} training rows whose question occurs there twice.")
+        print(f"Dropped {dropped} training rows whose question occurs in an earlier one.")
     if not first:
         raise UserError(f"No row of {data.train_split} is left to train on: all are in validation or test.")
 
@@ -163,7 +168,7 @@ def load_splits(data, sizes, rewards=()) -> tuple:
 
 
 def _normalized(rows) -> list[str]:
-    """What is equal in rows that ask the same; of Countdown, whatever the order of its numbers."""
+    """A key for each row, equal if the question is; the order of Countdown's numbers does not matter."""
     if {"nums", "target"} <= set(rows.column_names) and isinstance(rows[0]["nums"], list):
         return [f"{sorted(n)} {t}" for n, t in zip(rows["nums"], rows["target"], strict=True)]
     return [normalize(question) for question in rows["question"]]
@@ -175,15 +180,15 @@ def _check_source(source: Source | None, dataset: str, rewards) -> None:
     suited = source.rewards if source else ("gym_reward_func",)
     judging = [name for name in rewards if find_reward(name).judges == "answer"]
     if wrong := [name for name in judging if suited and name not in (*suited, "judge_reward_func")]:
-        own = "; of data of your own name the columns: question_column, answer_column" if source else ""
-        use = f"use {' or '.join(suited)}, as in rewards='{{{suited[0]}: 1.0}}'{own}"
-        raise UserError(f"{wrong[0]} cannot judge the answers of {dataset}; {use}.")
+        own = " If this is a file of yours, set question_column and answer_column." if source else ""
+        use = f"use {' or '.join(suited)}, as in rewards='{{{suited[0]}: 1.0}}'.{own}"
+        raise UserError(f"{wrong[0]} cannot judge the answers of {dataset}: {use}")
 
 
 def drop_long_prompts(rows, tokenizer, limit: int, needed: int):
     """The rows whose prompt has at most `limit` tokens; prints how many were dropped.
 
-    Raises UserError if fewer than `needed` are left, recipe.problems_per_generation: TRL would train no step.
+    Raises UserError if fewer than `needed` (recipe.problems_per_generation) are left: TRL would take no step.
     """
     tokens = tokenizer.apply_chat_template(list(rows["prompt"]), add_generation_prompt=True, return_dict=True)
     lengths = [len(ids) for ids in tokens["input_ids"]]
@@ -200,8 +205,8 @@ def drop_long_prompts(rows, tokenizer, limit: int, needed: int):
 
 
 def normalize(question: str) -> str:
-    """A question without case, spacing and punctuation, to see whether two are the same.
+    """A question without case, spacing and punctuation, to compare it with others.
 
-    Signs of arithmetic stay: 3 + 6 is another question than 3 - 6.
+    Arithmetic signs are kept: 3 + 6 and 3 - 6 are different questions.
     """
     return " ".join(WORD.findall(question.casefold()))

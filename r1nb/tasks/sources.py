@@ -1,25 +1,25 @@
-"""The table of datasets: their columns, where the gold is, which reward suits, what is allowed."""
+"""The table of known datasets: columns, gold, suitable rewards, licence, and whether to train on them."""
 
 import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-MARKER = "####"  # before the gold
+MARKER = "####"  # stands before the gold
 MARKS = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator marks, <<48/2=24>>
 CORRECT, MATH = "correctness_reward_func", "math_reward_func"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset of the Hub. `read` turns a raw row into question, answer ("" drops it) and solution."""
+    """A dataset on the Hub. `read` turns a raw row into question, answer ("" drops the row) and solution."""
 
     name: str
     columns: tuple[str, ...]
-    gold: str  # where it is, in words
+    gold: str  # where the gold is, in words
     read: Callable[[dict], dict]
     rewards: tuple[str, ...]  # those that can judge its answers
-    licence: str = "Apache-2.0"  # as its card says; read the card before you publish what it trained
+    licence: str = "Apache-2.0"  # from its card; read that before you publish a model trained on it
     subset: str | None = None
     benchmark: bool = False  # evaluate on it, never train
 
@@ -29,7 +29,7 @@ class Source:
 
 
 def final_answer(text: str) -> str:
-    r"""What a solution ends with: the text after the last ####, or in the last \boxed{}; else ""."""
+    r"""The final answer of a solution: the text after the last ####, or in the last \boxed{}; else ""."""
     if MARKER in text:
         return text.rpartition(MARKER)[2].strip()
     _, boxed, rest = text.rpartition("\\boxed{")
@@ -46,9 +46,9 @@ def _text(row: dict, column: str) -> str:
 
 
 def _reader(question: str, answer: str, gold=final_answer, solution: str = "") -> Callable[[dict], dict]:
-    """What reads a row by its columns; `gold` finds the gold in the text of the answer.
+    """Make a function that reads a row by its columns; `gold` finds the gold in the text of the answer.
 
-    Without a column of solutions, the steps are what precedes ####.
+    If no column holds solutions, the solution is the text of the answer before ####.
     """
 
     def read(row: dict) -> dict:
@@ -61,7 +61,7 @@ def _reader(question: str, answer: str, gold=final_answer, solution: str = "") -
 
 
 def _numina(row: dict) -> dict:
-    """Some rows have no gold, and some are marked as invalid."""
+    """Read a row; the answer is "" if the row has no gold or is marked as invalid."""
     read = _reader("problem", "answer", str.strip, "solution")(row)
     valid = row.get("problem_is_valid", "Yes") == row.get("solution_is_valid", "Yes") == "Yes"
     return read if valid and read["answer"].lower() not in ("proof", "notfound") else read | {"answer": ""}
@@ -79,7 +79,7 @@ def _livebench(row: dict) -> dict:
 
 
 def _countdown(row: dict) -> dict:
-    nums = json.loads(row["nums"]) if isinstance(row["nums"], str) else row["nums"]  # a .csv holds text
+    nums = json.loads(row["nums"]) if isinstance(row["nums"], str) else row["nums"]  # a .csv has text
     nums, target = [int(number) for number in nums], int(row["target"])
     question = (
         f"Make {target} out of the numbers {', '.join(map(str, nums))}: use each of them exactly once, "
@@ -120,9 +120,9 @@ SOURCES = {
 
 
 def source_of(rows) -> Source | None:
-    """The source that raw rows look like: of those whose columns they have, the one with the most.
+    """The source that raw rows look like: among those whose columns they have, the one with most columns.
 
-    Columns called question and answer are GSM8K's only if half of the golds or more stand after ####.
+    Rows with columns named question and answer count as GSM8K only if at least half of the answers have ####.
     """
     fitting = [source for source in SOURCES.values() if set(source.columns) <= set(rows.column_names)]
     found = max(fitting, key=lambda source: len(source.columns), default=None)
@@ -132,9 +132,9 @@ def source_of(rows) -> Source | None:
 
 
 def own_source(question: str, answer: str) -> Source:
-    """Data of your own: which columns hold the question and the answer.
+    """The Source of your own data; `question` and `answer` are the names of its columns.
 
-    The gold is what follows #### or stands in the last \\boxed{}, if there is one; else all of it.
+    The gold is the text after #### or in the last \\boxed{}; if there is neither, the whole answer.
     """
     read = _reader(question, answer, lambda text: final_answer(text) or text.strip())
     return Source("your own data", (question, answer), answer, read, (), "yours")

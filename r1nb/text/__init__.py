@@ -1,4 +1,4 @@
-"""What the policy reads and writes: prompts, numbers, arithmetic, and the statistics of answers."""
+"""Prompts and replies, numbers and arithmetic in text, and the statistics of answers."""
 
 import lazy_loader
 

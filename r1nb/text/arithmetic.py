@@ -6,16 +6,16 @@ import re
 from fractions import Fraction
 from itertools import permutations
 
-LONGEST = 200  # characters of an expression; bounds depth and time too
+LONGEST = 200  # characters of an expression; this limits depth and time too
 ALLOWED = re.compile(r"[0-9.()+*/\s-]+")
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 SIGNS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-"})  # noqa: RUF001
 
 
 def evaluate_expression(text: str) -> tuple[Fraction, list[Fraction]] | None:
-    """(exact value, the numbers in it) of an expression in + - * / and parentheses.
+    """Evaluate an expression in + - * / and parentheses: (exact value, the numbers in it).
 
-    None for anything else: other operators, names, signs before a number, digits that are not
+    Returns None for anything else: other operators, names, signs before a number, digits that are not
     ASCII, division by zero, more than LONGEST characters.
     """
     text = " ".join(text.split()).translate(SIGNS) if len(text) <= LONGEST else ""
@@ -32,7 +32,7 @@ def _value(node: ast.AST, text: str, numbers: list[Fraction]) -> Fraction:
     if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
         return OPERATORS[type(node.op)](_value(node.left, text, numbers), _value(node.right, text, numbers))
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        numbers.append(Fraction(ast.get_source_segment(text, node)))  # as written: 0.1 is one tenth
+        numbers.append(Fraction(ast.get_source_segment(text, node)))  # from its text: 0.1 is exactly 1/10
         return numbers[-1]
     raise ValueError("not one of the four operators")
 
@@ -47,7 +47,7 @@ def solve_countdown(nums: list[int], target: int) -> str | None:
             (a, left), (b, right) = terms[i], terms[j]
             rest = [term for k, term in enumerate(terms) if k not in (i, j)]
             results = [(a - b, f"({left} - {right})")]
-            if i < j:  # sums and products are the same either way
+            if i < j:  # the order does not change sums and products
                 results += [(a + b, f"({left} + {right})"), (a * b, f"({left} * {right})")]
             if b:
                 results.append((a / b, f"({left} / {right})"))

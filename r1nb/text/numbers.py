@@ -1,4 +1,4 @@
-"""Which number a text is, and when two answers are equal: for rewards and evaluation alike."""
+"""Read numbers from text and compare answers, for rewards and evaluation."""
 
 import re
 from decimal import Decimal
@@ -10,7 +10,7 @@ NUMBER = re.compile(
     rf"(-?){CURRENCY}?\s*(-?)({DIGITS}(?:\.[0-9]+)?|\.[0-9]+)\.?"  # $-5, -$5, 1,080.50, .5, 72.
     rf"\s*(?:%|°|{CURRENCY})?\s*([^\d,;=]*)"  # a unit in words: 18 eggs, 5 km/h
 )
-PART = (  # of a whole: 2 thirds, 1 third cup, 5 hundredths; not 20 third graders, 3 seconds, 5 months
+PART = (  # a fraction: 2 thirds, 1 third cup, 5 hundredths; not 20 third graders, 3 seconds, 5 months
     r"(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|\w+teenth|\w+tieth"
     r"|hundredth|thousandth|\w+illionth|\w+ty-(?:first|second))"
 )
@@ -21,14 +21,14 @@ NO_UNIT = re.compile(  # "41 or more", "5 million" and "10 minus two" are not 41
     re.IGNORECASE,
 )
 LAST = re.compile(rf"(?:(?<!\w)-)?{CURRENCY}?(?:{DIGITS}(?:\.[0-9]+)?|(?<![.\w])\.[0-9]+)")
-LONGEST = 100  # characters; an answer longer than this is prose, not a number
+LONGEST = 100  # characters; a longer answer is prose, not a number
 
 
 def to_number(text: str) -> Decimal | None:
-    """The number that a whole text is, or None.
+    """The number that the whole text states, or None if it does not state exactly one.
 
-    Beside ASCII digits it may have a sign, a currency sign, commas between thousands, a point at the end, %
-    and a unit in words. "41 or 42", "1e9", "NaN" and very long texts are no number.
+    Apart from ASCII digits, the text may have a sign, a currency symbol, commas between thousands, a full
+    stop at the end, % and a unit in words. "41 or 42", "1e9", "NaN" and very long texts are not numbers.
     """
     text = text.strip().translate(MINUS)
     if len(text) > LONGEST or not (match := NUMBER.fullmatch(text)):
@@ -40,13 +40,16 @@ def to_number(text: str) -> Decimal | None:
 
 
 def is_integer(text: str) -> bool:
-    """Whether a text is an integer and nothing else: 72, -5 and 1,080 are, not 72.0, 18 eggs or ²."""
+    """Whether a text is only an integer: true for 72, -5 and 1,080; false for 72.0, 18 eggs and ²."""
     text = text.strip().translate(MINUS)
     return len(text) <= LONGEST and re.fullmatch(f"-?{DIGITS}", text) is not None
 
 
 def same_answer(given: str, gold: str) -> bool:
-    """Whether two answers are equal: as numbers, or as text but for case and spaces if the gold is none."""
+    """Whether two answers are equal: as numbers if the gold is a number, or else as text.
+
+    The comparison of text ignores case and the amount of white space. An empty gold equals nothing.
+    """
     given = given.strip().removeprefix("**").removesuffix("**")  # bold, in Markdown
     number = to_number(gold)
     if number is not None:
@@ -55,6 +58,6 @@ def same_answer(given: str, gold: str) -> bool:
 
 
 def last_number(text: str) -> str | None:
-    """The last number anywhere in a text: what is usually taken for the answer, here for lenient grading."""
+    """The last number anywhere in a text, or None. Lenient grading takes it as the answer."""
     matches = list(LAST.finditer(text.translate(MINUS)))
     return matches[-1].group() if matches else None

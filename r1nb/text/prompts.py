@@ -1,4 +1,4 @@
-"""What the policy reads and how its reply is read: system prompt, chat messages, tags."""
+"""Build the policy's prompts and parse its replies: system prompts, chat messages, tags."""
 
 import re
 from collections import namedtuple
@@ -12,7 +12,7 @@ Respond in the following format:
 <answer>
 ...
 </answer>"""
-# DeepSeek-R1's (arXiv 2501.12948, Table 1), as a system prompt.
+# DeepSeek-R1's prompt (arXiv 2501.12948, Table 1), used as a system prompt.
 R1_PROMPT = """\
 A conversation between User and Assistant. The user asks a question, and the Assistant solves it. \
 The assistant first thinks about the reasoning process in the mind and then provides the user with \
@@ -20,7 +20,7 @@ the answer. The reasoning process and answer are enclosed within <think> </think
 </answer> tags, respectively, i.e., <think> reasoning process here </think> <answer> answer here </answer>."""
 
 
-# A completion cut at its four tags, each of which occurs exactly once, in order.
+# A completion split at its four tags, each of which occurs exactly once, in order.
 Parsed = namedtuple("Parsed", "before reasoning between answer after")
 
 
@@ -34,7 +34,10 @@ class Layout:
 
     @property
     def prefill(self) -> str:
-        """The start of a well-formed reply: a base model prefilled with it shows what the format is worth."""
+        """The start of a well-formed reply.
+
+        A base model that is prefilled with it shows how much the format alone improves its accuracy.
+        """
         return f"{self.tags[0]}\n"
 
     def build_messages(self, question: str) -> list[dict[str, str]]:
@@ -49,12 +52,12 @@ class Layout:
         return "\n".join([self.tags[0], reasoning, self.tags[1], self.tags[2], answer, self.tags[3]])
 
     def parse(self, text: str) -> Parsed | None:
-        """Cut a completion at its tags; None unless each tag occurs exactly once and in order."""
+        """Split a completion at its tags; None unless each tag occurs exactly once and in order."""
         pieces = re.split(f"({'|'.join(self.tags)})", text)  # the text between tags, and each tag
         return Parsed(*pieces[::2]) if tuple(pieces[1::2]) == self.tags else None
 
     def why_unreadable(self, text: str) -> str:
-        """Why `parse` returns None, in words; "" where it does not."""
+        """Why `parse` returns None, in words; "" if it does not."""
         if not any(tag in text for tag in self.tags):
             return "no tags at all"
         for tag in self.tags:
@@ -63,7 +66,7 @@ class Layout:
         return "" if self.parse(text) else "the tags are not in order"
 
     def read_answer(self, text: str) -> tuple[str, str]:
-        """(answer, problem): the stripped answer block and "", or else "" and why it cannot be read."""
+        """Read the answer block: (its stripped text, ""), or ("", the reason) if it cannot be read."""
         if parsed := self.parse(text):
             return parsed.answer.strip(), ""
         return "", f"no answer to read: {self.why_unreadable(text)}"
@@ -81,13 +84,13 @@ PLAIN_CHAT_TEMPLATE = (
 
 
 def ensure_chat_template(tokenizer) -> None:
-    """Give a tokenizer without a chat template the plain one, which TRL then uses too."""
+    """Give the plain chat template to a tokenizer that has none; TRL then uses it too."""
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_CHAT_TEMPLATE
 
 
 def format_prompt(tokenizer, messages: list[dict[str, str]], prefill: str = "") -> str:
-    """The text that the model continues: chat template, generation prompt, prefill.
+    """The text that the model continues: messages in the chat template, generation prompt, prefill.
 
     GRPOTrainer makes the same tokens from the same messages (a test compares the two).
     """
@@ -100,6 +103,6 @@ def completion_text(completion) -> str:
         return "".join(completion_text(part) for part in completion)
     if isinstance(completion, dict):
         if completion.get("role", "assistant") != "assistant":
-            return ""  # what a tool or the user said is not the policy's
+            return ""  # the policy did not write it, but a tool or the user
         return completion_text(completion.get("content", completion.get("text")))
     return completion if isinstance(completion, str) else ""

@@ -6,33 +6,34 @@ from math import comb, nan
 def wilson(hits: float, n: int) -> list[float]:
     """The 95 % Wilson score interval of a rate (Wilson 1927; statsmodels).
 
-    For a mean of rates, such as pass@k, `hits` is their sum. A number between 0 and 1 varies at most as much
-    as a yes or no with the same mean, so the interval is then wider than it need be.
+    For a mean of rates (for example pass@k), `hits` is their sum. The interval is then wider than necessary,
+    because a number between 0 and 1 has at most the variance of a yes or no with the same mean.
     """
     from statsmodels.stats.proportion import proportion_confint
 
     low, high = proportion_confint(hits, n, method="wilson")
-    return [min(float(low), hits / n), max(float(high), hits / n)]  # rounding may exclude 0 or 1
+    return [min(float(low), hits / n), max(float(high), hits / n)]  # rounding may exclude a rate of 0 or 1
 
 
 def pass_at_k(n: int, right: int, k: int) -> float:
-    """Probability that at least one of k samples is right, if `right` of n are: 1 - C(n-c, k) / C(n, k).
+    """The probability that at least one of k samples is right: 1 - C(n - c, k) / C(n, k).
 
-    Unbiased for k <= n (Chen et al. 2021, arXiv 2107.03374, section 2.1, equation 1).
+    Of n samples, c = `right` are right. The estimate is unbiased for k <= n (Chen et al. 2021, arXiv
+    2107.03374, section 2.1, equation 1).
     """
     return 1 - comb(n - right, k) / comb(n, k)
 
 
 def maj_at_k(n: int, right: int, wrong: list[int], k: int) -> float:
-    """Probability that the commonest answer of k samples is the right one; a tie is drawn by lot.
+    """The probability that the most common answer of k samples is right; ties are broken at random.
 
-    Of n samples `right` gave the right answer, `wrong` counts those of each wrong one, and the rest gave
-    none and do not vote. The mean over all subsets of k, and so unbiased for k <= n (the vote: Wang et
-    al. 2022, arXiv 2203.11171; the mean over subsets: Hoeffding 1948).
+    `right` of the n samples gave the right answer. `wrong` holds the number of samples for each wrong answer.
+    The other samples gave no answer and do not vote. The result is the mean over all subsets of k samples, so
+    it is unbiased for k <= n (vote: Wang et al. 2022, arXiv 2203.11171; mean over subsets: Hoeffding 1948).
     """
     silent, total = n - right - sum(wrong), 0.0
     for votes in range(1, min(right, k) + 1):
-        # ways[m, t]: choices of m samples of wrong answers, none with more votes, t with as many
+        # ways[m, t]: ways to choose m wrong samples; t wrong answers have `votes` votes, none has more
         ways = {(0, 0): 1}
         for count in wrong:
             grown: dict[tuple[int, int], int] = {}
@@ -47,9 +48,9 @@ def maj_at_k(n: int, right: int, wrong: list[int], k: int) -> float:
 
 
 def mcnemar(first_only: int, second_only: int) -> float:
-    """p of McNemar's exact test that two policies are right equally often (1947; statsmodels).
+    """The p-value of McNemar's exact test: are two policies right equally often? (1947; statsmodels)
 
-    Takes the discordant pairs: problems that only the first, or only the second, got right.
+    The arguments count the discordant pairs: problems that only the first, or only the second, got right.
     """
     from statsmodels.stats.contingency_tables import mcnemar
 
@@ -61,8 +62,8 @@ def mcnemar(first_only: int, second_only: int) -> float:
 def mean_interval(values: list[float]) -> list[float]:
     """The 95 % bootstrap interval of a mean over problems (Efron 1979; scipy, 2,000 resamples).
 
-    For the difference of two policies on the same problems, which no formula of a single rate covers. One
-    problem says nothing of the spread: [nan, nan].
+    Use it for the difference of two policies on the same problems: formulas for a single rate do not apply
+    there. With fewer than two values the spread is unknown: [nan, nan].
     """
     if len(values) < 2:
         return [nan, nan]

@@ -1,4 +1,4 @@
-"""GRPO and what happens around it; the trainer is TRL's."""
+"""Training with TRL's GRPOTrainer: stages, callbacks, alarms, resume and rejection sampling."""
 
 import lazy_loader
 

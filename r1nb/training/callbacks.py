@@ -1,6 +1,6 @@
-"""What GRPOTrainer calls while it trains: record the run, validate it, raise alarms.
+"""Callbacks of GRPOTrainer: record the run, validate the policy, raise alarms.
 
-Each callback adds up the seconds it takes, so that a run can say what observing it cost.
+Each callback adds up the seconds it takes, so that its share of the training time can be printed.
 """
 
 import contextlib
@@ -19,19 +19,17 @@ from r1nb.training.watchdog import find_alarms, last_sampled
 
 
 class Recorder(TrainerCallback):
-    """Write every line that the trainer logs into the run's history, at once.
+    """Append each line that the trainer logs to the run's history immediately.
 
-    `adapter/norm` is added: the norm of all LoRA B matrices in training, which start at 0.
+    It adds `adapter/norm`, the norm of all trainable LoRA B matrices, which start at 0.
     """
 
     def __init__(self, run: Run):
         self.run, self.seconds, self.start = run, 0.0, 0.0
-        self.begun = self.ended = 0.0  # of this process's part of the training
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.begun = self.ended = time.perf_counter()
-        before = self.run.series("time")[1][-1:] or [0.0]  # of a run that is resumed
-        self.start = self.begun - before[0]
+        before = self.run.series("time")[1][-1:] or [0.0]  # seconds of training before a resume
+        self.start = time.perf_counter() - before[0]
 
     def on_log(self, args, state, control, logs=None, model=None, **kwargs):
         begin = time.perf_counter()
@@ -42,12 +40,11 @@ class Recorder(TrainerCallback):
                     norm = float(get_total_norm([weights.detach() for weights in lora])) if lora else 0.0
                 logs["adapter/norm"] = norm  # for the callbacks after this one, too
             self.run.append({"step": state.global_step, "time": begin - self.start, **logs})
-        self.ended = time.perf_counter()
-        self.seconds += self.ended - begin
+        self.seconds += time.perf_counter() - begin
 
 
 class Validation(TrainerCallback):
-    """Answer the validation rows greedily every eval_every steps: strict, lenient and format rate.
+    """Answer the validation rows greedily every eval_every steps; log strict, lenient and format rates.
 
     Each process answers all rows, since processes that share the weights can only generate together.
     """
@@ -76,10 +73,10 @@ class Validation(TrainerCallback):
 
 
 class Observer(TrainerCallback):
-    """Read the run as often as SHARE of the training time allows, at its end, and at NaN.
+    """Call `observe` as often as SHARE of the training time allows, and also at NaN and at the end.
 
-    An error in it is printed once and never ends the training. It opens the run each time and keeps nothing
-    of it, so that no memory grows with the steps.
+    An error in `observe` is printed once and never ends the training. The run is opened anew for each call
+    and not kept, so that memory does not grow with the number of steps.
     """
 
     SHARE = 0.01
@@ -115,7 +112,7 @@ class Observer(TrainerCallback):
 
 
 class Watchdog(Observer):
-    """Print each alarm that the figures call for, once, and write it into the history; stop at NaN."""
+    """Print each new alarm once and write it into the history; stop the training at NaN."""
 
     def __init__(self, run: Run, judge: Judge):
         super().__init__(run)
@@ -125,7 +122,7 @@ class Watchdog(Observer):
         heard = {line["alarm"] for line in run.alarms()}
         log = None
         if steps := last_sampled(run.history(), args):
-            with contextlib.suppress(UserError):  # none of them is in the log
+            with contextlib.suppress(UserError):  # the completions of these steps are not logged
                 log = run.completions(*steps)
         for alarm in find_alarms(run.history(), self.judge, args, log, run.checkpoints()):
             if alarm.kind == "not_finite":
@@ -133,13 +130,3 @@ class Watchdog(Observer):
             if alarm.kind not in heard:
                 run.append({"step": alarm.step, "alarm": alarm.kind, "sentence": alarm.sentence})
                 print(f"Step {alarm.step}: {alarm.sentence}")
-
-
-def cost_of_observing(callbacks) -> str:
-    """One sentence: the share of the training time that each callback took; one is the Recorder."""
-    recorder = next(callback for callback in callbacks if isinstance(callback, Recorder))
-    trained = recorder.ended - recorder.begun
-    if not trained:
-        return "Nothing was left to train."
-    shares = [(type(c).__name__, c.seconds / trained) for c in callbacks]
-    return "Share of training time: " + ", ".join(f"{name} {share:.1%}" for name, share in shares)

@@ -1,5 +1,6 @@
-"""Rejection sampling (arXiv 2501.12948v1, section 2.3.3): a policy's own completions that are right,
-well-formed and readable, each once, become examples for SFT.
+"""Rejection sampling (arXiv 2501.12948v1, section 2.3.3): SFT examples from a policy's own completions.
+
+A completion is kept if it is right, well-formed, readable, and not a duplicate.
 """
 
 import json
@@ -12,7 +13,7 @@ from r1nb.rewards.reasoning import find_equations, language_reward_func
 from r1nb.runs.run import REJECTION
 from r1nb.text.prompts import Layout
 
-# Why a completion is not kept; the first reason that holds counts.
+# Why a completion is not kept; only the first reason that applies is counted.
 CUT, UNJUDGED, FORMAT, WRONG = "cut off", "no judge scored it", "not well-formed", "wrong answer"
 STEP, LANGUAGE, TWICE = "right, but a step does not hold", "words of another language", "there already"
 REASONS = (CUT, UNJUDGED, FORMAT, WRONG, STEP, LANGUAGE, TWICE)
@@ -35,14 +36,14 @@ def why_not(graded: Graded, layout: Layout, language: str) -> str:
     if not all(holds for *_, holds in find_equations(parsed.reasoning)):
         return STEP
     consistent = language_reward_func.bind(layout=layout, language=language)
-    words = any(map(str.isalpha, parsed.reasoning))  # equations alone are in any language
+    words = any(map(str.isalpha, parsed.reasoning))  # equations alone belong to no language
     return LANGUAGE if words and consistent.score(graded.completion) < consistent.high else ""
 
 
 def select(
     groups: list[list[Graded]], layout: Layout, language: str
 ) -> tuple[list[list[Graded]], dict[str, int]]:
-    """(the completions that are kept of each group, {reason: how many are not})."""
+    """(the kept completions of each group, {reason: how many completions were dropped for it})."""
     counts, kept = dict.fromkeys(REASONS, 0), []
     for group in groups:
         good: dict[str, Graded] = {}
@@ -57,7 +58,7 @@ def select(
 
 
 def examples_of(rows, kept: list[list[Graded]]) -> list[dict]:
-    """{prompt, completion}, both chat messages, of the completions that are kept of each row."""
+    """SFT examples {prompt, completion}, both lists of chat messages, from each row's kept completions."""
     return [
         {"prompt": row["prompt"], "completion": [{"role": "assistant", "content": graded.completion}]}
         for row, group in zip(rows, kept, strict=True)
@@ -68,8 +69,9 @@ def examples_of(rows, kept: list[list[Graded]]) -> list[dict]:
 def sample_examples(run, policy, rows, recipe, samples: int, prefill: str = ""):
     """{prompt, completion} examples from `samples` completions of each row, as a datasets.Dataset.
 
-    The run keeps them, with the counts of what was dropped and why (rejection.json), and reads them again
-    when it is resumed. Raises UserError if none is left, or no judge answered.
+    The run folder keeps the examples (examples.json), which a resumed run reads again, and the number of
+    completions dropped for each reason (rejection.json). Raises UserError if no completion is kept, or if
+    the judge scored none of them.
     """
     from datasets import Dataset
 

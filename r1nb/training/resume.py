@@ -1,4 +1,4 @@
-"""Resume: an unfinished run of the same recipe is trained to its end, and ^C stops a run without a loss."""
+"""Resume an unfinished run of the same recipe, and stop a run at ^C so that no step is lost."""
 
 import contextlib
 import hashlib
@@ -23,21 +23,21 @@ from r1nb.rewards.judge import require_judge
 from r1nb.runs.checkpoints import last_checkpoint
 from r1nb.runs.run import Run
 
-# Kept as long as this process lives, and released when it ends, however it ends.
+# Locks of run folders. They are held until this process ends, and released even if it is killed.
 _LOCKS: dict[Path, FileLock] = {}
-PATIENCE = 10  # seconds to wait for the lock: a process that was killed with its parent takes some to end
-MAY_DIFFER = ("about", "why", "output")  # sections that are not compared: a change in them is no other recipe
+PATIENCE = 10  # seconds to wait for the lock: a process that was killed takes some time to end
+MAY_DIFFER = ("about", "why", "output")  # sections in which runs of the same recipe may differ
 
 
 def begin_run(recipe, rows=None, reuse: bool = False, **facts) -> Run:
-    """The newest run of this recipe on these rows if it did not finish, to be resumed; else a new one.
+    """Return the newest run of this recipe on these rows if it is unfinished, to be resumed; else a new run.
 
-    `facts` are kept in environment.json and must be the same too, above all `parent`, the name of the run
-    that this one builds on; left out, it is the recipe's `start_from`. With `reuse` a finished run is
-    returned as well. It is always a new run with the recipe's `resume: false`, while another process trains
-    the old one, and if the old one ended with weights that are not finite. No old run is ever changed or
-    removed. Raises UserError for what TRL refuses in the recipe, and if a judge that it names does not
-    answer.
+    `facts` are written to environment.json, and only a run with the same facts is resumed. The most important
+    one is `parent`, the name of the run that this one builds on; its default is the recipe's `start_from`.
+    With `reuse` a finished run is returned, too. The run is always new if the recipe says `resume: false`,
+    while another process trains the old run, or if the old run ended with weights that are not finite. An old
+    run is then neither changed nor removed. Raises UserError if TRL refuses a setting of the recipe, or if a
+    judge that the recipe names does not answer.
     """
     check_configs(recipe)
     if "judge_reward_func" in recipe.rewards:
@@ -63,7 +63,7 @@ def begin_run(recipe, rows=None, reuse: bool = False, **facts) -> Run:
 
 
 def new_run(recipe, **facts) -> Run:
-    """A new run folder of a recipe; `facts` go to environment.json, beside versions and machine."""
+    """Create a run folder for a recipe; environment.json holds versions, machine, rewards and `facts`."""
     rewards = recipe.judge().rewards.items()
     ranges = {name: [reward.low, reward.high] for name, reward in rewards}
     recorded = {**environment(), "rewards": ranges, **facts}
@@ -71,17 +71,17 @@ def new_run(recipe, **facts) -> Run:
 
 
 def fingerprint(rows) -> dict:
-    """{"rows", "sha256"}: of the questions and golds, in their order."""
+    """{"rows": how many, "sha256": the hash of their questions and golds, in their order}."""
     pairs = zip(rows["question"], rows["answer"], strict=True)
     text = "".join(json.dumps([question, answer]) for question, answer in pairs)
     return {"rows": len(rows), "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def _newest(recipe, facts: dict) -> Run | None:
-    """The newest run of the same recipe and facts; None if there is none, or its weights ended as NaN."""
+    """The newest run of the same recipe and facts; None if there is none, or its weights became NaN."""
     wanted = yaml.safe_load(yaml.safe_dump(recipe.model_dump()))
     for run in Run.all(recipe.output.runs_dir):
-        # A broken folder is passed over.
+        # A broken run folder is skipped.
         with contextlib.suppress(UserError, OSError, ValueError, AttributeError, yaml.YAMLError):
             same = all(run.recipe.get(k) == v for k, v in wanted.items() if k not in MAY_DIFFER)
             known = {"data", "parent", "processes", *facts}
@@ -104,14 +104,14 @@ def _take(run: Run) -> bool:
     return True
 
 
-class AlreadyTrained(Exception):  # noqa: N818  # no error: it ends trainer.train()
-    """The checkpoint is of the last step, and transformers would train one more."""
+class AlreadyTrained(Exception):  # noqa: N818  # not an error: it ends trainer.train()
+    """Raised if the checkpoint is of the last step, because transformers would train one step more."""
 
 
 class Resume(TrainerCallback):
-    """Restore what transformers and TRL leave out of a checkpoint, and stop the training at ^C.
+    """Restore what transformers and TRL do not restore from a checkpoint, and stop the training at ^C.
 
-    After the first ^C the step is finished and saved; the second stops at once.
+    After the first ^C the step is finished and saved; a second ^C stops the training at once.
     """
 
     def __init__(self, checkpoint: Path | None):
@@ -135,13 +135,13 @@ class Resume(TrainerCallback):
             raise AlreadyTrained
 
     def on_step_end(self, args, state, control, **kwargs):
-        # Within a batch of completions that serves several steps, a checkpoint could not be resumed.
+        # While several steps share a batch of completions, a checkpoint between them could not be resumed.
         if self.asked and state.global_step % steps_between_saves(args) == 0:
             control.should_save = control.should_training_stop = True
 
 
 def _restore_adapter(model, checkpoint: Path) -> None:
-    """With a KL term TRL adds an adapter "ref", and transformers then loads that one alone."""
+    """Load the trained adapter: with a KL term TRL adds an adapter "ref", and transformers loads only it."""
     if "ref" not in getattr(model, "peft_config", ()):
         return
     from peft import set_peft_model_state_dict
@@ -150,7 +150,7 @@ def _restore_adapter(model, checkpoint: Path) -> None:
 
 
 def _restore_order(dataloader, args, state) -> None:
-    """Draw the permutations of the epochs that are done, so that the next draw is the next epoch's."""
+    """Draw the permutations of the finished epochs again, so that the next draw is the current epoch's."""
     import torch
 
     sampler = dataloader.batch_sampler
@@ -162,7 +162,7 @@ def _restore_order(dataloader, args, state) -> None:
 
 
 def _let_gloo_resume() -> None:
-    """Accelerate calls the CPU of a process "cpu:0", from which PyTorch cannot restore a checkpoint."""
+    """Let PyTorch restore a checkpoint from "cpu:0", which is Accelerate's name for the CPU of a process."""
     import torch
 
     def restore(storage, location):
@@ -175,14 +175,15 @@ def _let_gloo_resume() -> None:
 def resumable(trainer, run: Run):
     """Wrap trainer.train(resume_from_checkpoint=...) so that the run can be resumed.
 
-    It yields the last whole checkpoint, or None; steps after it are undone in the history. ^C, or Interrupt
-    in Jupyter, loses nothing and leaves the kernel usable; several processes stop at once, and are resumed
-    from their last checkpoint. A run that was trained to its end is loaded and not trained further. Raises
-    UserError if the run is finished, or ended in weights that are not finite.
+    It yields the path of the last complete checkpoint, or None; the history drops the steps after it. ^C, or
+    Interrupt in Jupyter, loses nothing and leaves the kernel usable; several processes stop at once and are
+    resumed from their last checkpoint. If all steps are trained already, the run is loaded and not trained
+    further. Raises UserError if the run is finished, if training ends before the last step, or if the weights
+    are not finite.
     """
     check_saves(trainer.args)
     if run.finished:
-        raise UserError(f"{run.label} is finished: run the notebook from the top to train another.")
+        raise UserError(f"{run.label} is finished: run the notebook from the top to train another run.")
     steps = trainer.args.max_steps
     step, checkpoint = last_checkpoint(run, print)
     if trained := [line["step"] for line in run.history() if "loss" in line]:
@@ -192,7 +193,7 @@ def resumable(trainer, run: Run):
     run.undo_after(step)
     resume = Resume(checkpoint)
     trainer.add_callback(resume)
-    # Python allows handlers in the main thread only, and several processes would not stop in the same step.
+    # Python allows signal handlers only in the main thread; several processes would stop in different steps.
     heard = threading.current_thread() is threading.main_thread() and processes() == 1
     if processes() > 1:
         _let_gloo_resume()
@@ -204,7 +205,7 @@ def resumable(trainer, run: Run):
         print(f"All {steps} steps are trained already.")
         trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
     except KeyboardInterrupt:
-        kept, _ = last_checkpoint(run)  # one may be half written
+        kept, _ = last_checkpoint(run)  # the newest one may be incomplete
         kept = f"its checkpoint of step {kept}" if kept else "no checkpoint"
         raise Interrupted(f"Stopped at once; {run.label} keeps {kept}: run this again to resume.") from None
     finally:
@@ -215,7 +216,7 @@ def resumable(trainer, run: Run):
 
 
 def _check_end(trainer, run: Run, interrupted: bool) -> None:
-    """Raise what explains it, if a training ended before its last step or in weights that are not finite."""
+    """Raise an error with the reason if training ended before its last step or with weights not finite."""
     if not is_finite(trainer.model):
         raise UserError(NOT_FINITE)
     step, steps = trainer.state.global_step, trainer.args.max_steps

@@ -1,4 +1,4 @@
-"""The stages of R1 with TRL's trainers, GRPO and SFT, and the end of each: evaluation and proof."""
+"""R1's training stages, GRPO and SFT, with TRL's trainers, and the end of a run: evaluation and proof."""
 
 from r1nb.errors import UserError
 from r1nb.evaluation.accuracy import evaluate_tests
@@ -10,9 +10,9 @@ from r1nb.text.prompts import Layout
 
 
 def grpo_trainer(policy, rows, recipe, output_dir, callbacks=(), trainer_class=None):
-    """The GRPO trainer of a recipe, without TRL's progress lines: the one that notebook 03 builds.
+    """The GRPO trainer of a recipe, as notebook 03 builds it; it does not print its logs.
 
-    `trainer_class` is trl.GRPOTrainer or one like it; SharedPromptTrainer, if none is given.
+    `trainer_class` is trl.GRPOTrainer or a class with the same arguments; the default is SharedPromptTrainer.
     """
     from transformers import PrinterCallback
 
@@ -31,10 +31,10 @@ def grpo_trainer(policy, rows, recipe, output_dir, callbacks=(), trainer_class=N
 
 
 def solution_examples(rows, layout: Layout):
-    """{prompt, completion} of the rows' own solutions, for SFT; raises UserError if no row has one."""
+    """SFT examples {prompt, completion} from the rows' solutions; raises UserError if there are none."""
     rows = rows.filter(lambda solution: solution != "", input_columns="solution")
     if not len(rows):
-        raise UserError("The dataset shows no solutions to learn from: leave out the section sft.")
+        raise UserError("No row of the dataset has a solution to train on: leave out the section sft.")
 
     def as_example(row: dict) -> dict:
         reply = layout.format_reply(row["solution"], row["answer"])
@@ -44,9 +44,9 @@ def solution_examples(rows, layout: Layout):
 
 
 def sft(policy, examples, recipe, output_dir, callbacks=()) -> float:
-    """Train the adapter on examples {prompt, completion}, both chat messages, as the `sft` section says.
+    """Train the adapter by SFT, with the settings of the recipe's `sft` section; returns the mean loss.
 
-    The loss is on the completions alone. Returns its mean over the run.
+    `examples` have {prompt, completion}, both lists of chat messages. Only the completions count in the loss.
     """
     from transformers import PrinterCallback
     from trl import SFTTrainer
@@ -64,10 +64,10 @@ def sft(policy, examples, recipe, output_dir, callbacks=()) -> float:
 
 
 def finish(run, policy, tests: dict, recipe, base: dict) -> Proof | None:
-    """Accuracy on the tests, the adapter saved, and proven in a fresh process: the run is finished.
+    """Finish a run: evaluate the test rows, save the adapter, and prove it in a fresh process.
 
-    `base` is what evaluate_tests gave before training, {split: graded}. Of several processes the main one
-    saves and proves; the others return None.
+    `base` is what evaluate_tests returned before training, {split: graded}. With several processes only the
+    main process saves and proves; the others return None.
     """
     after = evaluate_tests(run, "after", policy, tests, recipe)
     with whole_weights(policy.model.parameters()):

@@ -1,8 +1,8 @@
-"""trl.GRPOTrainer for the transformers engine, without the work that changes nothing.
+"""A faster trl.GRPOTrainer for the transformers engine: it skips work that does not change the result.
 
-The completions of a group share their prompt; a merged adapter answers as an unmerged one does; a completion
-with advantage 0 has no gradient. SharedPromptTrainer makes use of that. Its tokens, loss and gradients are
-those of GRPOTrainer but for rounding. This file needs torch, transformers, PEFT and TRL alone.
+The completions of a group share their prompt, a merged adapter gives the same output as an unmerged one, and
+a completion with advantage 0 has no gradient. SharedPromptTrainer uses these facts. Except for rounding, its
+tokens, loss and gradients equal GRPOTrainer's. This file needs only torch, transformers, PEFT and TRL.
 """
 
 import sys
@@ -19,22 +19,23 @@ from transformers.generation.utils import GENERATION_MODES_MAPPING
 from trl import GRPOTrainer
 from trl.trainer.utils import selective_log_softmax_and_entropy
 
-TOGETHER = 16  # completions of similar length that go through the model at once, when gradients are computed
-WHOLE_BATCH = ("Encoder", "UnbatchedClassifier", "SynthID")  # processors of logits that remember all rows
+TOGETHER = 16  # completions of similar length in one forward pass when gradients are computed
+WHOLE_BATCH = ("Encoder", "UnbatchedClassifier", "SynthID")  # logits processors that keep state for all rows
 
 
 class SharedPromptTrainer(GRPOTrainer):
     """A drop-in for trl.GRPOTrainer: the same arguments, the same GRPOConfig, the same training.
 
     - It samples with the adapter merged, reads each distinct prompt once, and drops finished completions.
-      Merging takes a copy of the adapted weights, and rounds differently where they are in bfloat16.
+      Merging needs memory for a copy of the adapted weights, and rounds differently if they are bfloat16.
     - It runs each distinct prompt once for the log-probabilities; gradients flow through its cache. With
-      gradient accumulation TRL scatters a group over the micro-batches, and less is shared.
-    - It runs no completion whose advantage is exactly 0, where no other term of the loss needs it.
+      gradient accumulation TRL scatters a group over the micro-batches, so less is shared.
+    - It does not run a completion whose advantage is exactly 0, unless another term of the loss needs it.
 
-    Its logs add `shared/prompts` and `shared/completions` of a batch of rollouts, and `shared/skipped`, the
-    completions that were not run; `entropy` is a mean over the others, or over some if there are none.
-    Where it cannot help it says why, once, and GRPOTrainer's own code runs.
+    It also logs `shared/prompts` and `shared/completions`, the distinct prompts and the completions of a
+    batch of rollouts, and `shared/skipped`, the completions that were not run. `entropy` is the mean over
+    those that were run; if all have advantage 0, some are run for the entropy alone. If none of this can be
+    done, it prints the reason once and runs GRPOTrainer's own code.
     """
 
     def __init__(self, *args, **kwargs):
@@ -44,7 +45,7 @@ class SharedPromptTrainer(GRPOTrainer):
         self._said = set()
         self.obstacle = _obstacle(self)
         if self.obstacle:
-            self._say("obstacle", f"TRL's own code samples and learns, since {self.obstacle}.")
+            self._say("obstacle", f"TRL's own code samples and trains, since {self.obstacle}.")
 
     def _say(self, what: str, sentence: str) -> None:
         if what not in self._said and self.accelerator.is_main_process:
@@ -94,9 +95,9 @@ class SharedPromptTrainer(GRPOTrainer):
         if logps is None:
             logps = input_ids.new_zeros(len(rows), logits_to_keep, dtype=torch.float32)
         if not rows.any():
-            # A gradient of 0 for every weight, not none: the optimizer's momentum goes on as with TRL.
+            # Each weight gets a gradient of 0, not None, so that the optimizer's momentum changes as in TRL.
             zero = sum((p * 0).sum() for p in model.parameters() if p.requires_grad)
-            with torch.no_grad():  # some are run for the entropy in the logs, which may tell of a collapse
+            with torch.no_grad():  # some are run because the logged entropy can show a collapse
                 entropies = self._score(model, *(x[:TOGETHER] for x in inputs), logits_to_keep)[1]
             mean = entropies.sum() / attention_mask[:TOGETHER, -logits_to_keep:].sum().clamp(min=1)
             return logps + zero, mean.expand_as(logps), None
@@ -137,21 +138,21 @@ class SharedPromptTrainer(GRPOTrainer):
 
 
 def _obstacle(trainer) -> str | None:
-    """Why the trainer can only do what GRPOTrainer does; None if it can do more."""
+    """The reason why only GRPOTrainer's own code can be used; None if there is none."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     modules, words = list(model.modules()), ("dropout", "layerdrop", "jitter")
     rates = [v for module in modules for k, v in vars(module).items() if any(word in k for word in words)]
     rates += [module.p for module in modules if isinstance(module, nn.Dropout)]
-    rope = str([getattr(module, "rope_type", "") for module in modules])  # a dict in some models
+    rope = str([getattr(module, "rope_type", "") for module in modules])  # rope_type is a dict in some models
     checkpointing = trainer.args.gradient_checkpointing or model.is_gradient_checkpointing
     found = {
-        "vLLM samples": trainer.use_vllm,
+        "vLLM generates the completions": trainer.use_vllm,
         "Unsloth has a trainer of its own": "unsloth" in sys.modules,
-        "transformers samples in continuous batches": trainer.use_transformers_continuous_batching,
+        "transformers generates with continuous batching": trainer.use_transformers_continuous_batching,
         "several processes share the work": trainer.accelerator.num_processes > 1 or trainer.args.n_gpu > 1,
-        "the model lies on several devices": len({weight.device for weight in model.parameters()}) > 1,
-        "the model sees pictures": trainer._is_vlm,
-        "the policy has tools": bool(trainer.tools),
+        "the model is spread over several devices": len({weight.device for weight in model.parameters()}) > 1,
+        "the model takes images": trainer._is_vlm,
+        "the policy uses tools": bool(trainer.tools),
         "gradient checkpointing drops the cache of a prompt": checkpointing,
         "the rotary frequencies depend on the longest sequence": "dynamic" in rope or "longrope" in rope,
         "the model has dropout": any(isinstance(rate, float) and rate > 0 for rate in rates),
@@ -164,7 +165,7 @@ def _obstacle(trainer) -> str | None:
 
 
 def _mergeable(model) -> bool:
-    """Its adapter, if it has one, is plain LoRA on weights that are not quantised."""
+    """Whether the model has no adapter, or one of plain LoRA on weights that are not quantised."""
     configs = getattr(model, "peft_config", {}).values()
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     return not any(config.is_prompt_learning for config in configs) and all(
@@ -178,7 +179,7 @@ def _mergeable(model) -> bool:
 
 
 def _shareable(model) -> bool:
-    """Every layer keeps all keys and values in a DynamicCache: no window, no state."""
+    """Whether every layer keeps all keys and values in a DynamicCache (no sliding window, no state)."""
     model = getattr(model, "get_base_model", lambda: model)()
     return (
         isinstance(model, GenerationMixin)
@@ -189,14 +190,14 @@ def _shareable(model) -> bool:
 
 
 def distinct(ids, mask):
-    """(ids, mask, inverse) of the distinct rows of left-padded prompts, each (rows, tokens)."""
+    """(ids, mask, inverse): the distinct rows of left-padded prompts (rows, tokens), each prompt's row."""
     rows, inverse = torch.unique(torch.cat([ids, mask], 1), dim=0, return_inverse=True)
     return *rows.split(ids.size(1), 1), inverse
 
 
 @contextmanager
 def merged(model):
-    """The active adapter merged into copies of the weights; the model gets its own tensors back."""
+    """Merge the active adapter into copies of the weights; afterwards the model gets its own tensors back."""
     kept = []
     try:
         for layer in (module for module in model.modules() if isinstance(module, LoraLayer)):
@@ -216,7 +217,7 @@ def merged(model):
 
 @contextmanager
 def generating_by(model, loop):
-    """model.generate runs a decoding loop of its own (`custom_generate` of transformers)."""
+    """Inside the block model.generate runs the decoding loop `loop` (`custom_generate` of transformers)."""
     generate, own = model.generate, vars(model).get("generate")
     model.generate = lambda *args, **kwargs: generate(*args, custom_generate=loop, **kwargs)
     try:
@@ -228,7 +229,7 @@ def generating_by(model, loop):
 
 
 class RoomyLayer(DynamicLayer):
-    """Some rows of a cache layer, with room for more tokens: DynamicLayer copies all of it for each token."""
+    """Some rows of a cache layer, with room for more tokens; DynamicLayer would copy them for each token."""
 
     def __init__(self, layer: DynamicLayer, rows, room: int):
         super().__init__()
@@ -252,10 +253,10 @@ class RoomyLayer(DynamicLayer):
 
 
 def decode(model, input_ids, logits_processor, stopping_criteria, generation_config, **inputs):
-    """The decoding loop of transformers, with the same draws from torch's generator.
+    """Decode as transformers does, with the same draws from torch's generator; returns (rows, tokens).
 
-    `input_ids` (rows, tokens) are left-padded prompts. Returns (rows, tokens) of prompts and completions.
-    Beam search and the like, and processors that need the whole batch, go to the loop of transformers.
+    `input_ids` (rows, tokens) are left-padded prompts; completions are appended to them. transformers' own
+    loop runs for other modes, for example beam search, and for processors that need the whole batch.
     """
     mode = generation_config.get_generation_mode()
     plain = mode in (GenerationMode.SAMPLE, GenerationMode.GREEDY_SEARCH)
@@ -278,9 +279,8 @@ def decode(model, input_ids, logits_processor, stopping_criteria, generation_con
     for length in range(width, end):
         scores = logits_processor(sequences[rows, :length], logits[:, -1].float())
         if generation_config.do_sample:
-            chances = scores.new_ones(
-                count, scores.size(1)
-            )  # of finished rows, too: transformers draws for them
+            # Finished rows get weights too, since transformers draws a token for each row.
+            chances = scores.new_ones(count, scores.size(1))
             chances[rows] = scores.softmax(-1)
             tokens = torch.multinomial(chances, 1)[rows]
         else:

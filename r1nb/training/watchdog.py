@@ -1,6 +1,6 @@
-"""Alarms: pure functions from a run's history to what goes wrong; alarms.yaml says it in sentences.
+"""Find faults in a run's history, with pure functions, and raise alarms; alarms.yaml has their sentences.
 
-Thresholds were set on healthy runs of tiny-cpu; data/make_faults.py plants faults against them.
+The thresholds were set on healthy runs of tiny-cpu; data/make_faults.py tests them with planted faults.
 """
 
 import math
@@ -13,13 +13,13 @@ import yaml
 from r1nb.rewards.grading import Judge
 from r1nb.text.statistics import wilson
 
-GROUPS = 80  # that an alarm is based on: ten steps of tiny-cpu, more lines where steps are small
+GROUPS = 80  # groups that an alarm is based on: ten steps of tiny-cpu, more steps if they have fewer groups
 SENTENCES = yaml.safe_load(Path(__file__).with_name("alarms.yaml").read_text())
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """One sentence about a run; `kind` names what is wrong, and a run hears of each kind once."""
+    """One sentence about a run; `kind` names the fault, and each kind is raised once in a run."""
 
     step: int
     kind: str
@@ -27,11 +27,11 @@ class Alarm:
 
 
 def window(lines: list[dict], args, groups: int = GROUPS) -> int:
-    """How many lines of a history hold so many groups; at least 3. Each line has a reward, `args` is the
-    GRPOConfig.
+    """The number of lines of a history that cover `groups` groups; at least 3.
 
-    The lines tell how many steps each stands for. That depends on logging_steps, which may be a share, on
-    logging_strategy, and on the steps that a generation serves.
+    Each line has a reward; `args` is the GRPOConfig. The lines themselves show how many steps each stands
+    for: this depends on logging_steps, which may be a fraction of max_steps, on logging_strategy, and on the
+    number of steps that use one generation.
     """
     if len(lines) < 2:
         return 3
@@ -41,17 +41,17 @@ def window(lines: list[dict], args, groups: int = GROUPS) -> int:
 
 
 def last_sampled(history: list[dict], args) -> list[int]:
-    """The steps whose completions are the last GROUPS groups: the log of a step holds one generation."""
+    """The last steps whose logged completions cover GROUPS groups; the log of a step holds one generation."""
     generations = math.ceil(GROUPS * args.num_generations / args.generation_batch_size)
     return [line["step"] for line in history if "reward" in line][-generations:]
 
 
 def find_alarms(history: list[dict], judge: Judge, args, log=None, checkpoints=()) -> list[Alarm]:
-    """What the history so far calls for, at its last step; [] if all is well.
+    """The alarms that the history so far calls for, with its last step; [] if there is no fault.
 
-    `judge` holds the rewards, `args` is the GRPOConfig, `log` the completions of the steps that
-    last_sampled names (`Run.completions`), `checkpoints` their steps. What is only the consequence of
-    another alarm is not said beside it.
+    `judge` holds the rewards, `args` is the GRPOConfig, `log` holds the completions of the steps that
+    last_sampled returns (`Run.completions`), and `checkpoints` the steps of the saved checkpoints. A fault
+    that only follows from another one raises no alarm of its own.
     """
     lines = [line for line in history if "loss" in line]
     steps = [line for line in lines if line.get("reward") is not None]
@@ -69,17 +69,17 @@ def find_alarms(history: list[dict], judge: Judge, args, log=None, checkpoints=(
 
 
 def _alarm(kind: str, name: str = "", **figures) -> tuple[str, str]:
-    """(kind, sentence); each reward, by its name, has a kind of its own."""
+    """(kind, sentence); if the alarm is about one reward, its kind ends with the reward's name."""
     return f"{kind}_{name}" if name else kind, SENTENCES[kind].format(name=name, **figures)
 
 
 def _mean(steps: list[dict], key: str, last: int) -> float:
-    """Over those of the last lines that have the figure."""
+    """The mean of `key` over those of the last `last` lines that have it; 0 if none has it."""
     return fmean([line[key] for line in steps[-last:] if line.get(key) is not None] or [0.0])
 
 
 def _ago(steps: list[dict], n: int) -> int:
-    """The steps that the last n lines stand for."""
+    """The number of steps that the last n lines stand for."""
     return steps[-1]["step"] - (steps[-n - 1]["step"] if len(steps) > n else 0)
 
 
@@ -89,7 +89,10 @@ def _back(checkpoints, step: int) -> str:
 
 
 def _broken(lines, checkpoints):
-    """The adapter itself, or loss or gradient three times running: fp16's scaler skips single overflows."""
+    """NaN or infinity: in the adapter's norm, or in three losses or gradient norms in a row.
+
+    A single overflow of loss or gradient is harmless: fp16's gradient scaler skips that step.
+    """
     for key, times in (("adapter/norm", 1), ("grad_norm", 3), ("loss", 3)):
         last = [line.get(key) for line in lines[-times:]]
         if len(last) == times and not any(value is None or math.isfinite(value) for value in last):
@@ -99,7 +102,7 @@ def _broken(lines, checkpoints):
 
 
 def _unjudged(lines):
-    sampled = [line for line in lines if "reward" in line]  # not in steps that use a batch again
+    sampled = [line for line in lines if "reward" in line]  # a step that uses a batch again has none
     if len(sampled) >= 3 and all(line["reward"] is None for line in sampled[-3:]):
         yield _alarm("unjudged", steps=_ago(sampled, 3))
 
@@ -138,7 +141,7 @@ def _cut_off(steps, n, args):
 
 def _no_variance(steps, n, judge, args):
     share, reward = _mean(steps, "frac_reward_zero_std", n), _mean(steps, "reward", n)
-    if share < 0.9 or args.scale_rewards == "batch":  # where TRL's figure is of the batch
+    if share < 0.9 or args.scale_rewards == "batch":  # TRL's figure is then about the batch
         return
     best, kind = judge.best_total, "no_variance"
     if not any(line["reward"] for line in steps):
@@ -166,7 +169,7 @@ def _always(steps, n, judge):
             continue
         if any((mean or 0) < 0.999 * reward.high for mean in paid):
             continue
-        if reward.score("") == reward.high:  # so it is not that the policy is perfect at it
+        if reward.score("") == reward.high:  # so the cause is not that the policy is perfect
             yield _alarm("always", name)
 
 
@@ -199,13 +202,13 @@ def _hacked(history, steps, n, judge, log):
 
 
 def _example(log, judge) -> str:
-    """The wrong completion of highest advantage, if the log and the reward that judges answers can tell."""
+    """The wrong completion of highest advantage, as the end of a sentence; "" if it cannot be determined."""
     if log is None or "answer" not in log or judge.needs:
         return ""
     for _, line in log.sort_values("advantage", ascending=False).iterrows():
         if (judge.score(line["completion"], line["answer"]) or 0.0) < judge.high:
             text, gold = line["completion"][:300], line["answer"]
-            return f", as for this completion (advantage {line['advantage']:+.1f}, gold {gold!r}): {text!r}"
+            return f", as in this completion (advantage {line['advantage']:+.1f}, gold {gold!r}): {text!r}"
     return ""
 
 

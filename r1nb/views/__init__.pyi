@@ -1,3 +1,4 @@
+from .code import training_code as training_code
 from .inspector import Inspector as Inspector
 from .live import LiveView as LiveView
 from .playgrounds import group_playground as group_playground

@@ -1,4 +1,4 @@
-"""What a terminal shows of a run at its end: accuracy, alarms, and where its files are."""
+"""Print the result of a finished run in a terminal: accuracy, alarms, and the paths of its files."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from r1nb.views.tables import accuracy_table
 
 
 def show_result(run: Run) -> None:
-    """Print a table for each test split, what the watchdog said, and where the run's files are."""
+    """Print an accuracy table for each test split, the watchdog's alarms, and the paths of the files."""
     rates = accuracy_table(run).data
     for split in dict.fromkeys(split for split, _ in rates.columns[1:]):
         print(f"{split}, greedy; rates with 95 % intervals")

@@ -1,5 +1,5 @@
-"""The inspector: runs reopened in a notebook. It reads run folders alone, needs no model, and follows
-a run that another process is training."""
+"""A notebook widget that shows runs. It reads only run folders, needs no model, and can follow a run that
+another process is training."""
 
 import contextlib
 from bisect import bisect_right
@@ -20,10 +20,10 @@ PROBLEMS = 10  # validation problems shown
 
 
 class Inspector(widgets.VBox):
-    """Choose runs, move along their steps, read curves and completions.
+    """A widget to choose runs, move through their steps, and read curves and completions.
 
-    `runs_dir` is the folder of runs; None is where recipes write them. `shown` holds the chosen runs.
-    Raises UserError if there is no run.
+    `runs_dir` is the folder of runs; None means the folder that recipes write to. `shown` holds the chosen
+    runs. Raises UserError if there is no run.
     """
 
     def __init__(self, runs_dir: str | None = None):
@@ -39,7 +39,7 @@ class Inspector(widgets.VBox):
         self.values, self.completions, self.answers, self.differences = (widgets.HTML() for _ in range(4))
         self.step.layout.width = "95%"
         for name in ("step", "values", "completions", "answers", "differences"):
-            getattr(self, name).add_class(f"r1nb-{name}")  # what a test, or a style, finds them by
+            getattr(self, name).add_class(f"r1nb-{name}")  # so that tests and styles can find them
         pages = [widgets.VBox([self.search, self.completions]), self.answers, self.differences]
         tabs = widgets.Tab(pages, titles=("Completions", "Validation answers", "Recipes"))
         follow = widgets.HBox([widgets.Label("follow a run in progress"), self.clock])
@@ -61,12 +61,12 @@ class Inspector(widgets.VBox):
         if {name: run.made for name, run in found.items()} != {name: r.made for name, r in self.runs.items()}:
             self.runs = found
             kept = tuple(name for name in self.chosen.value if name in found)
-            self.chosen.options = list(self.runs)  # which unselects all
+            self.chosen.options = list(self.runs)  # this clears the selection
             self.chosen.value = kept or self.chosen.options[:1]
 
     def _on_runs(self, _change=None) -> None:
         runs = [self.runs[name] for name in self.chosen.value]
-        if not runs:  # what was shown stays
+        if not runs:  # keep showing the last ones
             return
         self.shown = runs
         self.drawn = [len(run.history()) for run in runs]
@@ -76,7 +76,7 @@ class Inspector(widgets.VBox):
         hint = "Choose several runs (Ctrl or Shift and click) to see how their recipes differ."
         self.differences.value = differences_table(runs).to_html() if len(runs) > 1 else hint
         if at_end and self.step.value != self.step.max:
-            self.step.value = self.step.max  # and _on_step follows
+            self.step.value = self.step.max  # this calls _on_step
         else:
             self._on_step()
 
@@ -86,8 +86,8 @@ class Inspector(widgets.VBox):
         self._list_completions()
 
     def _on_tick(self, _change=None) -> None:
-        """Draw again if a new run has begun, or a chosen one has grown."""
-        with contextlib.suppress(UserError):  # the last run has been deleted
+        """Draw again if a new run has begun, or the history of a chosen run has grown."""
+        with contextlib.suppress(UserError):  # all runs have been deleted
             self._find_runs()
         grown = [len(run.history()) for run in self.shown]
         if grown != self.drawn:
@@ -110,7 +110,7 @@ class Inspector(widgets.VBox):
 
     def _list_completions(self, _change=None) -> None:
         run, wanted = self.shown[0], self.search.value
-        step = run.logged(self.step.value) or self.step.value  # the last that is logged
+        step = run.logged(self.step.value) or self.step.value  # the last step with logged completions
         try:
             log = run.completions(step)
         except UserError as error:  # none yet, or the file is being written
@@ -124,7 +124,7 @@ class Inspector(widgets.VBox):
 
 
 def _value(run: Run, key: str, step: int) -> str:
-    """A figure at the step, or at the last one before it that has it."""
+    """The value of a series at a step, or the last value before it, as text; "" if there is none."""
     steps, values = run.series(key)
     at = bisect_right(steps, step)
     if not at:

@@ -12,9 +12,10 @@ from r1nb.views.tables import completion_table
 
 
 class LiveView(Observer):
-    """Redraw the run's curves and its latest group in place; the last of both stay.
+    """Redraw the run's curves and its latest group in place; both stay visible after the training.
 
-    The picture is also the run's curves.png; without a notebook, lines of figures are printed, about LINES.
+    The picture is also saved as the run's curves.png. Outside a notebook, about LINES lines of progress are
+    printed instead.
     """
 
     SHARE = 0.02

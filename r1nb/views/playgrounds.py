@@ -9,7 +9,7 @@ from r1nb.views.tables import number, table_of
 
 
 def reward_playground(judge: Judge, completion: str, row: dict) -> widgets.VBox:
-    """Edit a completion and its gold: the parsed parts, each reward, and the reason for each score.
+    """A widget to edit a completion and its gold; it shows the parsed parts and each score with its reason.
 
     `row` holds the gold `answer` and any other column that the rewards need.
     """
@@ -22,8 +22,8 @@ def reward_playground(judge: Judge, completion: str, row: dict) -> widgets.VBox:
         for name, reward in judge.rewards.items():
             scores[name], reason = reward.explain(text.value, gold.value, **columns_of(row))
             lines.append([short_name(name), number(scores[name]), f"{reward.high:g}", reason])
-        note = "what was not judged counts as 0" if None in scores.values() else ""
-        lines.append(["total, weighted", number(judge.total(scores)), f"{judge.best_total:g}", note])
+        note = "rewards that were not judged count as 0" if None in scores.values() else ""
+        lines.append(["weighted total", number(judge.total(scores)), f"{judge.best_total:g}", note])
         table = table_of(lines, ["reward", "score", "of", "why"])
         note = f"<p><i>{legend(text.value, judge.layout)}</i></p>"
         shown.value = colored(text.value, judge.layout) + note + table.to_html()
@@ -35,7 +35,7 @@ def reward_playground(judge: Judge, completion: str, row: dict) -> widgets.VBox:
 
 
 def group_playground(judge: Judge, completions: list[str], row: dict) -> widgets.VBox:
-    """Edit a group of completions to one question: mean, deviation and each one's advantage."""
+    """A widget to edit a group of completions to one question; it shows mean, deviation and advantages."""
     import torch
 
     from r1nb.training.loss import group_advantages
@@ -57,7 +57,7 @@ def group_playground(judge: Judge, completions: list[str], row: dict) -> widgets
             bar = f'<span style="background:{color_of(advantage)}">{bar}</span>'
             note.value = f"reward {reward:.3f}<br>advantage {advantage:+.2f} {bar}"
             if unjudged := [short_name(name) for name, score in each.items() if score is None]:
-                note.value += f"<br>not judged: {', '.join(unjudged)}, which counts as 0"
+                note.value += f"<br>not judged, counted as 0: {', '.join(unjudged)}"
         summary.value = f"mean {rewards.mean():.3f}, deviation {rewards.std():.3f}" + (
             ": all earn the same, so there is nothing to learn from this group" if rewards.std() == 0 else ""
         )

@@ -14,22 +14,22 @@ from r1nb.runs.evaluations import MOMENTS
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
 SKY, BLACK = "#56B4E9", "#000000"
 RATES = {"strict": (BLUE, "-", "o"), "lenient": (ORANGE, "--", "s"), "format": (GREEN, ":", "^")}
-MARKERS = "osv^DPX*"  # of points in one colour each
+MARKERS = "osv^DPX*"  # shapes of points, one for each run or seed
 LINES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), "-", "--")
 REWARD_STYLES = list(zip((BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK), LINES, strict=True))
-PANELS = {  # figure of the history -> title, whether it is a share
+PANELS = {  # key in the history: (title of the panel, whether the values are shares)
     "reward": ("Total reward", False),
     "validation/strict": ("Strict accuracy, validation problems", True),
     "completions/mean_length": ("Completion length, tokens", False),
     "completions/clipped_ratio": ("Completions cut off", True),
     "frac_reward_zero_std": ("Groups without variance", True),
     "entropy": ("Entropy, nats a token", False),
-    "kl": ("KL to the reference, nats a token", False),  # only where there is a KL term
+    "kl": ("KL to the reference, nats a token", False),  # only if there is a KL term
 }
 
 
 def training_curves(*runs, smoothing: float = 0.0, cursor: int | None = None) -> Figure:
-    """All that a run's history tells, a panel a figure; several runs are laid over each other.
+    """Plot the history of a run, one panel for each quantity; several runs are drawn into the same panels.
 
     `smoothing` is the weight, 0 to 1, of the earlier values in an exponential moving average;
     `cursor` is a step to be marked.
@@ -85,7 +85,7 @@ def _draw_series(axes, run, key: str, smoothing: float, color, linestyle, label)
 
 
 def _draw_spread(axes, run) -> None:
-    """The deviation of the batch around its mean, and where alarms were raised."""
+    """Draw a band of one standard deviation around the mean reward, and mark the steps with alarms."""
     lines = [line for line in run.history() if None not in (line.get("reward"), line.get("reward_std"))]
     if not lines:
         return
@@ -99,9 +99,9 @@ def _draw_spread(axes, run) -> None:
 
 
 def _draw_limit(axes, highs: set[float], what: str) -> None:
-    """A line at the highest reward, if the runs agree on it; the axis from 0, or from what was lower."""
+    """Draw a line at the maximum if all runs have the same; start the axis at 0 or at the lowest value."""
     low = min([0.0, *(value for line in axes.lines for value in line.get_ydata())])
-    high = max(highs, default=0) or 0.1  # a penalty's highest is 0
+    high = max(highs, default=0) or 0.1  # the maximum of a penalty is 0
     axes.set_ylim(low, high + 0.15 * (high - low))
     if len(highs) == 1:
         axes.axhline(*highs, color="grey", linewidth=0.8, linestyle="--")
@@ -109,7 +109,7 @@ def _draw_limit(axes, highs: set[float], what: str) -> None:
 
 
 def draw_validation(axes, run, alpha: float = 1.0, labels: bool = True) -> None:
-    """Strict, lenient and format rate on the validation rows, on one axis."""
+    """Draw strict, lenient and format rate on the validation rows into one panel."""
     counts = run.series("validation/n")[1]
     if not counts:
         return
@@ -123,13 +123,13 @@ def draw_validation(axes, run, alpha: float = 1.0, labels: bool = True) -> None:
 
 
 def pass_curves(run) -> Figure:
-    """pass@k over k before and after, on the problems that were sampled, with 95 % intervals."""
+    """Plot pass@k before and after training on the problems that were sampled, with 95 % intervals."""
     figure = new_figure(6, 3.2)
     axes = figure.subplots()
     for (moment, shown), (color, line) in zip(MOMENTS.items(), REWARD_STYLES, strict=False):
         for split, groups in run.samples(moment).items():
             summary = summarize_samples(groups)
-            if not summary["problems"]:  # no judge could be asked
+            if not summary["problems"]:  # no problem was judged
                 continue
             ks = [int(k) for k in summary["pass"]]
             value, low, high = zip(*summary["pass"].values(), strict=True)
@@ -138,13 +138,13 @@ def pass_curves(run) -> Figure:
             axes.set_xscale("log", base=2)
             axes.set_xticks(ks, [str(k) for k in ks])
             plain(axes, f"{summary['problems']} problems of {split}, {summary['samples']} samples each")
-    axes.set(ylim=(0, 1.02), xlabel="k samples", ylabel="pass@k: one of them is right")
+    axes.set(ylim=(0, 1.02), xlabel="k samples", ylabel="pass@k: at least one is right")
     plain(axes, percent=True, legend="lower right" if axes.lines else "")
     return figure
 
 
 def length_histogram(lengths: dict[str, list[int]], limit: int) -> Figure:
-    """How many tokens the prompts of each dataset have, beside the limit that drops the longer ones."""
+    """A histogram of prompt lengths in tokens for each dataset; rows above the marked limit are dropped."""
     figure = new_figure(8, 3)
     axes = figure.subplots()
     longest = max(limit, *(max(values) for values in lengths.values()))
@@ -162,7 +162,7 @@ def length_histogram(lengths: dict[str, list[int]], limit: int) -> Figure:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, its size in inches, white in a dark theme too."""
+    """An empty figure; the size is in inches, and the background is white in dark themes, too."""
     return Figure(figsize=(width, height), dpi=100, layout="constrained", facecolor="white")
 
 
@@ -178,7 +178,7 @@ def png(figure: Figure) -> bytes:
 
 
 def plain(axes, title: str = "", percent: bool = False, legend: str = "") -> None:
-    """No frame above and on the right, and small figures, as all pictures of r1nb; `legend` is its place."""
+    """Style axes like all figures of r1nb: no top and right frame, small labels; `legend` is its location."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
     if title:
@@ -190,7 +190,7 @@ def plain(axes, title: str = "", percent: bool = False, legend: str = "") -> Non
 
 
 def over_steps(axes, last: int) -> None:
-    """An axis of whole steps, from 0 to the last."""
+    """Make the x axis run from 0 to `last`, with ticks at whole numbers."""
     plain(axes)
     axes.set_xlim(0, last)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,4 +1,4 @@
-"""Reflection over a run: how often completions check, try again and go back, and with what result."""
+"""Figures and tables of reflection: how often completions check, try again and go back, and the results."""
 
 from r1nb.evaluation.reflection import count_checks, read_reflection
 from r1nb.text.prompts import LAYOUTS, Layout
@@ -8,7 +8,7 @@ from r1nb.views.tables import CUT_OFF, DASH, MARKS, percent, table_by_column, ta
 
 
 def reasoning_curves(run):
-    """Completion length, and how often a step is checked and what the check did, over steps."""
+    """Plot over training: completion length, how often completions check a result, and what the check did."""
     figure = new_figure(11, 3.2)
     length, checks = figure.subplots(1, 2)
     steps, mean = run.series("completions/mean_length")
@@ -28,7 +28,7 @@ def reasoning_curves(run):
 
 
 def reflection_curves(run):
-    """How often completions of Countdown try, go back and check over steps, and with what result."""
+    """Plot over training: how often Countdown completions try, go back and check, and the outcomes."""
     figure = new_figure(11, 3.2)
     attempts, habits, outcomes = figure.subplots(1, 3)
     layout, read = LAYOUTS[run.recipe["data"]["layout"]], {}
@@ -38,7 +38,7 @@ def reflection_curves(run):
     def shares(said) -> dict[int, float]:
         return {step: sum(map(said, some)) / len(some) for step, some in read.items()}
 
-    _draw_shares(attempts, {"": shares(lambda r: len(r.hits))}, "Attempts a completion", percent=False)
+    _draw_shares(attempts, {"": shares(lambda r: len(r.hits))}, "Attempts per completion", percent=False)
     _draw_shares(habits, {
         "goes back after a failed attempt": shares(lambda r: r.backtracks),
         "says check": shares(lambda r: r.checks),
@@ -53,7 +53,7 @@ def reflection_curves(run):
 
 
 def _draw_shares(axes, shares: dict[str, dict[int, float]], title: str, percent: bool = True) -> None:
-    """{label: {step: value}} as lines of about 16 points, so that rare events can be read."""
+    """Draw {label: {step: value}} as lines; averaging to about 16 points makes rare events readable."""
     for (label, values), style in zip(shares.items(), (0, 2, 3), strict=False):
         order, every = sorted(values), max(1, len(values) // 16)
         bins = [order[i : i + every] for i in range(0, len(order), every)]
@@ -69,7 +69,7 @@ def _draw_shares(axes, shares: dict[str, dict[int, float]], title: str, percent:
 
 
 def reflection_table(answers: dict[str, list], layout: Layout):
-    """What graded Countdown answers do, and how right they are: a column for each {name: graded}."""
+    """How often graded Countdown answers try, check, go back and are right: a column per {name: graded}."""
     columns = {}
     for name, graded in answers.items():
         read = [read_reflection(g.completion, g.question, layout) for g in graded]
@@ -91,7 +91,7 @@ def reflection_table(answers: dict[str, list], layout: Layout):
 
 
 def attempts_table(answers: dict[str, list], layout: Layout, most: int = 6):
-    """Of the graded Countdown answers that get to an n-th attempt: the share in which it hits."""
+    """The share of n-th attempts that hit the target, over the graded Countdown answers that make one."""
     rows = []
     for name, graded in answers.items():
         hits = [read_reflection(g.completion, g.question, layout).hits for g in graded]
@@ -100,7 +100,7 @@ def attempts_table(answers: dict[str, list], layout: Layout, most: int = 6):
 
 
 def reflections_table(graded: list, layout: Layout, each: int = 2):
-    """Graded Countdown answers that were rescued, or spoiled, or went back in vain: some of each."""
+    """Up to `each` graded Countdown answers that were rescued, were spoiled, or went back in vain."""
     rows, left = [], dict.fromkeys(("rescued", "spoiled", "in vain"), each)
     for g in graded:
         read = read_reflection(g.completion, g.question, layout)
@@ -114,7 +114,7 @@ def reflections_table(graded: list, layout: Layout, each: int = 2):
 
 
 def _share(flags) -> str:
-    """The share of true ones with its 95 % interval, and of how many; a dash of none."""
+    """The share of true flags with its 95 % interval, and the number of flags; a dash if there are none."""
     flags = list(flags)
     if not flags:
         return DASH

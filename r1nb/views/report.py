@@ -1,4 +1,4 @@
-"""A run as one HTML file that opens by double click, without network and without scripts."""
+"""Write the report of a run: one HTML file that opens by double click, without network and scripts."""
 
 import base64
 from datetime import datetime
@@ -11,7 +11,7 @@ from r1nb.views.plots import png, training_curves
 
 
 def write_report(run) -> Path:
-    """Write report.html into the run's folder, of what there is so far; returns its path."""
+    """Write report.html into the run folder, with the results so far; return its path."""
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(loader=PackageLoader("r1nb", "views"), autoescape=True, trim_blocks=True)

@@ -1,4 +1,4 @@
-"""Runs that build on one another: what each cost and reached, as a table and as a picture."""
+"""Compare runs that build on one another: the cost and the accuracy of each, as tables and a figure."""
 
 import json
 
@@ -8,7 +8,7 @@ from r1nb.views.tables import percent, rate_cell, table_of
 
 
 def work(run) -> tuple[int, int]:
-    """(completions sampled, completions or examples trained on) in a run, by GRPO or by SFT."""
+    """The work of a GRPO or SFT run: (completions sampled, completions or examples trained on)."""
     recipe, processes = run.recipe, run.environment.get("processes", 1)
     grpo, sft = (
         processes
@@ -24,7 +24,7 @@ def work(run) -> tuple[int, int]:
 
 
 def equal_steps(runs, batch: int) -> int:
-    """GRPO steps of `batch` completions, each sampled and trained on, that cost what the runs did."""
+    """How many GRPO steps cost as much as the runs; a step samples and trains on `batch` completions."""
     return round(sum(sum(work(run)) for run in runs) / (2 * batch))
 
 
@@ -33,12 +33,12 @@ def rejection_table(run):
     counts = run.rejection()
     rows = [["sampled", counts["samples"]], *counts["dropped"].items(), ["kept", counts["kept"]]]
     shown = [[name, f"{count:,}", f"{count / counts['samples']:.1%}"] for name, count in rows]
-    shown.append(["problems with one that was kept", f"{counts['solved']} of {counts['problems']}", ""])
+    shown.append(["problems with a kept completion", f"{counts['solved']} of {counts['problems']}", ""])
     return table_of(shown, ["", "completions", "share"])
 
 
 def examples_table(run, most: int):
-    """Some of the completions that were kept, with their questions."""
+    """Up to `most` of the kept completions, with their questions."""
     examples = json.loads((run.folder / "examples.json").read_text())
     each = max(1, len(examples) // most)
     shown = [[e["prompt"][-1]["content"], e["completion"][0]["content"]] for e in examples[::each][:most]]
@@ -46,7 +46,7 @@ def examples_table(run, most: int):
 
 
 def stages_table(runs: dict, split: str):
-    """What each run built on, cost and reached on a test split; `runs` is {what it is: run}."""
+    """The parent, the cost and the accuracy on a test split of each run; `runs` is {description: run}."""
     first = next(iter(runs.values()))
     rows = [
         [words, *[""] * 3, *_reached(first, moment, split)]
@@ -70,7 +70,7 @@ def _reached(run, moment: str, split: str) -> list[str]:
 
 
 def draw_stages(runs: dict, alone) -> Figure:
-    """Strict accuracy on the validation problems over the work done: the stages in turn, and GRPO alone."""
+    """Plot strict validation accuracy over the work done, for the stages in turn and for GRPO alone."""
     figure = new_figure(10, 3.8)
     axes, done = figure.subplots(), 0
     for number, (words, run) in enumerate(runs.items()):
@@ -84,7 +84,7 @@ def draw_stages(runs: dict, alone) -> Figure:
     axes.plot(places, rates, color=BLACK, linestyle="--", marker="s", markersize=3, label="GRPO alone")
     axes.set_ylim(-0.02, 1.02)
     axes.set_ylabel("strict accuracy, validation problems", fontsize=9)
-    axes.set_xlabel("completions sampled and trained on; a gap is rejection sampling", fontsize=9)
+    axes.set_xlabel("completions sampled and trained on (gaps: rejection sampling)", fontsize=9)
     plain(axes, percent=True)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

@@ -1,4 +1,4 @@
-"""Tables for a notebook. Completions are text to be shown, never markup: all of it is escaped."""
+"""Tables for notebooks. All text in them is escaped, so that markup in a completion is shown as text."""
 
 from r1nb.evaluation.comparison import by_group, sources_of_gain, telling_changes
 from r1nb.rewards.grading import Judge, summarize, summarize_samples
@@ -8,13 +8,13 @@ from r1nb.tasks.sources import SOURCES
 from r1nb.views.html import NO_MATH, escape
 
 CUT_OFF = " ✂ cut off"
-DASH = "–"  # noqa: RUF001  # where nothing was judged, or nothing is known
+DASH = "–"  # noqa: RUF001  # for an answer that was not judged, or a missing value
 MARKS = {True: "✓", False: "✗", None: DASH}
 PARTS = {
-    "format": "right before, but not in the answer block",
-    "mode": "what reasoning adds to the untrained policy, its reply prefilled with <reasoning>",
-    "remainder": "what neither explains: learnt, or chosen more often",
-    "in all": "strict accuracy after training, less that before",
+    "format": "answers that were right before, but not in the answer block",
+    "mode": "what the untrained policy gains by reasoning, when its reply is prefilled with <reasoning>",
+    "remainder": "the rest: learnt in training, or known before and now chosen more often",
+    "in all": "strict accuracy after training minus strict accuracy before",
 }
 
 
@@ -46,16 +46,16 @@ def gain_table(run):
             parts = sources_of_gain(*(graded[split] for graded in moments))
             points = {part: [number(100 * share, "+.1f") for share in parts[part]] for part in PARTS}
             columns[split] = {part: f"{mean} [{low}, {high}]" for part, (mean, low, high) in points.items()}
-    return table_by_column(columns | {"what it is": PARTS}, "points of strict accuracy")
+    return table_by_column(columns | {"meaning": PARTS}, "points of strict accuracy")
 
 
 def pass_table(run):
-    """pass@k and maj@k at each moment, with intervals; of the problems that were sampled."""
+    """pass@k and maj@k at each moment, with intervals, for the problems that were sampled."""
     rows = []
     for moment, shown in MOMENTS.items():
         for split, groups in run.samples(moment).items():
             summary = summarize_samples(groups)
-            votes = {k: share for k, share in summary["maj"].items() if int(k) > 2}  # of one or two: none
+            votes = {k: share for k, share in summary["maj"].items() if int(k) > 2}  # two have no majority
             for kind, shares in (("pass@k", summary["pass"]), ("maj@k", votes)):
                 cells = {f"k = {k}": percent(*share) for k, share in shares.items()}
                 problems = f"{split} ({summary['problems']})"
@@ -76,7 +76,7 @@ def kinds_table(run, split: str):
 
 
 def changes_table(run, split: str):
-    """The most telling changes from prefilled to after, right to wrong before wrong to right."""
+    """The most telling changes from prefilled to after: right to wrong first, then wrong to right."""
     sides = [run.graded(moment).get(split, []) for moment in ("prefilled", "after")]
     rows = []
     for pair in telling_changes(*sides) if all(sides) else ():
@@ -96,20 +96,15 @@ def rate_cell(summary: dict, rate: str) -> str:
 
 
 def number(value: float | None, form: str = ".3f") -> str:
-    """A figure as text; a dash for None and NaN, as which the completion log holds what was not judged."""
+    """A number as text; a dash for None and for NaN, which means "not judged" in the completion log."""
     return DASH if value is None or value != value else format(value, form)
-
-
-def settings_table(recipe):
-    """The GRPO and LoRA values that decide a run, each with its reason."""
-    return table_of([[str(cell) for cell in row] for row in recipe.reasons()], ["setting", "value", "why"])
 
 
 def completion_table(run, steps: list[int], each: int):
     """Sampled completions of some steps with each reward, their total and their advantage.
 
-    Of the group whose rewards differ most, the completions of lowest and highest advantage are
-    shown, and others between them, `each` in all.
+    For each step, `each` completions of the group whose rewards differ most are shown: those of lowest and
+    highest advantage, and others between them.
     """
     names, rows = list(run.reward_weights), []
     for step in steps:
@@ -146,9 +141,9 @@ def differences_table(runs):
 
 
 def side_by_side(policy, rows, judge: Judge, sampling):
-    """Answers of the base beside those of the adapter, each with a mark: right, wrong, or not judged.
+    """Answers of the base model beside answers of the adapter, each marked right, wrong or not judged.
 
-    `rows` are dicts with a question; without an answer (and what else the reward needs) there is no mark.
+    `rows` are dicts with a question. A mark needs an answer, and any other columns that the reward reads.
     """
     rows = [dict(row) for row in rows]
     prompts = [judge.layout.build_messages(row["question"]) for row in rows]
@@ -171,7 +166,7 @@ def _marked(text: str, row: dict, reward) -> str:
 
 
 def scores_table(names: list[str], completions: dict[str, str], answer: str):
-    """What each completion earns from some rewards with the gold `answer`, and in all."""
+    """The score of each completion by some rewards with the gold `answer`, and the total."""
     rows = []
     for label, text in completions.items():
         scores = [find_reward(name).score(text, answer) for name in names]
@@ -181,7 +176,7 @@ def scores_table(names: list[str], completions: dict[str, str], answer: str):
 
 
 def reasons_table(name: str, completions: list[str], answer: str = "", **columns):
-    """What each completion earns from one reward with the gold `answer`, and why."""
+    """The score of each completion by one reward with the gold `answer`, and the reason for it."""
     scorer = find_reward(name)
     explained = [(text, *scorer.explain(text, answer, **columns)) for text in completions]
     rows = [[text, number(score), reason] for text, score, reason in explained]
@@ -209,7 +204,7 @@ def sources_table():
 
 
 def table_by_column(columns: dict[str, dict[str, str]], corner: str = ""):
-    """{column: {row: cell}} as a table; a column may be a pair, of which the first names a group."""
+    """A table of {column: {row: cell}}; a column may be a pair (group of columns, column)."""
     first = (corner, "") if isinstance(next(iter(columns), ""), tuple) else corner
     names = list(dict.fromkeys(name for cells in columns.values() for name in cells))
     rows = [[name, *(cells.get(name, DASH) for cells in columns.values())] for name in names]
@@ -217,7 +212,7 @@ def table_by_column(columns: dict[str, dict[str, str]], corner: str = ""):
 
 
 def table_of(rows: list, columns: list | None = None):
-    """Rows of text, lists or dicts by column, as a table that a notebook shows as it is."""
+    """A table that notebooks display, from rows of text: lists, or dicts by column."""
     import pandas
 
     if columns and isinstance(columns[0], tuple):

@@ -1,11 +1,11 @@
-"""What an adapter changed: how much likelier it made each token of a completion than the base did."""
+"""Show how much likelier each token of a completion is with the adapter than with the base model."""
 
 import math
 
 from r1nb.text.prompts import REASONING, Layout, format_prompt
 from r1nb.views.html import BOX, NO_MATH, escape
 
-FULL = math.log(10)  # nats of full colour: ten times likelier, or ten times less likely
+FULL = math.log(10)  # nats that get the full colour: ten times likelier, or ten times less likely
 LIKELIER, UNLIKELIER = "0,114,178", "213,94,0"  # Okabe and Ito's blue and vermilion
 
 
@@ -31,13 +31,13 @@ def token_gains(policy, question: str, completion: str, layout: Layout) -> list[
     policy.model.train(training)
     gains: dict[tuple[int, int], float] = {}
     for span, gain in zip(whole.offset_mapping[0, 1:].tolist(), (adapter - base)[0].tolist(), strict=True):
-        gains[tuple(span)] = gains.get(tuple(span), 0.0) + gain  # of the bytes of one character: their sum
+        gains[tuple(span)] = gains.get(tuple(span), 0.0) + gain  # one character may be several tokens
     text, start = prompt + completion, len(prompt)
     return [(text[max(a, start) : b], gain) for (a, b), gain in gains.items() if b > start]
 
 
 def show_gains(policy, question: str, completion: str, layout: Layout = REASONING):
-    """The completion as HTML, each token on the colour of its gain, with a legend."""
+    """The completion as HTML with a legend; the background of each token shows its gain."""
     from IPython.display import HTML
 
     if not policy.has_adapter:

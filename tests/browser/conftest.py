@@ -1,4 +1,4 @@
-"""A real JupyterLab and a real Chromium, both cut off from the network and from the user's settings."""
+"""Fixtures with a real JupyterLab and a real Chromium, without network and without the user's settings."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from r1nb.recipes.loading import load_recipe
 SHORT = (
     "max_steps=40 per_device_train_batch_size=16 test_problems=8 validation_problems=8 eval_every=8 "
     "torch_threads=1 runs_dir={} "
-    f"rewards='{{{load_recipe('tiny-five-rewards').rewards}}}'"  # which teach something in few steps
+    f"rewards='{{{load_recipe('tiny-five-rewards').rewards}}}'"  # these teach something in few steps
 )
 CHROMIUM = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
 ARGUMENTS = [
@@ -45,7 +45,7 @@ READY = """() => {
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """Where JupyterLab is opened: copies of the notebooks, and runs/."""
+    """Return the folder that JupyterLab opens: copies of the notebooks, and runs/."""
     folder = tmp_path_factory.mktemp("lab")
     for path in NOTEBOOKS.glob("*.ipynb"):
         shutil.copy(path, folder)
@@ -54,7 +54,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def lab(folder, tmp_path_factory):
-    """The address of a JupyterLab whose kernels train a short recipe."""
+    """Return the address of a JupyterLab whose kernels train a short recipe."""
     home = tmp_path_factory.mktemp("home")
     overrides = {
         "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
@@ -123,12 +123,12 @@ def page(browser):
 
 @pytest.fixture
 def shots(tmp_path_factory):
-    """Take a picture in both themes; R1NB_SHOTS names a folder to keep them in."""
+    """Return a function that takes screenshots in both themes; R1NB_SHOTS names a folder to keep them in."""
     folder = Path(os.environ.get("R1NB_SHOTS") or tmp_path_factory.mktemp("shots"))
     folder.mkdir(parents=True, exist_ok=True)
 
     def take(page, selector: str, name: str) -> None:
-        page.set_viewport_size({"width": 1300, "height": 2200})  # all of it at once
+        page.set_viewport_size({"width": 1300, "height": 2200})  # so that all of it is visible
         for theme in ("Dark", "Light"):
             page.evaluate(
                 "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})",
@@ -145,7 +145,7 @@ def shots(tmp_path_factory):
 
 @pytest.fixture
 def open_notebook(page, lab):
-    """Open a notebook, its kernel idle."""
+    """Return a function that opens a notebook and waits until its kernel is idle."""
 
     def open_it(name: str):
         page.goto(f"{lab}/doc/tree/{name}?reset")

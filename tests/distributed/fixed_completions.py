@@ -1,6 +1,6 @@
-"""One optimizer step on completions that are given: python fixed_completions.py LOSS_TYPE OUT PER_DEVICE
+"""Take one optimizer step on given completions: python fixed_completions.py LOSS_TYPE OUT PER_DEVICE
 
-Writes the loss and each gradient as it reaches the optimizer, which is after the processes have shared it.
+Writes the loss and each gradient as the optimizer gets it, after the processes have exchanged it.
 """
 
 import sys
@@ -40,11 +40,11 @@ def main(loss_type: str, out: str, per_device: str) -> None:
         max_grad_norm=1e9, save_strategy="no", torch_threads=1, runs_dir=f"{out}-runs",
     )  # fmt: skip
     policy = load_policy(recipe)
-    policy.model.double()  # in which the order of a sum hardly counts
+    policy.model.double()  # so that the order of a sum hardly matters
     attach_lora(policy, recipe)
     torch.manual_seed(0)
     for name, weight in policy.model.named_parameters():
-        if "lora_B" in name:  # at 0, no gradient would reach A
+        if "lora_B" in name:  # with B = 0, A would get no gradient
             weight.data += 0.03 * torch.randn_like(weight)
 
     def rollout(prompts, trainer):
@@ -57,7 +57,7 @@ def main(loss_type: str, out: str, per_device: str) -> None:
             "logprobs": None,
         }
 
-    # Of one length: padding would shift the positions, whose cosines transformers computes in 32 bits.
+    # Prompts of one length: padding would shift positions, whose cosines transformers computes in 32 bits.
     rows = load_rows("bundled", "train")
     lengths = [
         len(policy.tokenizer(format_prompt(policy.tokenizer, each)).input_ids) for each in rows["prompt"]

@@ -1,4 +1,4 @@
-"""Two processes on a CPU, started by accelerate launch with r1nb's own files (`make test-distributed`)."""
+"""Two processes on a CPU, started by accelerate launch with the files of r1nb (`make test-distributed`)."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ from r1nb.recipes.loading import load_recipe
 from r1nb.runs.run import Run
 from r1nb.tasks.rows import load_rows
 
-FIVE = load_recipe("tiny-five-rewards").rewards  # which teach something in four steps
+FIVE = load_recipe("tiny-five-rewards").rewards  # these teach something in four steps
 SHORT = [
     f"rewards={FIVE}", "max_steps=4", "save_steps=2", "per_device_train_batch_size=8",
     "max_completion_length=48", "test_problems=6", "validation_problems=4", "eval_every=4", "samples=2",
@@ -46,7 +46,7 @@ def finish(folder, process) -> str:
 
 
 def kill_in_step(folder, process, step: int) -> None:
-    """Kill the launcher and its processes once so many steps are in the history."""
+    """Kill the launcher and its processes when the history contains the given step."""
     history = folder / "runs" / "tiny-cpu-001" / "history.jsonl"
     while not history.is_file() or f'"step": {step}' not in history.read_text():
         assert process.poll() is None, (folder / "said.txt").read_text()[-3000:]
@@ -63,7 +63,7 @@ def test_two_processes_write_one_run_once(tmp_path):
     assert [line["step"] for line in run.history() if "loss" in line] == [1, 2, 3, 4]
     assert [line["step"] for line in run.history() if "validation/n" in line] == [0, 4]
     assert run.environment["processes"] == 2
-    assert len(run.completions(3)) == 16  # of both
+    assert len(run.completions(3)) == 16  # from both processes
     for once in ("Run folder:", "A step takes 16 completions, 8 in each of 2 processes.", "run folder:"):
         assert said.count(once) == 1
     ours = {"recipe.yaml", "environment.json", "history.jsonl", "evaluation.json", "proof.json", "curves.png",
@@ -74,7 +74,7 @@ def test_two_processes_write_one_run_once(tmp_path):
 
 
 @pytest.mark.parametrize("loss_type", ["dapo", "grpo"])
-def test_on_given_completions_loss_and_gradient_are_those_of_one_process(tmp_path, loss_type):
+def test_two_processes_compute_the_loss_and_gradient_of_one_process(tmp_path, loss_type):
     script = str(Path(__file__).parent / "fixed_completions.py")
     alone, together = tmp_path / "alone", tmp_path / "together"
     for command in (
@@ -84,7 +84,7 @@ def test_on_given_completions_loss_and_gradient_are_those_of_one_process(tmp_pat
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = torch.load(alone), torch.load(together)
-    assert loss_type == "grpo" or one["loss"] != 0  # in grpo's, the advantages of a group cancel out
+    assert loss_type == "grpo" or one["loss"] != 0  # in grpo's loss, the advantages of a group sum to 0
     assert two["loss"] == pytest.approx(one["loss"], abs=1e-6)
     assert two["reward"] == one["reward"]
     assert one["gradients"].keys() == two["gradients"].keys()
@@ -94,7 +94,7 @@ def test_on_given_completions_loss_and_gradient_are_those_of_one_process(tmp_pat
 
 
 @pytest.mark.parametrize("settings", [[], ["lora=null", "learning_rate=1e-4"]], ids=["lora", "full"])
-def test_zero3_killed_goes_on_and_what_it_saves_answers(tmp_path, settings):
+def test_a_killed_zero3_run_resumes_and_its_saved_weights_answer(tmp_path, settings):
     kill_in_step(tmp_path, start(tmp_path, "zero3_cpu.yaml", *settings), 3)
     said = finish(tmp_path, start(tmp_path, "zero3_cpu.yaml", *settings))
     assert "Resuming runs/tiny-cpu-001" in said
@@ -113,8 +113,8 @@ def test_zero3_killed_goes_on_and_what_it_saves_answers(tmp_path, settings):
     assert [g.ids for g in graded] != [g.ids for g in run.graded("before")["test"]]
 
 
-def test_a_run_that_wants_more_processes_says_how_it_starts():
+def test_a_recipe_for_more_processes_says_how_to_start_it():
     command = [sys.executable, "-m", "r1nb.train", "tiny-cpu", "processes=2"]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False, env=os.environ)
     assert done.returncode == 1
-    assert "trains in 2 processes, and this is 1: start it by accelerate launch --config_file" in done.stderr
+    assert "trains in 2 processes, but this run has 1: start it with accelerate launch" in done.stderr

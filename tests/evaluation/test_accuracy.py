@@ -1,4 +1,4 @@
-"""Answers of a policy to many problems: in batches, in order, and what of them a run keeps."""
+"""A policy's answers to many problems: they are generated in batches and returned in order."""
 
 from datasets import Dataset
 
@@ -12,7 +12,7 @@ JUDGE = make_judge({"correctness_reward_func": 1.0})
 
 
 class Recalling:
-    """A policy that answers each question with its place in a list, and notes the batches."""
+    """A policy that answers each question with its index in a list, and records the batches."""
 
     def __init__(self, questions):
         self.questions, self.batches = questions, []
@@ -27,7 +27,7 @@ class Recalling:
         pass
 
 
-def test_batches_go_by_length_and_answers_stay_in_order():
+def test_batches_are_sorted_by_length_and_answers_keep_their_order():
     questions = ["a long question " * (7 * i % 5) + str(i) for i in range(10)]
     rows = Dataset.from_list([
         {"prompt": REASONING.build_messages(q), "question": q, "answer": str(i)}

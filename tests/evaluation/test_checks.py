@@ -1,4 +1,4 @@
-"""The checks before training find what is planted."""
+"""The checks before training find the planted problems."""
 
 import importlib.util
 
@@ -21,25 +21,25 @@ def check(rows=ROWS, **rewards):
     return check_rewards(Dataset.from_list(rows), make_judge(rewards))
 
 
-def test_every_flaw_costs_the_five_something():
+def test_every_flaw_lowers_the_total_of_the_five_rewards():
     table = flaw_table(ROWS[0], load_recipe("tiny-five-rewards").judge())
     assert table.loc["ideal", "total"] == 4.0
     assert list(table.index) == ["ideal", *FLAWS]
     assert (table["total"].iloc[1:] < 4.0).all()
 
 
-def test_nothing_is_wrong_with_real_gsm8k(gsm8k_dir):
+def test_the_check_finds_no_problem_in_real_gsm8k(gsm8k_dir):
     for split in ("train", "test"):
         assert check_rewards(load_rows(str(gsm8k_dir), split), load_recipe().judge()) == []
 
 
-def test_the_demos_rewards_never_fire():
+def test_the_demos_format_rewards_never_fire():
     found = check(demo_strict_format_reward_func=1.0, demo_soft_format_reward_func=1.0)
     assert ["never fires, not even on an ideal completion" in sentence for sentence in found] == [True, True]
 
 
 def test_a_reward_that_pays_for_a_flaw_is_named(monkeypatch):
-    monkeypatch.setattr(registry, "_OWN", dict(registry._OWN))  # to be forgotten
+    monkeypatch.setattr(registry, "_OWN", dict(registry._OWN))  # restored after the test
 
     @reward(high=2.0, judges="answer")
     def correctness_reward_func(text, answer):
@@ -70,11 +70,11 @@ def test_golds_that_math_verify_cannot_read_are_counted():
     assert found.startswith("1 of 3 golds earn less than full marks from math_reward_func")
 
 
-def test_rows_without_any_gold_are_not_blamed():
+def test_rows_without_a_gold_are_not_reported():
     assert check([ROWS[0] | {"answer": ""}], correctness_reward_func=1.0) == []
 
 
-def test_a_judge_out_of_reach_is_said_not_punished():
+def test_an_unreachable_judge_is_reported_and_not_scored_as_0():
     settings = {"judge_url": "http://127.0.0.1:9", "judge_model": "any"}
     judge = make_judge({"judge_reward_func": 1.0, "soft_format_reward_func": 1.0}, **settings)
     (found,) = check_rewards(Dataset.from_list(ROWS), judge)
@@ -85,7 +85,7 @@ def test_a_judge_out_of_reach_is_said_not_punished():
 @pytest.mark.parametrize(
     ("name", "library"), [("math", "math_verify"), ("judge", "openai"), ("gym", "reasoning_gym")]
 )
-def test_a_missing_library_is_said_with_the_recipe(monkeypatch, name, library):
+def test_a_missing_library_is_named_when_the_recipe_is_loaded(monkeypatch, name, library):
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda wanted: None if wanted == library else find(wanted)
@@ -95,7 +95,7 @@ def test_a_missing_library_is_said_with_the_recipe(monkeypatch, name, library):
 
 
 class Scripted:
-    """A policy that always answers from a list, to plant what the check must find."""
+    """A policy that answers from a list, to plant the problems that the check must find."""
 
     def __init__(self, texts, cut=False):
         self.texts, self.cut = texts, cut
@@ -107,7 +107,7 @@ class Scripted:
         pass
 
 
-def test_the_check_of_groups_names_what_is_wrong(tiny_recipe):
+def test_the_check_of_groups_names_the_problem(tiny_recipe):
     recipe = tiny_recipe
     train = load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0]
     ideal = "<reasoning>\nx\n</reasoning>\n<answer>\n-1\n</answer>"

@@ -1,4 +1,4 @@
-"""Two policies on the same problems: counts, parts of a gain, and the changes that are shown."""
+"""Comparing two policies on the same problems: counts, sources of a gain, and the examples that are shown."""
 
 import pytest
 
@@ -9,7 +9,7 @@ VERDICTS = {"+": True, "-": False, "?": None}
 
 
 def answered(strict: str, lenient: str = "", kind: str = "") -> list[Graded]:
-    """One problem a letter: + right, - wrong, ? not judged."""
+    """Return one graded answer per character: + right, - wrong, ? not judged."""
     return [
         Graded(
             question=f"question {i}", answer="42", completion=s + n, ids=(7,), cut=False, strict=VERDICTS[s],
@@ -24,7 +24,7 @@ def test_discordant_pairs_are_counted_and_shown():
     assert (made.both, made.first_only, made.second_only, made.neither) == (1, 2, 2, 1)
     assert made.difference == 0
     assert made.p == 1.0
-    assert "only the first 2, only the second 2" in str(made)
+    assert "only the first: 2, only the second: 2" in str(made)
     better = compare(answered("-" * 12), answered("+" * 9 + "-" * 3))
     assert better.difference == pytest.approx(0.75)
     assert better.interval[0] > 0
@@ -32,18 +32,18 @@ def test_discordant_pairs_are_counted_and_shown():
     assert better.p == pytest.approx(2 / 2**9)
 
 
-def test_what_a_judge_could_not_score_is_no_pair():
+def test_an_answer_that_was_not_judged_does_not_count_as_a_pair():
     made = compare(answered("+?-"), answered("+-?"))
     assert (made.both, made.first_only, made.second_only, made.neither) == (1, 0, 0, 0)
-    assert "p = 1" in str(compare(answered("??"), answered("+-")))  # none at all
+    assert "p = 1" in str(compare(answered("??"), answered("+-")))  # no pair at all
 
 
-def test_other_problems_cannot_be_compared():
+def test_answers_to_different_problems_cannot_be_compared():
     with pytest.raises(ValueError, match="different problems"):
         compare(answered("+-"), answered("+-")[::-1])
 
 
-def test_the_parts_of_a_gain_add_up_to_it():
+def test_the_sources_of_a_gain_add_up_to_the_gain():
     before = answered("-----+----", "+----++---")
     prefilled = answered("++---++---")
     after = answered("+++++++-+-")
@@ -51,7 +51,7 @@ def test_the_parts_of_a_gain_add_up_to_it():
     assert parts == pytest.approx({"format": 0.2, "mode": 0.1, "remainder": 0.4, "in all": 0.7})
 
 
-def test_what_got_worse_comes_first_and_more_than_the_format_before_it():
+def test_changes_for_the_worse_come_first_and_mere_changes_of_format_last():
     before = answered("+-+--+-", "+++--+-")
     after = answered("-++++--", "+++++--")
     pairs = telling_changes(before, after)
@@ -62,7 +62,7 @@ def test_what_got_worse_comes_first_and_more_than_the_format_before_it():
     assert sum(a.strict for a, _ in telling_changes(before, after, most=2)) == 1
 
 
-def test_kinds_and_steps():
+def test_answers_are_grouped_by_kind_and_number_of_steps():
     groups = by_group(answered("+-+-", kind="packs"))
     assert {key: len(group) for key, group in groups.items()} == {
         ("packs", 0): 2,

@@ -1,4 +1,4 @@
-"""Pass rates of the base policy: measured once, and only useful problems kept."""
+"""Pass rates of the base policy: they are measured once, and only useful problems are kept."""
 
 import json
 
@@ -14,7 +14,7 @@ from r1nb.tasks.rows import load_splits
 
 @pytest.fixture(scope="module")
 def policy():
-    return load_policy(load_recipe("tiny-cpu"), say=lambda line: None)
+    return load_policy(load_recipe("tiny-cpu"))
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_without_bounds_nothing_is_measured(policy, recipe_of, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_the_tiny_policys_rates_ship_with_it(policy, recipe_of, capsys):
+def test_the_pass_rates_of_the_tiny_policy_ship_with_it(policy, recipe_of, capsys):
     recipe = recipe_of(min_pass_rate=0.125, max_pass_rate=0.875)
     rows = load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0]
     kept = keep_by_difficulty(policy, rows, recipe)
@@ -43,8 +43,8 @@ def test_the_tiny_policys_rates_ship_with_it(policy, recipe_of, capsys):
     assert set(pass_rates(policy, few, recipe)) <= set(json.loads(shipped.read_text()).values())
 
 
-def test_new_problems_are_measured_once_and_alike(policy, recipe_of, capsys, tmp_path):
-    recipe = recipe_of(temperature=0.9)  # other samples than those that ship
+def test_new_problems_are_measured_once_and_reproducibly(policy, recipe_of, capsys, tmp_path):
+    recipe = recipe_of(temperature=0.9)  # not the temperature of the shipped rates
     rows = load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0].select(range(6))
     rates = pass_rates(policy, rows, recipe)
     assert "Measuring the base policy's pass rate on 6 problems" in capsys.readouterr().out
@@ -55,19 +55,19 @@ def test_new_problems_are_measured_once_and_alike(policy, recipe_of, capsys, tmp
         next((DATA / "tiny-policy").glob("pass-rates-*.json")).read_text()
     ))  # fmt: skip
     kept.unlink()
-    assert pass_rates(policy, rows, recipe) == rates  # seeded
+    assert pass_rates(policy, rows, recipe) == rates  # the samples are seeded
 
 
-def test_it_is_the_base_that_is_measured_also_with_an_adapter(recipe_of):
+def test_the_base_is_measured_even_if_the_policy_has_an_adapter(recipe_of):
     recipe = recipe_of()
-    policy = load_policy(recipe, say=lambda line: None)
+    policy = load_policy(recipe)
     rows = load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0].select(range(4))
     before = pass_rates(policy, rows, recipe)
     attach_lora(policy, recipe)
     assert pass_rates(policy, rows, recipe) == before
 
 
-def test_bounds_that_leave_too_few_are_refused(policy, recipe_of):
+def test_bounds_that_leave_too_few_problems_are_refused(policy, recipe_of):
     recipe = recipe_of(min_pass_rate=0.99, max_pass_rate=0.995)
     rows = load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0]
     with pytest.raises(UserError, match=r"0\.99 to 0\.995; TRL takes 8 at once: lower min_pass_rate"):
@@ -81,6 +81,6 @@ def test_bounds_that_leave_too_few_are_refused(policy, recipe_of):
         ({"max_pass_rate": 50}, r"max_pass_rate = 50: must be at most 1\."),
     ],
 )
-def test_bounds_that_cannot_be_are_refused(recipe_of, settings, words):
+def test_impossible_bounds_are_refused(recipe_of, settings, words):
     with pytest.raises(UserError, match=words):
         recipe_of(**settings)

@@ -1,4 +1,4 @@
-"""Reflection and backtracking: what a completion does, and whether that changed its answer."""
+"""Reflection and backtracking in completions, and whether they changed the answer."""
 
 import pytest
 
@@ -29,8 +29,8 @@ FIRST = THINK.format_reply("8*3=24, 24*1=24. Check: 8*3*1=24, right.", "8*3*1")
          (False, True), False, True, "rescued"),
         (THINK.format_reply("8 × 3 = 24, 24 ÷ 1 = 24. Let me double-check.", "8*3/1"),  # noqa: RUF001
          (True,), True, True, ""),
-        (THINK.format_reply("8*3=24.", "8*3*1"), (False,), False, False, ""),  # a number is left
-        (THINK.format_reply("8*3=25, 25-1=24.", "8*3-1"), (False,), False, False, ""),  # not true
+        (THINK.format_reply("8*3=24.", "8*3*1"), (False,), False, False, ""),  # a number is unused
+        (THINK.format_reply("8*3=25, 25-1=24.", "8*3-1"), (False,), False, False, ""),  # a false equation
         (THINK.format_reply("8*3=24, 24*3=72, 72/3=24.", "8*3*1"), (False,), False, False, ""),
         (THINK.format_reply("8*3=24, 1/0=1.", "8"), (False,), False, False, ""),
         (THINK.format_reply("I wait.", "8*3*1"), (), False, True, ""),
@@ -38,7 +38,7 @@ FIRST = THINK.format_reply("8*3=24, 24*1=24. Check: 8*3*1=24, right.", "8*3*1")
         ("", (), False, False, ""),
     ],
 )  # fmt: skip
-def test_what_a_completion_does(text, hits, checks, words, change):
+def test_attempts_checks_and_changes_of_a_completion_are_read(text, hits, checks, words, change):
     read = read_reflection(text, QUESTION)
     assert (read.hits, read.checks, read.words, read.change) == (hits, checks, words, change)
     assert read.backtracks == (len(hits) > 1 and not hits[0])
@@ -46,7 +46,7 @@ def test_what_a_completion_does(text, hits, checks, words, change):
 
 
 def test_another_kind_of_problem_is_refused():
-    with pytest.raises(UserError, match="No Countdown problem: 'What is 2 \\+ 2\\?'"):
+    with pytest.raises(UserError, match="Not a Countdown problem: 'What is 2 \\+ 2\\?'"):
         read_reflection(RESCUED, "What is 2 + 2?")
 
 
@@ -54,11 +54,11 @@ def graded(text):
     return Graded(QUESTION, "24", text, (1,), False, True, True, True, {})
 
 
-def test_going_back_is_compared_with_guessing_again():
+def test_the_rescue_rate_is_compared_with_that_of_a_new_guess():
     groups = [[graded(text) for text in (RESCUED, IN_VAIN, FIRST, SPOILED)]]
     n, rescued, guessed = rescue_rates(groups)
     assert (n, rescued) == (2, 0.5)
-    assert guessed == pytest.approx(2 / 3)  # two of the three others hit with their first attempt
+    assert guessed == pytest.approx(2 / 3)  # two of the other three are right at the first attempt
     assert rescue_rates([[graded("8*3*1")]]) == (0, 0.0, 0.0)
 
 
@@ -71,7 +71,7 @@ def test_going_back_is_compared_with_guessing_again():
         ("There are 6*7=44 pens. Check: 6*7=44, right.", 0, 0, 1),
     ],
 )
-def test_what_a_check_did(line, corrected, spoiled, missed):
+def test_checks_that_corrected_spoiled_or_missed_are_counted(line, corrected, spoiled, missed):
     counts = count_checks([line, "no check: 1+1=2"])
     assert counts["completions"] == 2
     assert counts["with_check"] == counts["checks"] == 1

@@ -1,4 +1,4 @@
-"""Published shapes of models, and the cards that the recipes are made for."""
+"""Published shapes of models, and the GPUs that the recipes are made for."""
 
 from transformers import LlamaConfig, Qwen2Config
 
@@ -31,5 +31,5 @@ CARDS = {
 
 
 def config_of(name: str):
-    """The config of a recipe's model."""
+    """Return the config of the model of a recipe."""
     return LLAMA_1B if "1b" in name else LLAMA_8B

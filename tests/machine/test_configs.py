@@ -1,4 +1,4 @@
-"""What TRL is told, what it refuses, and the checkpoints from which a run can be resumed."""
+"""TRL's configurations for a recipe, what TRL refuses, and the steps after which a run can be resumed."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from r1nb.machine.configs import check_configs, grpo_config, sft_config, steps_b
 from r1nb.recipes.loading import load_recipe
 
 
-def test_both_configs_say_what_the_recipe_says(tmp_path):
+def test_both_configs_have_the_values_of_the_recipe(tmp_path):
     recipe = load_recipe("tiny-r1", rewards={"int_reward_func": 0.5, "correctness_reward_func": 2.0})
     grpo, sft = grpo_config(recipe, tmp_path), sft_config(recipe, tmp_path)
     assert (grpo.max_steps, sft.max_steps) == (recipe.grpo["max_steps"], recipe.sft["max_steps"])
@@ -20,7 +20,7 @@ def test_both_configs_say_what_the_recipe_says(tmp_path):
     ("overrides", "steps"),
     [
         ({}, 1),
-        ({"gradient_accumulation_steps": 4}, 1),  # the completions of a batch serve one step
+        ({"gradient_accumulation_steps": 4}, 1),  # all completions of a batch are used in one step
         ({"num_iterations": 3}, 3),
         ({"gradient_accumulation_steps": 4, "num_iterations": 2}, 2),
         ({"steps_per_generation": 2}, 2),
@@ -30,7 +30,7 @@ def test_both_configs_say_what_the_recipe_says(tmp_path):
         ({"logging_steps": 4, "num_iterations": 6}, 12),
     ],
 )
-def test_a_run_can_be_resumed_where_a_batch_of_completions_ends(overrides, steps):
+def test_a_run_can_be_resumed_only_after_a_whole_batch_of_completions(overrides, steps):
     recipe = load_recipe("tiny-cpu", save_steps=steps, **overrides)
     assert steps_between_saves(grpo_config(recipe, "unused")) == steps
     check_configs(recipe)
@@ -52,18 +52,18 @@ def test_a_run_can_be_resumed_where_a_batch_of_completions_ends(overrides, steps
         ("wandb", "set WANDB_API_KEY or WANDB_MODE=offline"),
     ],
 )
-def test_a_tracker_that_cannot_work_is_refused_at_once(monkeypatch, tmp_path, key, tracker, words):
+def test_a_tracker_that_cannot_work_is_refused_before_training(monkeypatch, tmp_path, key, tracker, words):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))  # where a login would be kept
+    monkeypatch.setenv("HOME", str(tmp_path))  # a saved login would be there
     recipe = load_recipe("tiny-r1", **{key: tracker})
-    if tracker == "wandb":  # as if it were installed
+    if tracker == "wandb":  # pretend that it is installed
         monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     with pytest.raises(UserError, match=words):
         check_configs(recipe)
 
 
-def test_wandb_may_run_without_a_login_if_it_need_not_ask_for_one(monkeypatch, tmp_path):
+def test_wandb_is_accepted_offline_and_with_a_saved_login(monkeypatch, tmp_path):
     recipe = load_recipe("tiny-r1", report_to="wandb")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
@@ -76,7 +76,7 @@ def test_wandb_may_run_without_a_login_if_it_need_not_ask_for_one(monkeypatch, t
     check_configs(recipe)
 
 
-@pytest.mark.parametrize("nothing", ["none", [], "all"])  # all that are installed, which are none here
+@pytest.mark.parametrize("nothing", ["none", [], "all"])  # "all" means all that are installed: here none
 def test_no_tracker_is_fine(monkeypatch, nothing):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     check_configs(load_recipe("tiny-r1", report_to=nothing))
@@ -90,7 +90,7 @@ def test_no_tracker_is_fine(monkeypatch, nothing):
         ({"steps_per_generation": 2, "generation_batch_size": 64}, "generation_batch_size"),
     ],
 )
-def test_what_trl_refuses_is_one_sentence(overrides, word):
+def test_an_error_of_trl_becomes_one_sentence(overrides, word):
     with pytest.raises(UserError, match=f"TRL refuses the recipe: .*{word}") as refused:
         check_configs(load_recipe("tiny-r1", **overrides))
     assert "\n" not in str(refused.value)

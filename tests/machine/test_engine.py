@@ -1,4 +1,4 @@
-"""Which engine runs, in which order packages are imported, and what replaces a missing one."""
+"""Which engine runs, in which order packages are imported, and what replaces a missing package."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from r1nb.policy.loading import load_policy
 from r1nb.recipes.loading import load_recipe
 
 CARD = Machine(12, 89, "NVIDIA A100-SXM4-40GB", 42.4)
-# Stands for Unsloth: notes what was imported before it, and with which setting.
+# A stand-in for Unsloth: it records what was imported before it, and the setting of standby.
 UNSLOTH = """
 import os, sys
 EARLY = [name for name in ("trl", "transformers", "peft") if name in sys.modules]
@@ -30,7 +30,7 @@ def nothing_tried_yet(monkeypatch):
 
 @pytest.fixture
 def unsloth(monkeypatch):
-    """As if Unsloth had been imported in time."""
+    """Pretend that Unsloth was imported first."""
     monkeypatch.setitem(sys.modules, "unsloth", types.ModuleType("unsloth"))
     monkeypatch.setenv("UNSLOTH_VLLM_STANDBY", "1")
 
@@ -45,7 +45,7 @@ def run(code: str, folder) -> str:
     return done.stdout + done.stderr
 
 
-# As if there were a GPU; TRL's own check of the recipe would ask it for more than that.
+# Pretend that there is a GPU. TRL's check of the recipe is skipped, since it would use the GPU.
 ON_A_GPU = (
     "import torch; torch.cuda.is_available = lambda: True; from r1nb.machine import hardware; "
     "hardware.this_machine = lambda: hardware.Machine(2, 13, 'Tesla T4', 15.8); "
@@ -56,23 +56,23 @@ PLAIN = "engine='transformers', fast_inference=False, use_vllm=False, optim='ada
 
 
 @pytest.mark.parametrize(("name", "standby"), [("llama31-8b-40gb", "1"), ("llama31-8b-seed", "None")])
-def test_on_a_gpu_unsloth_comes_before_what_it_patches(tmp_path, name, standby):
+def test_on_a_gpu_unsloth_is_imported_before_the_libraries_that_it_patches(tmp_path, name, standby):
     code = f"{ON_A_GPU} hardware.choose_recipe({name!r}); "
     assert f"[] {standby}" in run(code + "import unsloth; print(unsloth.EARLY, unsloth.STANDBY)", tmp_path)
 
 
-def test_a_plan_that_comes_first_leaves_unsloth_in_time(tmp_path):
+def test_after_a_plan_unsloth_can_still_be_imported_first(tmp_path):
     code = f"{ON_A_GPU} {PLAN}\ntry: plan_run(load_recipe('llama31-8b-40gb', model_name='/no/model'))\n"
     code += "except ValueError: import unsloth; print(unsloth.EARLY, unsloth.STANDBY)"
     assert "[] 1" in run(code, tmp_path)
 
 
-def test_another_engine_can_be_forced_and_then_unsloth_stays_out(tmp_path):
+def test_with_engine_transformers_unsloth_is_not_imported(tmp_path):
     code = f"{ON_A_GPU} hardware.choose_recipe('llama31-8b-seed', {PLAIN}); "
     assert run(code + "print('unsloth' in sys.modules)", tmp_path).strip().endswith("False")
 
 
-def test_without_a_gpu_nothing_of_it_is_imported(tmp_path):
+def test_without_a_gpu_no_gpu_library_is_imported(tmp_path):
     code = "from r1nb.recipes.loading import load_recipe; from r1nb.machine.engine import prepare_unsloth; "
     code += "prepare_unsloth(load_recipe('llama31-8b-40gb').model); "
     said = run(code + "print([m for m in ('unsloth', 'vllm', 'bitsandbytes') if m in sys.modules])", tmp_path)
@@ -80,7 +80,7 @@ def test_without_a_gpu_nothing_of_it_is_imported(tmp_path):
 
 
 @pytest.mark.parametrize("early", ["trl", "transformers", "peft"])
-def test_what_comes_too_late_is_said_in_one_sentence(tmp_path, early):
+def test_unsloth_imported_too_late_is_reported_in_one_sentence(tmp_path, early):
     code = (
         f"import {early}; from r1nb.recipes.settings import ModelSettings\n"
         "from r1nb.errors import UserError\n"
@@ -94,24 +94,24 @@ def test_what_comes_too_late_is_said_in_one_sentence(tmp_path, early):
     assert "Traceback" not in said
 
 
-def test_standby_cannot_change_once_unsloth_is_imported(unsloth, monkeypatch):
+def test_standby_cannot_change_after_unsloth_is_imported(unsloth, monkeypatch):
     require_unsloth(load_recipe("llama31-8b-40gb").model)
     with pytest.raises(UserError, match="unsloth_vllm_standby = False, but Unsloth was imported with"):
         require_unsloth(load_recipe("llama31-8b-seed").model)
 
 
-def test_without_unsloth_plain_trl_takes_over_and_says_what_that_costs(monkeypatch):
+def test_without_unsloth_plain_trl_is_used_and_its_cost_is_printed(monkeypatch):
     monkeypatch.setitem(sys.modules, "unsloth", None)
     said = []
     recipe = fall_back(load_recipe("llama32-1b-16gb"), said.append)
     assert (recipe.model.engine, recipe.model.fast_inference) == ("transformers", False)
-    config = grpo_config(recipe, "unused")  # which TRL accepts
+    config = grpo_config(recipe, "unused")  # TRL accepts it
     assert (config.use_vllm, config.gradient_checkpointing) == (False, True)
     assert "Unsloth cannot be imported (import of unsloth halted" in said[0]
     assert "That costs memory" in said[0]
 
 
-def test_a_broken_build_is_a_missing_one(tmp_path, monkeypatch):
+def test_a_broken_unsloth_is_treated_like_a_missing_one(tmp_path, monkeypatch):
     (tmp_path / "unsloth").mkdir()
     (tmp_path / "unsloth" / "__init__.py").write_text("raise RuntimeError('undefined symbol: x\\nmore')")
     monkeypatch.syspath_prepend(tmp_path)
@@ -130,14 +130,14 @@ def test_4_bit_weights_on_a_card_without_bfloat16_need_unsloth(monkeypatch):
         fall_back(load_recipe("llama31-8b-16gb"))
 
 
-def test_without_bitsandbytes_no_section_names_an_optimizer_of_its(monkeypatch):
+def test_without_bitsandbytes_no_section_keeps_an_optimizer_that_needs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "unsloth", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     recipe = load_recipe("llama31-8b-r1", load_in_4bit=False, optim="lion_32bit")
     assert recipe.sft["optim"] == "paged_adamw_8bit"
     plain = fall_back(recipe)
     assert (plain.grpo["optim"], plain.sft["optim"]) == ("adamw_torch", "adamw_torch")
-    assert recipe.sft["optim"] == "paged_adamw_8bit"  # the recipe itself is as it was
+    assert recipe.sft["optim"] == "paged_adamw_8bit"  # the recipe itself is unchanged
     kept = load_recipe("llama31-8b-r1", load_in_4bit=False, optim="adafactor", **{"sft.optim": "sgd"})
     plain = fall_back(kept)
     assert (plain.grpo["optim"], plain.sft["optim"]) == ("adafactor", "sgd")
@@ -145,14 +145,14 @@ def test_without_bitsandbytes_no_section_names_an_optimizer_of_its(monkeypatch):
     assert fall_back(recipe).sft["optim"] == "paged_adamw_8bit"
 
 
-def test_4_bit_weights_need_one_of_two_packages(monkeypatch):
+def test_4_bit_weights_need_unsloth_or_bitsandbytes(monkeypatch):
     monkeypatch.setitem(sys.modules, "unsloth", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="without it load_in_4bit = True needs bitsandbytes and"):
         fall_back(load_recipe("llama31-8b-40gb"))
 
 
-def test_without_vllm_unsloth_samples_itself(unsloth, monkeypatch):
+def test_without_vllm_unsloth_generates_the_completions(unsloth, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     said = []
     recipe = fall_back(load_recipe("llama31-8b-40gb"), said.append)
@@ -163,7 +163,7 @@ def test_without_vllm_unsloth_samples_itself(unsloth, monkeypatch):
     require(recipe, CARD)  # standby no longer matters
 
 
-def test_vllm_without_its_plugin_cannot_read_4_bit(unsloth, monkeypatch):
+def test_vllm_without_its_plugin_cannot_read_4_bit_weights(unsloth, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", types.ModuleType("vllm"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     said = []
@@ -176,13 +176,13 @@ def test_vllm_without_its_plugin_cannot_read_4_bit(unsloth, monkeypatch):
     ("capability", "dtype", "bf16"),
     [(None, "float32", False), ((7, 5), "float16", False), ((8, 0), "bfloat16", True)],
 )
-def test_the_dtype_follows_the_card(monkeypatch, capability, dtype, bf16):
+def test_the_dtype_depends_on_the_card(monkeypatch, capability, dtype, bf16):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: capability is not None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     recipe = load_recipe("tiny-cpu", dtype=None)
     recipe.grpo = {key: value for key, value in recipe.grpo.items() if key != "bf16"}
     assert compute_dtype(recipe.model) == dtype
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # TRL asks too, and there is none
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # TRL asks too: there is no GPU
     recipe.model.dtype = dtype
     config = grpo_config(recipe, "unused")
     assert (config.bf16, config.fp16) == (bf16, dtype == "float16")
@@ -198,17 +198,17 @@ def test_the_dtype_follows_the_card(monkeypatch, capability, dtype, bf16):
         (torch.OutOfMemoryError("CUDA out of memory."), "take recipe 'llama31-8b-24gb'"),
     ],
 )
-def test_what_unsloth_raises_on_loading_becomes_one_sentence(unsloth, error, words):
+def test_an_error_of_unsloth_on_loading_becomes_one_sentence(unsloth, error, words):
     def from_pretrained(*args, **kwargs):
         raise error
 
     sys.modules["unsloth"].FastLanguageModel = types.SimpleNamespace(from_pretrained=from_pretrained)
     with pytest.raises(UserError, match=words):
-        load_policy(load_recipe("llama31-8b-40gb"), say=lambda line: None)
+        load_policy(load_recipe("llama31-8b-40gb"))
 
 
-def test_unsloth_is_told_all_that_the_recipe_says(unsloth):
-    told, said = {}, []
+def test_unsloth_gets_all_model_settings_of_the_recipe(unsloth):
+    told = {}
 
     def from_pretrained(name, **kwargs):
         told.update(kwargs, name=name)
@@ -217,7 +217,7 @@ def test_unsloth_is_told_all_that_the_recipe_says(unsloth):
     sys.modules["unsloth"].FastLanguageModel = types.SimpleNamespace(from_pretrained=from_pretrained)
     recipe = load_recipe("llama31-8b-40gb", dtype="bfloat16")
     with pytest.raises(UserError):
-        load_policy(recipe, said.append)
+        load_policy(recipe)
     for key in (
         "max_seq_length",
         "load_in_4bit",
@@ -229,4 +229,3 @@ def test_unsloth_is_told_all_that_the_recipe_says(unsloth):
     assert told["name"] == recipe.model.model_name
     assert told["dtype"] == torch.bfloat16
     assert told["use_exact_model_name"] is True
-    assert f"max_lora_rank={recipe.model.max_lora_rank}" in said[0]

@@ -1,4 +1,4 @@
-"""Which recipe a machine gets, what is refused before any download, and what a run records of its machine."""
+"""Which recipe a machine gets, what is refused before a download, and what a run records of its machine."""
 
 import subprocess
 import sys
@@ -47,14 +47,14 @@ def test_the_next_smaller_recipe_is_for_the_next_smaller_card():
     assert smaller_recipe("tiny-cpu") is None
 
 
-def test_a_card_that_pytorch_cannot_use_is_not_called_missing(monkeypatch):
+def test_for_a_card_that_pytorch_cannot_use_the_driver_is_named(monkeypatch):
     monkeypatch.setattr("os.path.exists", lambda path: path == "/dev/nvidia0")
     assert "wants driver 580 or newer" in suggest_recipe(Machine(2, 13))[1]
 
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    """A machine without a GPU, with the runs in a folder of the test's own."""
+    """Pretend that the machine has no GPU; return the folder of the runs."""
     monkeypatch.setattr(hardware, "this_machine", lambda: Machine(2, 13))
     monkeypatch.setenv("R1NB_SET", f"runs_dir={tmp_path}")
     return tmp_path
@@ -64,20 +64,20 @@ def small(monkeypatch, tmp_path):
     ("arguments", "given"),
     [([], ""), (["auto"], ""), (["smollm2-135m"], "recipe=auto"), (["no-such"], "recipe=auto")],
 )
-def test_auto_is_the_recipe_of_this_machine_wherever_it_is_said(small, monkeypatch, capsys, arguments, given):
+def test_auto_works_as_argument_and_in_r1nb_set(small, monkeypatch, capsys, arguments, given):
     monkeypatch.setenv("R1NB_SET", f"runs_dir={small} max_steps=3 {given}")
     recipe = choose_recipe(*arguments)
     assert (recipe.name, recipe.grpo["max_steps"]) == ("tiny-cpu", 3)
     assert "Recipe tiny-cpu: " in capsys.readouterr().out
 
 
-def test_auto_may_be_an_override_and_the_environment_has_the_last_word(small, monkeypatch):
+def test_auto_can_be_an_override_and_r1nb_set_overrides_it(small, monkeypatch):
     assert choose_recipe("no-such", recipe="auto").name == "tiny-cpu"
     monkeypatch.setenv("R1NB_SET", f"runs_dir={small} recipe=tiny-r1")
     assert choose_recipe("auto").name == choose_recipe("no-such", recipe="auto").name == "tiny-r1"
 
 
-def test_auto_follows_the_machine(small, monkeypatch):
+def test_auto_gives_another_recipe_on_another_machine(small, monkeypatch):
     monkeypatch.setattr(hardware, "this_machine", lambda: Machine(2, 13, "Tesla T4", 15.8))
     monkeypatch.setattr(hardware, "require", lambda recipe, machine: None)
     monkeypatch.setattr(hardware, "fall_back", lambda recipe: recipe)
@@ -119,7 +119,7 @@ def test_a_machine_without_a_working_unsloth_still_gets_its_recipe(tmp_path, bui
         ),
     ],
 )
-def test_what_a_setting_needs_is_asked_for_before_any_download(monkeypatch, section, setting, words):
+def test_a_library_that_a_setting_needs_is_named_before_any_download(monkeypatch, section, setting, words):
     monkeypatch.setattr(hardware, "find_spec", lambda name: None)
     recipe = load_recipe("tiny-r1")
     getattr(recipe, section).update(setting)
@@ -127,11 +127,11 @@ def test_what_a_setting_needs_is_asked_for_before_any_download(monkeypatch, sect
         require(recipe, Machine(2, 13))
 
 
-def test_what_is_installed_is_not_asked_for(monkeypatch):
+def test_settings_whose_libraries_are_installed_are_accepted(monkeypatch):
     recipe = load_recipe("tiny-r1", **{"optim": "paged_adamw_8bit", "sft.optim": "adamw_torch_8bit"})
     monkeypatch.setattr(hardware, "find_spec", lambda name: name == "bitsandbytes" or None)
     require(recipe, Machine(2, 13))
-    recipe.grpo["optim"] = "adamw_torch"  # the other one is torchao's
+    recipe.grpo["optim"] = "adamw_torch"  # adamw_torch_8bit is part of torchao
     monkeypatch.setattr(hardware, "find_spec", lambda name: None)
     require(recipe, Machine(2, 13))
 
@@ -143,19 +143,19 @@ def test_every_gpu_recipe_is_refused_without_a_gpu_before_any_download(small, na
     check_configs(load_recipe(name))  # TRL accepts it
 
 
-def test_several_processes_are_refused_where_one_is_meant(monkeypatch):
+def test_several_processes_are_refused_where_only_one_is_supported(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="sft is for one process and 2 are running"):
         require(load_recipe("tiny-r1"), Machine(2, 13))
     with pytest.raises(UserError, match="engine=unsloth is for one process and 2 are running"):
         require(load_recipe("llama31-8b-40gb"), Machine(12, 89, "NVIDIA A100-SXM4-40GB", 42.4))
     with pytest.raises(
-        UserError, match=r"Recipe llama31-8b-seed-4gpu trains in 3 processes .*, and this is 2"
+        UserError, match=r"Recipe llama31-8b-seed-4gpu trains in 3 processes, .*, but this run has 2"
     ):
         require(load_recipe("llama31-8b-seed-4gpu"), Machine(26, 200, "NVIDIA H100 80GB HBM3", 85.0))
 
 
-def test_a_machine_says_what_it_is():
+def test_a_machine_is_described_in_one_line():
     assert str(Machine(1, 13.2)) == "1 CPU core, 13 GB of memory, no CUDA GPU"
     assert str(Machine(2, 13, "Tesla T4", 15.8)) == "Tesla T4 with 16 GB; 2 CPU cores, 13 GB of memory"
 

@@ -1,4 +1,4 @@
-"""Each formula of memory against a real count: of models, adapters, caches, and what autograd saves."""
+"""The memory formulas agree with real models, adapters, caches, and with what autograd saves."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from r1nb.recipes.loading import load_recipe
 SIZES = {"vocab_size": 100, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 MLP = SIZES | {"intermediate_size": 96}
 GROUPED = MLP | {"num_key_value_heads": 2}
-# name of a transformers config, its settings, and modules for an adapter to name
+# (name of a transformers config, its settings, target modules of an adapter)
 MODELS = [
     ("GPT2", SIZES, ["c_attn"]),
     ("GPT2", SIZES | {"n_inner": 80}, "all-linear"),
@@ -53,7 +53,7 @@ MODELS = [
     ],
     ids=["Llama-3.1-8B", "Llama-3.2-1B", "Qwen2.5-3B", "GPT-2", "Falcon-7B"],
 )
-def test_weights_are_as_many_as_published(config, parameters, in_matrices):
+def test_the_number_of_weights_is_the_published_one(config, parameters, in_matrices):
     packed = in_matrices * 4.127 / 8 + 2 * (parameters - in_matrices)
     for lora in (None, load_recipe().lora):
         empty = empty_model(config, lora)
@@ -63,8 +63,8 @@ def test_weights_are_as_many_as_published(config, parameters, in_matrices):
 
 
 @pytest.mark.parametrize(("kind", "settings", "targets"), MODELS)
-def test_a_model_of_any_kind_is_as_large_as_the_plan_says(kind, settings, targets):
-    """Parameters, those of an adapter, and the cache after a forward pass; the plan is made of them."""
+def test_the_plan_is_right_for_models_of_many_kinds(kind, settings, targets):
+    """It counts the parameters of model and adapter, and the size of the cache after a forward pass."""
     from peft import LoraConfig, get_peft_model
 
     config = getattr(transformers, f"{kind}Config")(**settings)
@@ -85,7 +85,7 @@ def test_a_model_of_any_kind_is_as_large_as_the_plan_says(kind, settings, target
     assert 1.0 < plan.peak_gb < 3.0
 
 
-def test_a_model_that_only_its_text_part_answers_for_is_counted_by_that_part():
+def test_of_a_multimodal_model_only_the_text_part_is_counted():
     text = GROUPED | {"head_dim": 32}
     config = transformers.Gemma3Config(text_config=text)
     assert empty_model(config).config == transformers.Gemma3TextConfig(**text)
@@ -108,15 +108,15 @@ def test_a_model_without_attention_has_no_cache():
         (T5Config(), "No plan for a t5 model: Unrecognized configuration class"),
     ],
 )
-def test_what_cannot_be_trained_is_said_in_one_sentence(config, words):
+def test_a_model_that_cannot_be_trained_is_refused_in_one_sentence(config, words):
     with pytest.raises(UserError, match=words):
         plan_run(load_recipe(target_modules=["no_proj"]), Machine(2, 24), config)
 
 
 @pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "v_proj", "down_proj"]])
-def test_the_adapter_has_as_many_parameters_as_the_policys(targets):
+def test_the_adapter_in_the_plan_has_the_parameters_of_the_real_one(targets):
     recipe = load_recipe("tiny-cpu", target_modules=targets)
-    policy = load_policy(recipe, say=lambda line: None)
+    policy = load_policy(recipe)
     attach_lora(policy, recipe)
     empty = empty_model(policy.model.config, recipe.lora)
     trained = policy.model.num_parameters(only_trainable=True)
@@ -125,8 +125,8 @@ def test_the_adapter_has_as_many_parameters_as_the_policys(targets):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_layer_keeps_what_the_formula_counts(dtype):
-    """The tensors that autograd saves, for a Llama-3.1-8B's proportions at a sixteenth of its width."""
+def test_a_layer_saves_the_activations_that_the_formula_counts(dtype):
+    """They are counted in a model with the proportions of Llama-3.1-8B at a sixteenth of its width."""
     from peft import LoraConfig, get_peft_model
 
     tokens, rank = 199, 8
@@ -142,7 +142,7 @@ def test_a_layer_keeps_what_the_formula_counts(dtype):
         storages = {}
 
         def pack(tensor):
-            if tokens in tensor.shape:  # not the weights
+            if tokens in tensor.shape:  # skips the weights
                 storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 

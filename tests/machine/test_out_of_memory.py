@@ -1,4 +1,4 @@
-"""Out of memory: recognised, said in one sentence, and nothing lost by it."""
+"""An out-of-memory error is recognised and becomes one sentence, and nothing is lost."""
 
 import weakref
 
@@ -47,11 +47,11 @@ def chained(cause):
         (KeyError("memory"), False),
     ],
 )
-def test_a_lack_of_memory_is_told_from_other_errors(error, expected):
+def test_out_of_memory_errors_are_told_from_other_errors(error, expected):
     assert is_out_of_memory(error) == expected
 
 
-def test_what_pytorch_raises_here_is_recognised():
+def test_an_out_of_memory_error_of_pytorch_on_a_cpu_is_recognised():
     with pytest.raises(RuntimeError) as raised:
         allocate()
     assert is_out_of_memory(raised.value)
@@ -62,7 +62,7 @@ def test_other_errors_pass_through():
         1 / 0  # noqa: B018
 
 
-def test_one_sentence_is_not_wrapped_in_another():
+def test_in_nested_blocks_the_sentence_is_written_once():
     recipe = load_recipe()
     with pytest.raises(UserError) as raised, in_words(recipe), in_words(recipe):
         allocate()
@@ -78,12 +78,12 @@ def test_one_sentence_is_not_wrapped_in_another():
         ("tiny-cpu", "lower max_completion_length, or lower per_device_train_batch_size"),
     ],
 )
-def test_the_sentence_names_the_next_smaller_preset(name, remedy):
+def test_the_sentence_names_the_next_smaller_recipe_or_a_setting_to_lower(name, remedy):
     with pytest.raises(UserError, match=remedy), in_words(load_recipe(name)):
         allocate()
 
 
-def test_what_the_block_held_is_given_back():
+def test_the_memory_of_the_block_is_freed():
     held = []
 
     def step():
@@ -96,13 +96,13 @@ def test_what_the_block_held_is_given_back():
     assert held[0]() is None
 
 
-def test_a_run_that_is_out_of_memory_loses_nothing_and_the_kernel_goes_on(tmp_path):
+def test_after_out_of_memory_the_run_is_intact_and_the_policy_still_works(tmp_path):
     recipe = load_recipe(
         "tiny-cpu", runs_dir=str(tmp_path / "runs"), max_steps=5, save_steps=1, torch_threads=1,
         per_device_train_batch_size=16,
     )  # fmt: skip
     train, _, _ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
-    policy = load_policy(recipe, say=lambda line: None)
+    policy = load_policy(recipe)
     attach_lora(policy, recipe)
     run = new_run(recipe)
     trainer = grpo_trainer(policy, train, recipe, run.folder, [Recorder(run)])
@@ -123,4 +123,4 @@ def test_a_run_that_is_out_of_memory_loses_nothing_and_the_kernel_goes_on(tmp_pa
     assert run.series("reward")[0] == [1, 2]
     assert run.checkpoints()[-1] == 2
     assert policy.generate([train[0]["prompt"]], Sampling(4))
-    policy.save_adapter(run.adapter)  # what was learnt until then
+    policy.save_adapter(run.adapter)  # the adapter as trained until then

@@ -1,4 +1,4 @@
-"""The plan: its peak against TRL's real step on a CPU, what it refuses, and the way out that it names."""
+"""The plan: its peak agrees with a real step of TRL on a CPU; what it refuses, and the fix that it names."""
 
 import contextlib
 from pathlib import Path
@@ -27,7 +27,7 @@ def estimate(recipe, machine, config):
     return plan.estimate(recipe, machine, plan.load_empty(recipe, config))
 
 
-# Its logits weigh more than its layers.
+# A model whose logits need more memory than its layers.
 WIDE = {
     "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "vocab_size": 20_000,
@@ -37,8 +37,8 @@ WIDE = {
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("wide", [False, True], ids=["tiny policy", "wide vocabulary"])
-def test_the_peak_of_a_real_step_is_what_the_plan_says(tmp_path, dtype, checkpointing, wide):
-    """Allocations counted by PyTorch while TRL's own code computes loss and gradient, within 10 %."""
+def test_the_plan_predicts_the_peak_of_a_real_step(tmp_path, dtype, checkpointing, wide):
+    """Within 10 % of the allocations that PyTorch counts while TRL's code computes loss and gradient."""
     prompt_length, completion_length = 40, 32
     name = "tiny-policy"
     if wide:
@@ -56,17 +56,17 @@ def test_the_peak_of_a_real_step_is_what_the_plan_says(tmp_path, dtype, checkpoi
         bf16=dtype == "bfloat16",
         runs_dir=str(tmp_path),
     )
-    policy = load_policy(recipe, say=lambda line: None)
+    policy = load_policy(recipe)
     attach_lora(policy, recipe)
     trainer = grpo_trainer(
         policy, load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0], recipe, tmp_path
     )
-    trainer.obstacle = "the plan is for TRL's own code"  # SharedPromptTrainer's needs less
+    trainer.obstacle = "the plan is for TRL's own code"  # SharedPromptTrainer needs less
     trainer.model.train()
-    if checkpointing:  # as trainer.train() does first
+    if checkpointing:  # as trainer.train() would do
         trainer.model.gradient_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
     trainer.current_gradient_accumulation_steps = 1
-    model = trainer.accelerator.prepare(trainer.model)  # autocast
+    model = trainer.accelerator.prepare(trainer.model)  # adds autocast
     prompts = torch.ones(16, prompt_length, dtype=torch.long)
     completions = torch.ones(16, completion_length, dtype=torch.long)
     inputs = {
@@ -91,7 +91,7 @@ def test_the_peak_of_a_real_step_is_what_the_plan_says(tmp_path, dtype, checkpoi
 
 
 @pytest.mark.parametrize("name", CARDS)
-def test_every_preset_fits_its_card(name):
+def test_every_recipe_fits_its_card(name):
     made = plan.plan_run(load_recipe(name), CARDS[name], config_of(name))
     assert made.peak_gb < 0.95 * made.card_gb
     assert made.completions >= load_recipe(name).group_size
@@ -99,7 +99,7 @@ def test_every_preset_fits_its_card(name):
     assert made.step_seconds[0] < made.step_seconds[1]
 
 
-def test_presets_grow_with_their_cards():
+def test_recipes_for_larger_cards_need_more_memory():
     peaks = [estimate(load_recipe(name), CARDS[name], config_of(name)).peak_gb for name in LADDER]
     assert peaks == sorted(peaks)
 
@@ -113,7 +113,7 @@ def test_presets_grow_with_their_cards():
         ("llama31-8b-40gb", {"gpu_memory_utilization": 1.0}, "llama31-8b-40gb", "set gpu_memory_util"),
     ],
 )  # fmt: skip
-def test_what_cannot_fit_is_refused_with_the_setting_to_lower(name, changes, card, remedy):
+def test_a_recipe_that_cannot_fit_is_refused_with_the_setting_to_change(name, changes, card, remedy):
     recipe = load_recipe(name, **changes)
     with pytest.raises(UserError, match=f"needs .* GB and .*{remedy}"):
         plan.plan_run(recipe, CARDS[card], LLAMA_8B)
@@ -136,7 +136,7 @@ PLAIN_TRL = {"engine": "transformers", "fast_inference": False, "use_vllm": Fals
         ("tiny-cpu", {"num_generations": 16, "num_iterations": 2, "save_steps": 6, "logging_steps": 3}),
         ("tiny-cpu", {"per_device_train_batch_size": 24, "gradient_accumulation_steps": 3}),
         ("tiny-cpu", {"gradient_accumulation_steps": 3, "num_generations": 24, "save_steps": 7}),
-        ("tiny-cpu", {"steps_per_generation": 1, "eval_batch_size": 8}),  # TRL: 8 of a group in a batch
+        ("tiny-cpu", {"steps_per_generation": 1, "eval_batch_size": 8}),  # TRL needs a whole group
         ("tiny-cpu", {"steps_per_generation": 4, "gradient_accumulation_steps": 2, "save_steps": 2}),
         ("tiny-cpu", {"generation_batch_size": 256, "save_steps": 4}),
         ("tiny-r1", {"overlong_cache": 100}),
@@ -146,11 +146,11 @@ PLAIN_TRL = {"engine": "transformers", "fast_inference": False, "use_vllm": Fals
         ("llama31-8b-seed", {"gpu_memory_utilization": 0.95}),
         ("llama31-8b-80gb", LONG),
         ("llama31-8b-80gb", PLAIN_TRL),
-        ("llama31-8b-r1", PLAIN_TRL | {"sft.bf16": False}),  # as a CPU has it
+        ("llama31-8b-r1", PLAIN_TRL | {"sft.bf16": False}),  # as on a CPU
     ],
 )
-def test_whoever_follows_the_advice_is_not_refused_again(name, changes):
-    """On machines with ever less memory than the recipe needs."""
+def test_a_recipe_changed_as_advised_is_accepted(name, changes):
+    """On machines with less and less of the memory that the recipe needs."""
     gpu = "NVIDIA L4" if name.startswith("llama") else None
     config = config_of(name) if gpu else AutoConfig.from_pretrained(DATA / "tiny-policy")
     recipe = load_recipe(name, **changes)
@@ -161,7 +161,7 @@ def test_whoever_follows_the_advice_is_not_refused_again(name, changes):
         machine = Machine(2, share * needed, gpu, share * needed)
         with contextlib.suppress(UserError):
             plan.plan_run(recipe, machine, config)
-            continue  # vLLM takes less of a smaller card
+            continue  # it fits: vLLM takes less of a smaller card
         with pytest.raises(UserError) as refused:
             plan.plan_run(recipe, machine, config)
         _, found, advice = str(refused.value).removesuffix(".").partition(": set ")
@@ -175,13 +175,13 @@ def test_whoever_follows_the_advice_is_not_refused_again(name, changes):
     assert recipe not in followed
 
 
-def test_no_advice_is_given_that_does_not_help():
+def test_the_advice_names_only_settings_that_help():
     recipe = load_recipe("llama31-8b-40gb", load_in_4bit=False, gpu_memory_utilization=0.6)
     with pytest.raises(UserError, match=r"choose a smaller model\.$"):
         plan.plan_run(recipe, Machine(2, 13, "a small card", 4.0), LLAMA_8B)
     with pytest.raises(UserError, match=r"choose a smaller model, or set load_in_4bit=true\.$"):
         plan.plan_run(recipe, Machine(2, 13, "a larger card", 15.8), LLAMA_8B)
-    with pytest.raises(UserError, match=r"choose a smaller model\.$"):  # nothing to pack
+    with pytest.raises(UserError, match=r"choose a smaller model\.$"):  # no 4-bit on a CPU
         plan.plan_run(load_recipe(), Machine(2, 0.5))
 
 
@@ -195,7 +195,7 @@ def test_vllm_without_unsloth_is_refused_before_the_plan(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("given", ["recipe=auto", "recipe=tiny-cpu", ""])
-def test_the_plan_of_auto_is_that_of_this_machines_recipe(monkeypatch, tmp_path, capsys, given):
+def test_the_plan_of_auto_is_for_the_recipe_of_this_machine(monkeypatch, tmp_path, capsys, given):
     monkeypatch.setattr(plan, "this_machine", lambda: Machine(2, 24))
     monkeypatch.setenv("R1NB_SET", f"runs_dir={tmp_path} {given}")
     plan.main("auto" if not given else "no-such")
@@ -220,13 +220,13 @@ def test_published_step_times_lie_within_the_plans_range(card, config, seconds):
     assert 0.8 * low < seconds < 1.2 * high
 
 
-def test_an_unknown_card_gets_no_minutes():
+def test_for_an_unknown_card_the_plan_gives_no_time():
     made = estimate(load_recipe("llama31-8b-40gb"), Machine(8, 64, "NVIDIA B999", 200.0), LLAMA_8B)
     assert made.step_seconds is None
     assert "minutes" not in str(made)
 
 
-def test_without_a_config_the_models_own_is_read():
+def test_without_a_config_the_plan_reads_that_of_the_model():
     made = plan.plan_run(load_recipe(), Machine(2, 24))
     assert made == plan.plan_run(
         load_recipe(), Machine(2, 24), AutoConfig.from_pretrained(DATA / "tiny-policy")
@@ -236,21 +236,21 @@ def test_without_a_config_the_models_own_is_read():
         plan.plan_run(load_recipe(), tight)
 
 
-def test_the_readme_shows_the_plans_own_figures():
-    readme = (ROOT / "README.md").read_text()
+def test_the_results_page_shows_the_figures_of_the_plan():
+    page = (ROOT / "data/results/README.md").read_text()
     for name in LADDER:
         recipe = load_recipe(name)
         made = estimate(recipe, CARDS[name], config_of(name))
         groups = recipe.batch_size // recipe.group_size
-        (row,) = (line for line in readme.splitlines() if line.startswith(f"| {name} |"))
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| {name} |"))
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         completions = f"{groups} x {recipe.group_size}"
-        assert cells[3:] == [f"{recipe.grpo['max_completion_length']:,}", completions, f"{made.peak_gb:.1f}"]
+        assert cells[2:] == [f"{recipe.grpo['max_completion_length']:,}", completions, f"{made.peak_gb:.1f}"]
     seed = estimate(load_recipe("llama31-8b-seed"), CARDS["llama31-8b-seed"], LLAMA_8B)
-    assert f" {seed.peak_gb:.1f} GB" in next(part for part in readme.split("\n\n") if "plan predicts" in part)
+    assert f"predicts that they fit: {seed.peak_gb:.1f} GB" in " ".join(page.split())
 
 
-def test_full_fine_tuning_takes_what_the_page_of_launch_files_says(monkeypatch):
+def test_full_fine_tuning_needs_the_memory_that_the_launch_readme_says(monkeypatch):
     recipe = load_recipe("llama31-8b-seed-4gpu")
     card = CARDS["llama31-8b-80gb"]
     with pytest.raises(UserError, match=r"needs 96\.6 GB and NVIDIA H100 80GB HBM3 has 85\.0 GB"):

@@ -1,4 +1,4 @@
-"""A saved adapter that several test files share."""
+"""A saved adapter that several test files use."""
 
 import json
 
@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory):
-    """An adapter in a run that was evaluated, as notebook 03 saves it."""
+    """Return a run with evaluation and saved adapter, as notebook 03 leaves it."""
     from r1nb.policy.loading import attach_lora, load_policy
     from r1nb.recipes.loading import load_recipe
     from r1nb.tasks.rows import load_splits
@@ -16,7 +16,7 @@ def saved(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("saved")
     recipe = load_recipe("tiny-cpu", runs_dir=str(folder), r=8)
-    policy = load_policy(recipe, say=lambda line: None)
+    policy = load_policy(recipe)
     run = begin_run(recipe, load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0])
     rate = {"strict": 0.5, "strict_interval": [0.2, 0.8], "lenient": 0.5, "format": 0.9, "n": 10}
     unjudged = rate | {"strict": None, "strict_interval": None, "lenient": None}

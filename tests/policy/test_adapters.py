@@ -1,4 +1,4 @@
-"""Adapters on disk: what is refused in one sentence, before it is loaded."""
+"""Adapters on disk: which ones are refused, in one sentence and before they are loaded."""
 
 import json
 import pickle
@@ -18,7 +18,7 @@ from r1nb.text.prompts import REASONING, THINK
 
 
 def fresh(**settings):
-    return load_policy(load_recipe("tiny-cpu", **settings), say=lambda line: None)
+    return load_policy(load_recipe("tiny-cpu", **settings))
 
 
 def configured(**values):
@@ -63,14 +63,14 @@ def poison(folder):
 
 
 def flatten(folder):
-    """A lora_B of another shape: PEFT sees it when it has put its layers into the model."""
+    """Give a lora_B another shape: PEFT notices it only after it has changed the model."""
     weights = load_file(folder / WEIGHTS)
     name = next(name for name in weights if "lora_B" in name)
     save_file(weights | {name: torch.ones(3)}, folder / WEIGHTS)
 
 
 class Payload:
-    """Unpickled, it would leave a file."""
+    """If this is unpickled, it creates a file."""
 
     def __init__(self, path):
         self.path = path
@@ -81,14 +81,14 @@ class Payload:
 
 REFUSED = {
     "truncated": (truncate, "is damaged"),
-    "a pickle under that name": (written(WEIGHTS, pickle.dumps({1: 2})), "is damaged"),
-    "a pickle instead": (pickled, "adapter_model.bin could run code when it is loaded, so r1nb never does"),
+    "a pickle named adapter_model.safetensors": (written(WEIGHTS, pickle.dumps({1: 2})), "is damaged"),
+    "a pickle instead": (pickled, "adapter_model.bin could run code when loaded, so r1nb never loads it"),
     "empty": (written(WEIGHTS, b""), "is damaged"),
     "a tensor lost": (lose_a_tensor, "1 of its 56 tensors are missing"),
-    "another rank": (configured(r=16), "is of rank 8, but its adapter_config.json says r = 16"),
+    "another rank": (configured(r=16), "has rank 8, but its adapter_config.json says r = 16"),
     "not finite": (poison, "lora_A.weight holds numbers that are not finite"),
-    "a tensor without a side": (flatten, "does not fit tiny-policy"),
-    "a rank in words": (configured(r="8"), "is of rank 8, but its adapter_config.json says r = '8'"),
+    "a tensor of another shape": (flatten, "does not fit tiny-policy"),
+    "a rank in words": (configured(r="8"), "has rank 8, but its adapter_config.json says r = '8'"),
     "no rank": (written(CONFIG, b'{"peft_type": "LORA"}'), "cannot be read (KeyError: 'r')"),
     "no method": (written(CONFIG, b'{"r": 8}'), "cannot be read (KeyError: 'peft_type')"),
     "a deep list": (written(CONFIG, b"[" * 200_000), "cannot be read (RecursionError: "),
@@ -96,41 +96,41 @@ REFUSED = {
         configured(rank_pattern=["q_proj"]),
         "or its adapter_config.json is damaged: ",
     ),
-    "no expression": (configured(target_modules="(("), "is damaged: missing )"),
-    "an expression without end": (configured(target_modules="((a+)+)!"), "repeats a group"),
-    "one that leaves out": (configured(exclude_modules="((a+)+)!"), "repeats a group"),
-    "one of a pattern": (configured(rank_pattern={"((a+)+)!": 8}), "repeats a group"),
+    "an invalid expression": (configured(target_modules="(("), "is damaged: missing )"),
+    "an expression that takes forever": (configured(target_modules="((a+)+)!"), "repeats a group"),
+    "an endless expression to exclude": (configured(exclude_modules="((a+)+)!"), "repeats a group"),
+    "an endless expression in a pattern": (configured(rank_pattern={"((a+)+)!": 8}), "repeats a group"),
     "an alpha in words": (configured(lora_alpha="16"), "is damaged: unsupported operand"),
     "a dropout in words": (configured(lora_dropout="much"), "is damaged: "),
     "a number of modules": (configured(target_modules=7), "is damaged: "),
-    "a rank of 0": (configured(r=0), "is of rank 8, but its adapter_config.json says r = 0"),
+    "a rank of 0": (configured(r=0), "has rank 8, but its adapter_config.json says r = 0"),
     "a pattern of words": (configured(rank_pattern={"q_proj": "8"}), "is damaged: "),
     "a negative pattern": (configured(rank_pattern={"q_proj": -1}), "is damaged: "),
-    "a key of tomorrow": (configured(tomorrow={"a": 1}), "sets tomorrow = "),
-    "a bias of its own": (configured(bias="all"), "sets bias = 'all', which r1nb does not load"),
-    "another method": (configured(peft_type="IA3"), "of 'IA3'"),
+    "a key of a later PEFT": (configured(tomorrow={"a": 1}), "sets tomorrow = "),
+    "a trained bias": (configured(bias="all"), "sets bias = 'all', which r1nb does not load"),
+    "another method": (configured(peft_type="IA3"), "has peft_type 'IA3'"),
     "a list": (written(CONFIG, b"[]"), "cannot be read"),
     "no JSON": (written(CONFIG, b"\xff{"), "cannot be read"),
-    "code of its own": (configured(corda_config={"cache_file": "elsewhere.pt"}), "sets corda_config"),
-    "other modules": (configured(target_modules=["q_proj"]), "48 are foreign"),
-    "unheard-of modules": (configured(target_modules=["nothing"]), "does not fit tiny-policy"),
+    "a file to be loaded": (configured(corda_config={"cache_file": "elsewhere.pt"}), "sets corda_config"),
+    "other modules": (configured(target_modules=["q_proj"]), "48 unexpected"),
+    "unknown modules": (configured(target_modules=["nothing"]), "does not fit tiny-policy"),
     "another base": (carded(base_fingerprint="0" * 16), "was made for tiny-policy, not for tiny-policy"),
-    "another prompt": (carded(prompt="Q: {question}"), "trained on prompts of another form"),
+    "another prompt": (carded(prompt="Q: {question}"), "trained with another prompt format"),
     "another layout": (carded(layout="think"), "set layout='think'"),
     "a torn card": (written(CARD, b'{"model"'), "r1nb.json in adapter is damaged"),
-    "an unheard-of layout": (carded(layout="nope"), "is damaged"),
+    "an unknown layout": (carded(layout="nope"), "is damaged"),
     "a card of nonsense": (written(CARD, b'{"model": {"model_name": 3}}'), "is damaged"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_does_not_belong_is_refused_in_one_sentence(saved, tmp_path, name):
+def test_a_damaged_or_foreign_adapter_is_refused_in_one_sentence(saved, tmp_path, name):
     change, words = REFUSED[name]
     folder = tmp_path / "adapter"
     shutil.copytree(saved.adapter, folder)
     policy = fresh()
     policy.load_adapter(folder, REASONING)
-    assert policy.has_adapter  # as it was
+    assert policy.has_adapter  # before the change
     change(folder)
     policy = fresh()
     with pytest.raises(UserError) as refused:
@@ -138,7 +138,7 @@ def test_what_does_not_belong_is_refused_in_one_sentence(saved, tmp_path, name):
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
     assert not policy.has_adapter
-    assert policy.model.state_dict().keys() == fresh().model.state_dict().keys()  # the base is what it was
+    assert policy.model.state_dict().keys() == fresh().model.state_dict().keys()  # the base is unchanged
     policy.load_adapter(saved.adapter)
 
 
@@ -147,19 +147,19 @@ def test_nothing_is_unpickled(saved, tmp_path):
     shutil.copytree(saved.adapter, folder)
     data = pickle.dumps(Payload(str(mark)))
     (folder / "adapter_model.bin").write_bytes(data)
-    fresh().load_adapter(folder)  # beside good weights it is not even looked at
+    fresh().load_adapter(folder)  # with safetensors weights beside it, the pickle is ignored
     (folder / WEIGHTS).write_bytes(data)
     with pytest.raises(UserError, match="is damaged"):
         fresh().load_adapter(folder)
     assert not mark.exists()
 
 
-def test_a_rank_above_vllms_is_refused(saved):
+def test_a_rank_above_max_lora_rank_is_refused(saved):
     with pytest.raises(UserError, match="has rank 8: set max_lora_rank=8, now 4"):
         fresh(max_lora_rank=4).load_adapter(saved.adapter)
 
 
-def test_an_adapter_alone_brings_its_layout_and_base(tmp_path):
+def test_an_adapter_without_a_run_knows_its_layout(tmp_path):
     recipe = load_recipe("tiny-cpu", layout="think")
     policy = fresh()
     attach_lora(policy, recipe)
@@ -167,12 +167,12 @@ def test_an_adapter_alone_brings_its_layout_and_base(tmp_path):
     assert loaded.data.layout == "think"
 
 
-def test_a_card_that_names_a_path_which_is_no_model_is_refused(saved, tmp_path):
+def test_a_card_that_names_a_folder_without_a_model_is_refused(saved, tmp_path):
     folder = tmp_path / "adapter"
     shutil.copytree(saved.adapter, folder)
     card = json.loads((folder / CARD).read_text())
     carded(model=card["model"] | {"model_name": "../../etc"})(folder)
-    with pytest.raises(UserError, match=r"no model folder: config.json is missing"):
+    with pytest.raises(UserError, match=r"not a model folder: config.json is missing"):
         load_trained(folder)
 
 
@@ -186,21 +186,21 @@ def test_an_adapter_without_a_card_can_be_loaded(saved, tmp_path, capsys):
     assert capsys.readouterr().out == ""
     configured(base_model_name_or_path="other/model")(folder)
     fresh().load_adapter(folder)
-    assert "it names other/model as its base, and tiny-policy is loaded" in capsys.readouterr().out
+    assert "it names other/model as its base model, but tiny-policy is loaded" in capsys.readouterr().out
 
 
-def test_a_base_in_a_folder_may_lie_elsewhere_and_is_not_told(tmp_path):
+def test_a_local_base_can_be_moved_and_its_path_is_not_saved(tmp_path):
     for name in ("here", "there"):
         shutil.copytree(DATA / "tiny-policy", tmp_path / name / "my base")
     recipe = load_recipe("tiny-cpu", model_name=str(tmp_path / "here" / "my base"))
-    policy = load_policy(recipe, say=lambda line: None)
+    policy = load_policy(recipe)
     attach_lora(policy, recipe)
     folder = policy.save_adapter(tmp_path / "adapter")
     assert json.loads((folder / CONFIG).read_text())["base_model_name_or_path"] == "my base"
     fresh(model_name=str(tmp_path / "there" / "my base")).load_adapter(folder)
 
 
-def test_the_reference_of_a_kl_term_is_not_saved(tmp_path):
+def test_the_reference_adapter_of_the_kl_term_is_not_saved(tmp_path):
     recipe = load_recipe("tiny-cpu")
     policy = fresh()
     attach_lora(policy, recipe)
@@ -210,7 +210,7 @@ def test_the_reference_of_a_kl_term_is_not_saved(tmp_path):
     fresh().load_adapter(folder)
 
 
-def test_an_adapter_that_is_there_makes_room_for_a_fresh_one(saved):
+def test_attach_lora_replaces_an_adapter_by_a_fresh_one(saved):
     policy = fresh()
     policy.load_adapter(saved.adapter)
     attach_lora(policy, load_recipe("tiny-cpu"))

@@ -1,4 +1,4 @@
-"""The cards of what was trained: what they say, and that no place on this machine stands in a saved file."""
+"""The cards of trained weights: what they say, and that no saved file contains a path of this machine."""
 
 import json
 import shutil
@@ -18,10 +18,10 @@ from r1nb.training.resume import new_run
 
 
 def fresh(**settings):
-    return load_policy(load_recipe("tiny-cpu", **settings), say=lambda line: None)
+    return load_policy(load_recipe("tiny-cpu", **settings))
 
 
-def test_the_card_says_what_it_belongs_to(saved):
+def test_the_card_names_base_recipe_data_and_accuracy(saved):
     card = json.loads((saved.adapter / CARD).read_text())
     assert card["model"]["model_name"] == "tiny-policy"
     assert card["base_fingerprint"] == fresh().fingerprint()
@@ -34,7 +34,7 @@ def test_the_card_says_what_it_belongs_to(saved):
     assert card["date"].startswith("20")
 
 
-def test_the_model_card_is_one_for_the_hub_too(saved):
+def test_the_model_card_is_valid_for_the_hub(saved):
     card = ModelCard.load(saved.adapter / "README.md")
     assert card.data.license == "mit"
     assert card.data.library_name == "peft"
@@ -47,12 +47,12 @@ def test_the_model_card_is_one_for_the_hub_too(saved):
     rate = "test, 10 problems, {}: 50.0% strict [20.0%, 80.0%], format 90.0%"
     assert [line for line in lines if line.startswith("- ")] == [
         f"- {rate.format(moment)}" for moment in ("before", "after")
-    ]  # of the moment that no judge could score there is no rate
+    ]  # "prefilled" was not judged, so it has no line
     assert prompt_format(fresh().tokenizer, REASONING) in card.text
 
 
 def folders(tmp_path) -> dict:
-    """A recipe's values that name files and folders of this machine, as a user of it would set them."""
+    """Return values of a recipe that name files and folders of this machine, as a user would set them."""
     here = tmp_path / "alice" / "secret"
     shutil.copytree(DATA / "tiny-policy", here / "base")
     data = here / "mine"
@@ -69,21 +69,21 @@ def folders(tmp_path) -> dict:
 
 
 @pytest.mark.parametrize("what", ["an adapter", "an adapter that was trained on", "all weights"])
-def test_no_place_on_this_machine_stands_in_a_saved_file(tmp_path, what):
+def test_no_saved_file_contains_a_path_of_this_machine(tmp_path, what):
     recipe = load_recipe("tiny-cpu", **folders(tmp_path) | ({"lora": None} if what == "all weights" else {}))
     if what == "an adapter that was trained on":
         parent = new_run(recipe)
-        policy = load_policy(recipe, say=lambda line: None)
+        policy = load_policy(recipe)
         attach_lora(policy, recipe)
         policy.save_adapter(parent.adapter, parent)
         started = {"lora": recipe.lora.model_copy(update={"start_from": str(parent.folder)})}
         recipe = recipe.model_copy(update=started)
     run = new_run(recipe)
-    policy = load_policy(recipe, say=lambda line: None)
+    policy = load_policy(recipe)
     attach_lora(policy, recipe)
     folder = policy.save_trained(run)
     card = json.loads((folder / CARD).read_text())
-    assert card["model"]["model_name"] == recipe.model.model_name  # load_trained finds a local base by it
+    assert card["model"]["model_name"] == recipe.model.model_name  # the path is needed for loading
     assert card["recipe"]["model"]["model_name"] == "base"
     assert card["recipe"]["data"]["dataset"] == "mine"
     card["model"]["model_name"] = ""
@@ -92,19 +92,19 @@ def test_no_place_on_this_machine_stands_in_a_saved_file(tmp_path, what):
         for word in (str(tmp_path), "alice", "secret"):
             assert file.is_dir() or word.encode() not in file.read_bytes(), f"{word} in {file.name}"
     readme = ModelCard.load(folder / "README.md")
-    assert (readme.data.base_model, readme.data.datasets) == (None, None)  # nobody else has them
+    assert (readme.data.base_model, readme.data.datasets) == (None, None)  # they are not on the Hub
     assert "dataset `mine`" in readme.text
 
 
-def test_an_export_names_no_folder_of_this_machine(tmp_path):
+def test_an_export_contains_no_path_of_this_machine(tmp_path):
     recipe = load_recipe("tiny-cpu", **folders(tmp_path))
-    policy = load_policy(recipe, say=lambda line: None)
+    policy = load_policy(recipe)
     attach_lora(policy, recipe)
     for file in save_merged(policy, tmp_path / "merged").iterdir():
         assert b"alice" not in file.read_bytes(), file.name
 
 
-def test_a_dataset_of_the_hub_is_named_for_the_hub(saved, tmp_path):
+def test_the_model_card_names_a_dataset_of_the_hub(saved, tmp_path):
     policy = fresh()
     attach_lora(policy, load_recipe())
     for dataset, named in (("openai/gsm8k", "openai/gsm8k"), ("openai/gsm8k:socratic", "openai/gsm8k"),
@@ -115,7 +115,7 @@ def test_a_dataset_of_the_hub_is_named_for_the_hub(saved, tmp_path):
         assert f"dataset `{dataset}`" in readme.text
 
 
-def test_of_a_path_the_last_part_remains(tmp_path, monkeypatch):
+def test_a_path_is_shortened_to_its_last_part(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "org" / "mine").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -146,7 +146,7 @@ def test_the_licence_of_a_local_base_is_in_its_card(tmp_path):
     assert licence(str(tmp_path)) == "bsd-3-clause"
 
 
-def test_a_template_that_writes_the_date_is_the_same_tomorrow():
+def test_the_date_in_a_chat_template_does_not_change_the_prompt_format():
     policy = fresh()
     template = "{{ strftime_now('%Y-%m-%d') }} " + policy.tokenizer.chat_template
     policy.tokenizer.chat_template = template

@@ -1,4 +1,4 @@
-"""A trained policy as a model that needs no PEFT: what an export refuses."""
+"""The export of a trained policy as a model that needs no PEFT: what it refuses."""
 
 import pytest
 
@@ -7,8 +7,8 @@ from r1nb.policy.export import save_gguf, save_merged
 from r1nb.policy.loading import attach_lora, load_policy
 
 
-def test_an_export_does_not_overwrite(tiny_recipe, tmp_path):
-    policy = load_policy(tiny_recipe, say=lambda line: None)
+def test_an_export_does_not_overwrite_a_folder(tiny_recipe, tmp_path):
+    policy = load_policy(tiny_recipe)
     attach_lora(policy, tiny_recipe)
     (tmp_path / "notes").write_text("mine")
     with pytest.raises(UserError, match="holds files already"):

@@ -1,4 +1,4 @@
-"""The policy on its real libraries: formatting, adapters, and what is refused."""
+"""The policy with the real libraries: formatting, adapters, and what is refused."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ from r1nb.training.resume import new_run
 
 @pytest.fixture
 def policy(tiny_recipe):
-    return load_policy(tiny_recipe, say=lambda line: None)
+    return load_policy(tiny_recipe)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def prompts():
 
 
 def randomize(policy, seed=0, scale=0.5):
-    """Give the adapter weights that matter: B starts at 0."""
+    """Give the adapter weights that change the answers, because B starts at 0."""
     generator = torch.Generator().manual_seed(seed)
     for name, weight in policy.model.named_parameters():
         if "lora_B" in name:
@@ -42,7 +42,7 @@ def texts(policy, prompts, **kwargs):
     return [c.text for c in policy.generate(prompts, Sampling(24), **kwargs)]
 
 
-def test_trl_reads_the_same_tokens(policy, tiny_recipe, tmp_path, prompts):
+def test_trl_and_r1nb_tokenize_a_prompt_alike(policy, tiny_recipe, tmp_path, prompts):
     from trl import GRPOTrainer
 
     trainer = GRPOTrainer(
@@ -59,19 +59,19 @@ def test_trl_reads_the_same_tokens(policy, tiny_recipe, tmp_path, prompts):
     assert trainer._tokenize_prompts(prompts)[0] == ours
 
 
-def test_a_model_without_chat_template_gets_the_plain_one(policy):
+def test_a_model_without_a_chat_template_gets_the_plain_template(policy):
     policy.tokenizer.chat_template = None
     ensure_chat_template(policy.tokenizer)
     text = format_prompt(policy.tokenizer, REASONING.build_messages("1+1?"), prefill="<reasoning>\n")
     assert text.endswith("</answer>\n\n1+1?\n\n<reasoning>\n")
 
 
-def test_answers_do_not_depend_on_their_neighbours(policy, prompts):
+def test_answers_do_not_depend_on_the_rest_of_the_batch(policy, prompts):
     together = texts(policy, prompts)
     assert together == [texts(policy, [prompt])[0] for prompt in prompts]
 
 
-def test_generation_stops_at_its_limit_and_says_so(policy, prompts):
+def test_a_completion_at_the_limit_is_marked_as_cut_off(policy, prompts):
     (one,) = policy.generate(prompts[:1], Sampling(1))
     assert (len(one.ids), one.cut) == (1, True)
     prefilled = texts(policy, prompts, prefill="<reasoning>\n")
@@ -93,10 +93,10 @@ def test_the_tiny_policy_is_tiny():
     assert size < 12e6
 
 
-def test_an_adapter_saved_and_loaded_is_the_same(policy, tiny_recipe, tmp_path, prompts):
+def test_a_loaded_adapter_and_a_merged_model_answer_like_the_policy(policy, tiny_recipe, tmp_path, prompts):
     base = texts(policy, prompts)
     attach_lora(policy, tiny_recipe)
-    assert texts(policy, prompts) == base  # B = 0
+    assert texts(policy, prompts) == base  # because B = 0
     randomize(policy)
     trained = texts(policy, prompts)
     assert trained != base
@@ -140,16 +140,16 @@ def test_plain_peft_loads_the_adapter(policy, tiny_recipe, tmp_path, prompts):
         (r".*self_attn\.[qv]_proj", ""),
     ],
 )
-def test_an_adapter_names_modules_that_the_model_has(tiny_recipe, wanted, words):
+def test_target_modules_that_the_model_lacks_are_refused(tiny_recipe, wanted, words):
     tiny_recipe.lora.target_modules = wanted
     with pytest.raises(UserError, match=re.escape(words)) if words else contextlib.nullcontext():
-        load_policy(tiny_recipe, say=lambda line: None)
+        load_policy(tiny_recipe)
 
 
 def test_the_same_seed_starts_from_the_same_adapter(tiny_recipe):
     def start(seed):
         recipe = tiny_recipe.model_copy(update={"grpo": tiny_recipe.grpo | {"seed": seed}})
-        policy = load_policy(recipe, say=lambda line: None)
+        policy = load_policy(recipe)
         attach_lora(policy, recipe)
         return torch.cat([w.flatten() for n, w in policy.model.named_parameters() if "lora_A" in n])
 
@@ -160,16 +160,16 @@ def test_the_same_seed_starts_from_the_same_adapter(tiny_recipe):
 def test_an_adapter_of_another_base_is_refused(policy, tiny_recipe, tmp_path):
     attach_lora(policy, tiny_recipe)
     folder = policy.save_adapter(tmp_path / "adapter")
-    other = load_policy(tiny_recipe, say=lambda line: None)
+    other = load_policy(tiny_recipe)
     other.model.model.norm.weight.data += 1
     with pytest.raises(UserError, match="was made for tiny-policy"):
         other.load_adapter(folder)
 
 
-def test_folders_that_hold_nothing_are_named(tmp_path):
+def test_folders_without_an_adapter_or_a_model_are_refused(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         load_trained(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="no adapter, no model"):
+    with pytest.raises(UserError, match="not an adapter or model"):
         load_trained(tmp_path)
 
 
@@ -177,18 +177,18 @@ def test_folders_that_hold_nothing_are_named(tmp_path):
     ("name", "words"),
     [
         ("no-such/model", "neither a local folder nor available from the Hub"),
-        ("./nowhere", "no model folder"),
+        ("./nowhere", "not a model folder"),
     ],
 )
-def test_a_model_that_cannot_be_had_becomes_one_sentence(name, words):
+def test_a_missing_model_is_refused_in_one_sentence(name, words):
     with pytest.raises(UserError, match=words):
-        load_policy(load_recipe(model_name=name), say=lambda line: None)
+        load_policy(load_recipe(model_name=name))
 
 
-def test_the_fingerprint_is_the_same_on_a_card_with_either_of_two_precisions(policy):
+def test_the_fingerprint_is_the_same_in_bfloat16_and_float16(policy):
     policy.model.to(torch.bfloat16)
     small = policy.model.get_input_embeddings().weight.data
-    small[::2] *= 1e-6  # where float16 has few digits left
+    small[::2] *= 1e-6  # so small that float16 loses digits
     ours = policy.fingerprint()
     policy.model.to(torch.float16)
     assert policy.fingerprint() == ours
@@ -196,7 +196,7 @@ def test_the_fingerprint_is_the_same_on_a_card_with_either_of_two_precisions(pol
 
 @pytest.fixture
 def shared(saved, tmp_path):
-    """A saved adapter outside its run, as somebody else gets it, and what changes the recipe on its card."""
+    """Return a function that changes the recipe on the card of a copied adapter, and returns its folder."""
     folder = tmp_path / "shared"
     shutil.copytree(saved.adapter, folder)
 
@@ -213,7 +213,7 @@ def shared(saved, tmp_path):
     return change
 
 
-def test_outside_its_run_an_adapter_brings_the_recipe_on_its_card(shared, capsys):
+def test_outside_its_run_an_adapter_is_loaded_with_the_recipe_on_its_card(shared, capsys):
     rewards = {"countdown_reward_func": 1.0, "r1_format_reward_func": 0.0}
     folder = shared(
         grpo={"max_completion_length": 64, "temperature": 0.7, "use_cpu": True}, rewards=rewards,
@@ -229,7 +229,7 @@ def test_outside_its_run_an_adapter_brings_the_recipe_on_its_card(shared, capsys
     assert "recipe on the card" not in capsys.readouterr().out
 
 
-def test_in_its_run_an_adapter_brings_the_recipe_of_the_run(saved):
+def test_in_its_run_an_adapter_is_loaded_with_the_recipe_of_the_run(saved):
     _, recipe, trained = load_trained(saved.folder)
     assert trained == saved.adapter
     assert recipe == load_recipe(saved)
@@ -243,7 +243,7 @@ def test_a_card_of_an_older_r1nb_without_a_recipe_gives_model_and_layout(policy,
     assert (recipe.name, recipe.data.layout, recipe.evaluation.eval_batch_size) == ("tiny-cpu", "think", 3)
     assert recipe.model == policy.model_settings
     card = json.loads((folder / CARD).read_text())
-    del card["layout"], card["prompt"]  # of a time when there was one
+    del card["layout"], card["prompt"]  # from a version with only one layout
     (folder / CARD).write_text(json.dumps(card))
     assert load_trained(folder)[1].data.layout == "reasoning"
 
@@ -260,7 +260,7 @@ def test_a_card_of_an_older_r1nb_without_a_recipe_gives_model_and_layout(policy,
         ({"lora": {"r": -1}}, "lora.r = -1: must be at least 1"),
     ],
 )
-def test_a_recipe_on_a_card_that_is_refused_today_costs_only_its_values(shared, capsys, sections, words):
+def test_a_recipe_on_a_card_that_is_refused_is_replaced_by_the_default(shared, capsys, sections, words):
     policy, recipe, _ = load_trained(shared(**sections))
     assert policy.has_adapter
     assert recipe.model == policy.model_settings
@@ -268,10 +268,10 @@ def test_a_recipe_on_a_card_that_is_refused_today_costs_only_its_values(shared, 
     said = [line for line in capsys.readouterr().out.splitlines() if "recipe on the card" in line]
     assert len(said) == 1
     assert words in said[0]
-    assert said[0].endswith(" Instead: the values of tiny-cpu, except model and layout.")
+    assert said[0].endswith(" tiny-cpu is used instead, except for model and layout.")
 
 
-def test_a_recipe_that_is_none_is_a_damaged_card(shared):
+def test_a_card_whose_recipe_is_not_a_mapping_is_damaged(shared):
     folder = shared()
     card = json.loads((folder / CARD).read_text())
     for nonsense in ([1], "tiny-cpu", 3):
@@ -288,16 +288,16 @@ def test_a_recipe_that_is_none_is_a_damaged_card(shared):
         ({"my_reward_func": 1.0, "int_reward_func": 0.0}, {"xmlcount_reward_func": 1.0}, "countdown"),
     ],
 )
-def test_rewards_that_only_the_runs_notebook_knew_are_left_out(shared, capsys, rewards, kept, judge):
+def test_rewards_that_only_the_notebook_of_the_run_defined_are_left_out(shared, capsys, rewards, kept, judge):
     _, recipe, _ = load_trained(shared(rewards=rewards, grpo={"max_completion_length": 64}))
     assert recipe.rewards == kept
-    assert recipe.greedy.max_tokens == 64  # all else stays
+    assert recipe.greedy.max_tokens == 64  # the other values stay
     assert recipe.judge(["nums", "target"]).answer.__name__ == f"{judge}_reward_func"
     assert "unknown here and left out: my_reward_func." in capsys.readouterr().out
 
 
-def test_a_judge_that_comes_with_an_adapter_is_not_asked(shared, capsys):
-    """It would be sent what the user asks, and OPENAI_API_KEY."""
+def test_a_judge_named_on_a_card_is_not_called(shared, capsys):
+    """It would get the user's questions and the OPENAI_API_KEY."""
     rewards = {"judge_reward_func": 1.0, "correctness_reward_func": 1.0}
     scoring = {"judge_url": "https://elsewhere.example/v1", "judge_model": "judge"}
     _, recipe, _ = load_trained(shared(rewards=rewards, scoring=scoring))
@@ -306,7 +306,7 @@ def test_a_judge_that_comes_with_an_adapter_is_not_asked(shared, capsys):
     assert "judge_reward_func needs judge_url" in capsys.readouterr().out
 
 
-def test_what_an_adapter_was_trained_from_need_not_be_there(shared, saved):
+def test_the_run_that_an_adapter_started_from_may_be_missing(shared, saved):
     _, recipe, _ = load_trained(shared(lora={"start_from": "a-run-of-another-machine-001"}))
     assert recipe.lora.start_from is None
     path = saved.folder / "recipe.yaml"
@@ -318,8 +318,8 @@ def test_what_an_adapter_was_trained_from_need_not_be_there(shared, saved):
         path.write_text(text)
 
 
-def test_an_adapter_of_another_machine(shared, prompts):
-    """Whatever dtype it was trained in, the base is loaded so; an engine that cannot be had is named."""
+def test_an_adapter_keeps_its_dtype_and_names_a_missing_engine(shared, prompts):
+    """The base is loaded in the dtype of the training; an engine that is not installed is named."""
     folder = shared()
     path = folder / CARD
     card = json.loads(path.read_text())
@@ -333,9 +333,9 @@ def test_an_adapter_of_another_machine(shared, prompts):
     assert "\n" not in str(refused.value)
 
 
-def test_a_whole_model_outside_its_run_brings_its_recipe_too(tmp_path):
+def test_outside_its_run_a_whole_model_is_loaded_with_its_recipe_too(tmp_path):
     recipe = load_recipe("tiny-cpu", lora=None, runs_dir=str(tmp_path / "runs"), max_completion_length=64)
-    policy = load_policy(recipe, say=lambda line: None)
+    policy = load_policy(recipe)
     attach_lora(policy, recipe)
     shutil.copytree(policy.save_trained(new_run(recipe)), tmp_path / "model")
     loaded, known, _ = load_trained(tmp_path / "model")
@@ -346,8 +346,8 @@ def test_a_whole_model_outside_its_run_brings_its_recipe_too(tmp_path):
     )
 
 
-def test_an_adapter_of_r1nb_0_1_loads_as_it_did(shared, saved, prompts):
-    """Its card has the same shape; paths stood in its recipe, and its README said the same in other words."""
+def test_an_adapter_of_r1nb_0_1_can_be_loaded(shared, saved, prompts):
+    """Its card has the same keys, but its recipe contains paths, and its README is worded differently."""
     folder = shared(
         data={"dataset": "/elsewhere/mine.jsonl"},
         model={"model_name": "/elsewhere/base"},

@@ -1,4 +1,4 @@
-"""The map of CONTRIBUTING.md names every module, once, in the order in which rooms may import."""
+"""The map of CONTRIBUTING.md names every module once, in the order in which folders may import."""
 
 import re
 import tomllib
@@ -16,7 +16,7 @@ def test_the_map_names_every_module_once():
     assert sorted(mapped()) == sorted(there)
 
 
-def test_the_map_has_the_rooms_in_the_order_of_their_layers():
+def test_the_map_has_the_folders_in_the_order_of_their_layers():
     contracts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
     rooms = list(dict.fromkeys(re.split(r"[/.]", name)[0] for name in mapped()))

@@ -1,4 +1,4 @@
-"""The project as a whole: pins, wheel, and how light it is to import."""
+"""The project as a whole: pinned versions, wheel, and what an import loads."""
 
 import importlib
 import os
@@ -15,7 +15,7 @@ import yaml
 from r1nb.paths import CHECKOUT as ROOT
 
 
-def test_conda_and_pip_pin_the_same():
+def test_conda_and_pip_pin_the_same_versions():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     ours = {*project["dependencies"], *extras["notebook"], *extras["rewards"], *extras["gym"], *extras["gpu"]}
@@ -28,7 +28,7 @@ HEAVY = ("torch", "unsloth", "vllm", "trl", "transformers")
 
 
 def loaded_by(code: str) -> str:
-    """The heavy modules that are loaded in a fresh process after some code."""
+    """Return the heavy modules that some code loads in a fresh process."""
     code += f"; import sys; print([m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return done.stdout.strip().splitlines()[-1]
@@ -47,7 +47,7 @@ ROOMS = [path.parent.name for path in sorted((ROOT / "r1nb").glob("*/__init__.py
 
 
 @pytest.mark.parametrize("room", ["", *ROOMS])
-def test_every_name_of_a_catalogue_can_be_imported(room):
+def test_every_public_name_can_be_imported(room):
     catalogue = importlib.import_module(f"r1nb.{room}" if room else "r1nb")
     assert len(catalogue.__all__) > 0
     for name in catalogue.__all__:
@@ -65,7 +65,7 @@ def test_every_name_of_a_catalogue_can_be_imported(room):
         ("r1nb/training/stages.py", "def late():\n    from r1nb.views import plots"),
     ],
 )
-def test_lint_refuses_an_import_turned_upwards(tmp_path, file, line):
+def test_lint_refuses_imports_against_the_order_of_the_folders(tmp_path, file, line):
     shutil.copytree(ROOT / "r1nb", tmp_path / "r1nb")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
@@ -101,7 +101,7 @@ def test_the_wheel_carries_recipes_data_and_notebooks(tmp_path):
         "r1nb/_notebooks/03_train_grpo.ipynb",
     ):
         assert name in names
-    # From the wheel alone, in another folder, the same recipe and rows are found.
+    # With only the wheel and in another folder, the recipe and the rows are found.
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
         "import r1nb; from r1nb import load_policy, load_recipe, load_rows;"

@@ -1,4 +1,4 @@
-"""Recipes from YAML, with values replaced by the caller and by R1NB_SET."""
+"""Loading recipes from YAML; the caller and R1NB_SET replace values."""
 
 import pytest
 import yaml
@@ -10,7 +10,7 @@ from r1nb.recipes.loading import default_runs_dir, load_recipe
 
 @pytest.fixture
 def write(tmp_path):
-    """Write a recipe of the user's own and return its path."""
+    """Return a function that writes a recipe file and returns its path."""
 
     def write(text, name="mine"):
         path = tmp_path / f"{name}.yaml"
@@ -20,7 +20,7 @@ def write(tmp_path):
     return write
 
 
-def test_overrides_from_outside(monkeypatch, tmp_path):
+def test_r1nb_set_overrides_the_recipe_and_the_caller(monkeypatch, tmp_path):
     folder = str(tmp_path / "my runs")
     monkeypatch.setenv("R1NB_SET", f"max_steps=5 learning_rate=5e-6 runs_dir='{folder}'")
     recipe = load_recipe(max_steps=9)
@@ -43,7 +43,7 @@ def test_overrides_from_outside(monkeypatch, tmp_path):
         ("like: tiny-cpu\n5: 6", ["5"]),
         ("model: {model_name: x}", ["lacks model.engine, model.max_seq_length, lora", "; see recipes/"]),
         ("like: tiny-cpu\nmodel: {modle_name: x}", ["model.modle_name", "did you mean 'model_name'"]),
-        ("model: {modle_name: x}", ["model.modle_name", "did you mean 'model_name'"]),  # though it lacks one
+        ("model: {modle_name: x}", ["model.modle_name", "did you mean 'model_name'"]),  # and a key is missing
         ("like: tiny-cpu\nsft: {max_step: 2}", ["sft.max_step;", "did you mean 'max_steps'"]),
         ("like: tiny-cpu\nevaluation:", ["lacks evaluation; see recipes/"]),
         ("like: tiny-cpu\nrewards:", ["lacks rewards; see recipes/"]),
@@ -51,7 +51,7 @@ def test_overrides_from_outside(monkeypatch, tmp_path):
         ("like: tiny-cpu\ndata: {test_splits: 5}", ["data.test_splits = 5: must be a valid list."]),
         ("like: tiny-cpu\nmodel: {load_in_4bit: maybe}", ["'maybe': must be a valid boolean."]),
         ("like: none-such", ["Unknown recipe 'none-such'"]),
-        ("like: mine.yaml", ["mine.yaml is like itself: "]),
+        ("like: mine.yaml", ["mine.yaml is like itself (mine.yaml like mine.yaml): "]),
     ],
 )
 def test_a_broken_recipe_file_becomes_one_sentence(write, monkeypatch, tmp_path, text, words):
@@ -67,7 +67,7 @@ SECTIONS = ("model", "lora", "data", "scoring", "evaluation", "output", "sft", "
 
 @pytest.mark.parametrize("value", ["plain text", "3", "[1]", "[]", "true"])
 @pytest.mark.parametrize("section", SECTIONS)
-def test_a_section_of_a_wrong_kind_becomes_one_sentence(write, monkeypatch, section, value):
+def test_a_section_of_a_wrong_type_becomes_one_sentence(write, monkeypatch, section, value):
     path = write(f"like: tiny-r1\n{section}: {value}")
     words = rf"^{section} = .*: must hold key: value lines\.$"
     with pytest.raises(UserError, match=words):
@@ -85,20 +85,20 @@ def test_a_section_of_a_wrong_kind_becomes_one_sentence(write, monkeypatch, sect
         ("rewards: {int_reward_func: much}", "rewards.int_reward_func = 'much': must be a valid number"),
     ],
 )
-def test_a_value_of_a_wrong_kind_becomes_one_sentence(write, text, words):
+def test_a_value_of_a_wrong_type_becomes_one_sentence(write, text, words):
     with pytest.raises(UserError, match=words):
         load_recipe(write(f"like: tiny-cpu\n{text}"))
 
 
 @pytest.mark.parametrize("text", ["test_splits=[test", "runs_dir='x", "max_steps"])
-def test_a_slip_in_r1nb_set_becomes_one_sentence(monkeypatch, text):
+def test_a_mistake_in_r1nb_set_becomes_one_sentence(monkeypatch, text):
     monkeypatch.setenv("R1NB_SET", text)
     with pytest.raises(UserError, match="R1NB_SET"):
         load_recipe()
 
 
 @pytest.mark.parametrize("nothing", ["{}", "null", ""])
-def test_a_recipe_like_another_can_drop_its_sft(write, nothing):
+def test_a_recipe_like_another_can_drop_the_section_sft(write, nothing):
     assert load_recipe("tiny-r1").sft
     dropped = write(f"like: tiny-r1\nsft: {nothing}")
     assert load_recipe(dropped).sft == {}
@@ -107,7 +107,7 @@ def test_a_recipe_like_another_can_drop_its_sft(write, nothing):
     assert changed == load_recipe("tiny-r1").sft | {"max_steps": 3}
 
 
-def test_sections_can_be_dropped_or_replaced_from_outside(monkeypatch):
+def test_the_caller_and_r1nb_set_can_drop_or_replace_sections(monkeypatch):
     assert load_recipe("tiny-r1", sft=None).sft == load_recipe("tiny-r1", sft={}).sft == {}
     assert load_recipe("tiny-r1", sft={"max_steps": 3}).sft == {"max_steps": 3}
     for text in ("sft=null", "sft={}", "sft="):
@@ -121,7 +121,7 @@ def test_sections_can_be_dropped_or_replaced_from_outside(monkeypatch):
     assert load_recipe("tiny-cpu").lora.r == 2
 
 
-def test_a_recipe_without_the_section_lora_does_not_train_all_weights(write):
+def test_only_lora_null_and_not_a_missing_section_trains_all_weights(write):
     raw = load_recipe("tiny-cpu").model_dump()
     raw["why"] = {}
     assert load_recipe(write(yaml.safe_dump(raw | {"lora": None}))).lora is None
@@ -133,7 +133,7 @@ def test_a_recipe_without_the_section_lora_does_not_train_all_weights(write):
 
 
 @pytest.mark.parametrize("key", ["runs_dir", "output.runs_dir"])
-def test_the_folder_of_runs_is_the_same_for_training_and_inspector(monkeypatch, tmp_path, write, key):
+def test_training_and_inspector_use_the_same_folder_of_runs(monkeypatch, tmp_path, write, key):
     monkeypatch.setenv("R1NB_SET", f"{key}={tmp_path / 'a'} sft=null rewards='{{int_reward_func: 1.0}}'")
     assert load_recipe("tiny-r1").output.runs_dir == default_runs_dir() == str(tmp_path / "a")
     monkeypatch.setenv("R1NB_SET", f"runs_dir=x output.runs_dir={tmp_path / 'b'} recipe=auto")
@@ -145,7 +145,7 @@ def test_the_folder_of_runs_is_the_same_for_training_and_inspector(monkeypatch, 
     assert load_recipe("tiny-r1").output.runs_dir == default_runs_dir() == "runs"
 
 
-def test_recipe_auto_leaves_the_choice_to_choose_recipe(monkeypatch):
+def test_load_recipe_leaves_auto_to_choose_recipe(monkeypatch):
     with pytest.raises(UserError, match=r"choose_recipe\('auto'\)"):
         load_recipe("auto")
     monkeypatch.setenv("R1NB_SET", "recipe=auto max_steps=3")
@@ -153,9 +153,9 @@ def test_recipe_auto_leaves_the_choice_to_choose_recipe(monkeypatch):
     assert (recipe.name, recipe.grpo["max_steps"]) == ("tiny-r1", 3)
 
 
-def test_local_folders_stay_right_elsewhere(monkeypatch, tmp_path, write):
+def test_local_folders_become_absolute_paths(monkeypatch, tmp_path, write):
     (tmp_path / "mine").mkdir()
-    (tmp_path / "tiny-policy").mkdir()  # a name that ships is no folder of the user's
+    (tmp_path / "tiny-policy").mkdir()  # but the name of the shipped policy comes first
     monkeypatch.chdir(tmp_path)
     assert load_recipe(dataset="mine").data.dataset == str(tmp_path / "mine")
     recipe = load_recipe(write("like: tiny-cpu\nmodel: {model_name: mine}"))
@@ -171,14 +171,14 @@ def test_the_recipe_of_a_run_is_the_one_it_used(monkeypatch, tmp_path):
     (tmp_path / "gone").rmdir()
     monkeypatch.setenv("R1NB_SET", "max_steps=9 recipe=tiny-cpu")
     assert load_recipe(run).model_dump() == load_recipe(str(run)).model_dump() == used
-    assert not runs_folder(used["output"]["runs_dir"]).exists()  # reading makes no folder
+    assert not runs_folder(used["output"]["runs_dir"]).exists()  # reading does not create it
     assert load_recipe(run, seed=7).grpo["seed"] == 7
     monkeypatch.delenv("R1NB_SET")
     with pytest.raises(UserError, match=r"Unknown recipe '.*gone'"):
         load_recipe(tmp_path / "gone")
 
 
-def test_a_folder_called_like_a_recipe_is_not_taken_for_it(monkeypatch, tmp_path):
+def test_a_recipe_name_is_preferred_to_a_folder_of_that_name(monkeypatch, tmp_path):
     (tmp_path / "tiny-cpu").mkdir()
     monkeypatch.chdir(tmp_path)
     assert load_recipe("tiny-cpu").name == "tiny-cpu"

@@ -1,4 +1,4 @@
-"""Recipes: what ships is sound, and a mistake becomes one sentence."""
+"""The shipped recipes are valid, and a mistake in a recipe becomes one sentence."""
 
 from types import SimpleNamespace
 
@@ -22,14 +22,14 @@ def test_shipped_recipes_load_and_are_complete(name):
         "beta", "epsilon", "num_iterations", "importance_sampling_level", "report_to", "seed",
     }  # fmt: skip
     assert needed <= set(recipe.grpo)
-    assert 10 <= len(recipe.reasons()) <= 15
+    assert 10 <= len(recipe.why) <= 15
     five = ("llama31-8b-seed", "llama31-8b-seed-4gpu", "tiny-five-rewards", "tiny-r1", "smollm2-135m")
-    others = {"llama31-8b-countdown": 2, "countdown-cpu": 1.1, "tiny-cpu": 1}  # R1's, TinyZero's, ours
-    # The article's five equal ones; ours on a GPU weigh the format at a fifth of an ideal completion.
+    others = {"llama31-8b-countdown": 2, "countdown-cpu": 1.1, "tiny-cpu": 1}  # from R1, TinyZero, r1nb
+    # Five rewards of weight 1 as in the article; in other GPU recipes, the format earns a fifth of the total.
     assert sum(recipe.rewards.values()) == (5 if name in five else others.get(name, 2))
 
 
-def test_the_seed_recipe_keeps_the_articles_numbers():
+def test_the_seed_recipe_has_the_numbers_of_the_article():
     recipe = load_recipe("llama31-8b-seed")
     assert (recipe.lora.r, recipe.lora.lora_alpha, recipe.model.max_seq_length) == (32, 32, 512)
     wanted = {
@@ -41,7 +41,7 @@ def test_the_seed_recipe_keeps_the_articles_numbers():
     assert {key: recipe.grpo[key] for key in wanted} == wanted
 
 
-def test_the_seeds_cluster_recipe_keeps_its_yamls_numbers(monkeypatch):
+def test_the_4_gpu_seed_recipe_has_the_numbers_of_its_yaml(monkeypatch):
     recipe = load_recipe("llama31-8b-seed-4gpu")
     same = {
         "learning_rate": 5e-7, "lr_scheduler_type": "cosine", "max_steps": 450, "beta": 0.001,
@@ -53,7 +53,7 @@ def test_the_seeds_cluster_recipe_keeps_its_yamls_numbers(monkeypatch):
     assert {key: recipe.grpo[key] for key in same} == same
     assert recipe.model.model_name == "meta-llama/Llama-3.1-8B-Instruct"
     assert recipe.lora is None
-    # Where it stands elsewhere now: the recipe says why.
+    # Values that have another name here; the comments give the name in the YAML file.
     assert recipe.data.max_prompt_length == 256  # max_prompt_length
     assert recipe.grpo["warmup_steps"] == 0.03  # warmup_ratio
     assert recipe.grpo["vllm_mode"] == "server"  # vllm_device: cuda:3
@@ -63,19 +63,19 @@ def test_the_seeds_cluster_recipe_keeps_its_yamls_numbers(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda: (9, 0))
     assert compute_dtype(recipe.model) == "bfloat16"  # torch_dtype, bf16
-    # What is changed.
+    # Values that differ; the comment gives those of the YAML file.
     assert (recipe.grpo["logging_steps"], recipe.grpo["report_to"]) == (1, "none")  # 2, wandb
 
 
-def test_a_recipe_without_an_adapter():
+def test_a_recipe_without_an_adapter_refuses_settings_of_the_adapter():
     recipe = load_recipe("tiny-cpu", lora=None)
     assert recipe.lora is None
     assert build_recipe(yaml.safe_load(yaml.safe_dump(recipe.model_dump()))).lora is None
-    with pytest.raises(UserError, match="r = 8 is the adapter's, and this recipe has none"):
+    with pytest.raises(UserError, match="r = 8 is a setting of the adapter, but this recipe has none"):
         load_recipe("llama31-8b-seed-4gpu", r=8)
 
 
-def test_grpo_config_says_what_the_recipe_says(tiny_recipe, tmp_path):
+def test_grpo_config_has_the_values_of_the_recipe(tiny_recipe, tmp_path):
     args = grpo_config(tiny_recipe, tmp_path)
     for key, value in tiny_recipe.grpo.items():
         got = getattr(args, key)
@@ -83,7 +83,7 @@ def test_grpo_config_says_what_the_recipe_says(tiny_recipe, tmp_path):
     assert args.reward_weights == list(tiny_recipe.rewards.values())
 
 
-def test_a_recipe_survives_its_own_yaml(tiny_recipe):
+def test_a_recipe_written_as_yaml_and_read_again_is_the_same(tiny_recipe):
     again = build_recipe(yaml.safe_load(yaml.safe_dump(tiny_recipe.model_dump())))
     assert again == tiny_recipe
 
@@ -134,7 +134,7 @@ def test_a_recipe_survives_its_own_yaml(tiny_recipe):
         ({"lora": 5}, ["lora = 5", "key: value"]),
         ({"rewards": 3}, ["rewards = 3", "key: value"]),
         ({"rewards": None}, ["lacks rewards; see recipes/"]),
-        ({"lora": None, "load_in_4bit": True}, ["trains all weights", "load_in_4bit=false"]),
+        ({"lora": None, "load_in_4bit": True}, ["train all weights", "load_in_4bit=false"]),
     ],
 )
 def test_a_mistake_becomes_one_sentence(overrides, words):
@@ -145,14 +145,14 @@ def test_a_mistake_becomes_one_sentence(overrides, words):
     assert "\n" not in message
 
 
-def test_a_recipe_without_what_training_needs_is_refused():
+def test_a_recipe_without_a_required_value_is_refused():
     raw = load_recipe().model_dump()
     del raw["grpo"]["max_completion_length"]
     with pytest.raises(UserError, match=r"lacks grpo\.max_completion_length"):
         build_recipe(raw)
 
 
-def test_rewards_are_checked(tmp_path):
+def test_wrong_rewards_and_weights_are_refused(tmp_path):
     raw = load_recipe().model_dump()
     for rewards, word in [
         ({"correctnes_reward_func": 1.0}, "did you mean 'correctness_reward_func'"),
@@ -181,9 +181,7 @@ def test_no_tracker_is_the_default():
         ({"steps_per_generation": 2, "num_iterations": 3, "num_generations": 4}, 8),
     ],
 )
-def test_from_fewer_rows_than_problems_per_generation_trl_draws_nothing(
-    monkeypatch, tmp_path, processes, grpo, needed
-):
+def test_trl_needs_as_many_rows_as_problems_per_generation(monkeypatch, tmp_path, processes, grpo, needed):
     from transformers import TrainingArguments
     from trl import GRPOTrainer
 
@@ -204,9 +202,9 @@ def test_from_fewer_rows_than_problems_per_generation_trl_draws_nothing(
     assert len(drawn(needed * processes)) == needed * processes
 
 
-def test_problems_of_a_generation_batch(monkeypatch, tmp_path):
+def test_generation_batch_size_counts_completions_of_all_processes(monkeypatch, tmp_path):
     recipe = load_recipe(generation_batch_size=192)
     assert grpo_config(recipe, tmp_path).generation_batch_size == 192
     assert recipe.problems_per_generation == 24
-    monkeypatch.setenv("WORLD_SIZE", "3")  # it counts all processes
+    monkeypatch.setenv("WORLD_SIZE", "3")  # the number counts all processes
     assert recipe.problems_per_generation == 24

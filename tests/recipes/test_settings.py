@@ -1,4 +1,4 @@
-"""The keys of a recipe's sections: TRL's are read from its source, and this is what its classes say."""
+"""The keys of a recipe's sections, which are read from TRL's source, agree with TRL's classes."""
 
 import dataclasses
 import typing
@@ -13,7 +13,7 @@ TRL = {"grpo": (GRPOConfig, GrpoSettings), "sft": (SFTConfig, TrlSettings)}
 
 
 @pytest.mark.parametrize("section", TRL)
-def test_every_key_of_trl_is_known_and_no_other(section):
+def test_all_keys_of_trl_and_only_these_are_known(section):
     config, _ = TRL[section]
     keys = {field.name for field in dataclasses.fields(config) if field.init}
     assert keys - RESERVED == set(section_keys(section))
@@ -21,7 +21,7 @@ def test_every_key_of_trl_is_known_and_no_other(section):
 
 
 @pytest.mark.parametrize("section", TRL)
-def test_each_key_has_trls_type_or_a_narrower_one(section):
+def test_each_key_has_the_type_that_trl_gives_it(section):
     config, ours = TRL[section]
     hints, fields = typing.get_type_hints(config), section_keys(section)
     for name in fields.keys() - ours.model_fields.keys():
@@ -32,7 +32,7 @@ def test_each_key_has_trls_type_or_a_narrower_one(section):
 
 @pytest.mark.parametrize("section", TRL)
 def test_each_type_accepts_trls_default(section):
-    """But max_steps, whose default of -1 means epochs."""
+    """Except max_steps, whose default of -1 means that epochs count."""
     config, _ = TRL[section]
     fields, checked = section_keys(section), []
     for field in dataclasses.fields(config):

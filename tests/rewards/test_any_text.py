@@ -1,4 +1,4 @@
-"""Rewards and arithmetic on generated text: any text is scored, in range, in linear time."""
+"""Rewards and arithmetic on random text: any text gets a score in range, in linear time."""
 
 import math
 import time
@@ -13,7 +13,7 @@ from r1nb.rewards.registry import SHIPPED, find_reward, reward_names
 from r1nb.text.arithmetic import SIGNS, evaluate_expression, solve_countdown
 from r1nb.text.prompts import LAYOUTS, REASONING, Layout
 
-SLOW = ("judge_reward_func", "math_reward_func", "gym_reward_func")  # a server, a process, tasks made anew
+SLOW = ("judge_reward_func", "math_reward_func", "gym_reward_func")  # server, subprocess, generated tasks
 FAST = [name for name in reward_names() if name not in SLOW]
 OPTIONS = {"max_completion_length": 10, "overlong_cache": 2, "language": "en"}
 
@@ -39,7 +39,7 @@ TEXTS = st.one_of(
 
 
 def scores(name: str, completions: list, layout: Layout = REASONING, **columns) -> list[float | None]:
-    """What a reward pays when it is called as TRL calls it; a column given is the same for each row."""
+    """Return what a reward pays when it is called as TRL does; each column has one value for all rows."""
     same = {"prompts": "", "answer": "7", "completion_ids": [1, 2, 3], "nums": [3, 4], "target": 7} | columns
     func = find_reward(name).bind(layout=layout, **OPTIONS)
     return func(completions=completions, trainer_state=None, log_extra=None, log_metric=None,
@@ -90,7 +90,7 @@ def test_no_text_is_scored_in_range(name, completion):
 
 @settings(max_examples=200, **ALWAYS)
 @given(given_=st.lists(ANSWERS | st.sampled_from(MARKS), max_size=6).map("".join), gold=ANSWERS)
-def test_any_answer_is_compared_with_the_gold(given_, gold):
+def test_any_answer_can_be_compared_with_any_gold(given_, gold):
     check("math_reward_func", [REASONING.format_reply("so", given_)], answer=gold)
 
 
@@ -119,7 +119,7 @@ def seconds(name: str, text: str) -> float:
 def test_a_megabyte_takes_time_in_proportion(piece, wrap):
     for name in FAST:
         before = None
-        for length in (16_000, 64_000, 250_000, 1_000_000):  # stops before a square takes minutes
+        for length in (16_000, 64_000, 250_000, 1_000_000):  # if time grew as the square, it stops early
             now = seconds(name, WRAPS[wrap](piece * (length // len(piece))))
             assert before is None or now < 12 * before + 0.3, f"{name}: {before:.2f} s, then {now:.2f} s"
             before = now
@@ -148,7 +148,7 @@ LEVEL = {"+": 1, "-": 1, "*": 2, "/": 2}
 
 @st.composite
 def joined(draw, terms):
-    """(text, value, numbers, level) of two such terms under an operator, in parentheses where needed."""
+    """Join two such terms by an operator, with parentheses where needed: (text, value, numbers, level)."""
     (left, a, used, low), (right, b, more, high) = draw(terms), draw(terms)
     sign = draw(st.sampled_from(list(OPERATORS)))
     left = f"({left})" if low < LEVEL[sign] or draw(st.integers(0, 9)) == 0 else left
@@ -165,7 +165,7 @@ def expressions(most: int):
 
 @settings(max_examples=1000, **ALWAYS)
 @given(expressions(8))
-def test_an_expression_has_its_value(made):
+def test_an_expression_is_evaluated_exactly(made):
     text, value, numbers, _ = made
     evaluated = evaluate_expression(f" {text}\n")
     assert evaluated == (None if value is None else (value, numbers))
@@ -176,7 +176,7 @@ def test_an_expression_has_its_value(made):
 
 @settings(max_examples=1000, **ALWAYS)
 @given(st.lists(ARITHMETIC, max_size=60).map("".join) | TEXTS, st.integers(1, 300))
-def test_any_text_is_evaluated_in_no_time(text, times):
+def test_any_text_is_evaluated_within_a_second(text, times):
     start = time.process_time()
     for hostile in (text, text * times):
         evaluated = evaluate_expression(hostile)
@@ -227,6 +227,6 @@ def test_a_solution_of_countdown_earns_one(made):
     ],
     ids=ascii,
 )
-def test_countdown(answer, score):
+def test_countdown_scores_unusual_expressions(answer, score):
     text = REASONING.format_reply("so", answer)
     assert scores("countdown_reward_func", [text], nums=[3, 4, 5], target=35) == [score]

@@ -1,4 +1,4 @@
-"""Each reward that ships, by name: from the catalogue, as TRL calls it, and in plain TRL without a recipe."""
+"""Each shipped reward can be imported, found by name, called as TRL does, and used in plain TRL."""
 
 import importlib
 import json
@@ -16,7 +16,7 @@ from r1nb.rewards.registry import SHIPPED, Reward, find_reward, reward, reward_n
 from r1nb.text.prompts import REASONING, THINK
 
 NAMES = [name for names in SHIPPED.values() for name in names]
-NOBODY = "http://127.0.0.1:9/v1"  # nobody listens there
+NOBODY = "http://127.0.0.1:9/v1"  # no server runs there
 OPTIONS = {
     "overlong_reward_func": {"max_completion_length": 9, "overlong_cache": 2},
     "language_reward_func": {"language": "en"},
@@ -25,7 +25,7 @@ OPTIONS = {
 IDEAL = REASONING.format_reply("We add:\n1 + 6 = 7", "1 + 6")
 
 
-def test_the_table_is_what_the_modules_define():
+def test_the_table_lists_the_rewards_that_the_modules_define():
     found = {}
     for path in Path(registry.__file__).parent.glob("[a-z]*.py"):
         module = importlib.import_module(f"r1nb.rewards.{path.stem}")
@@ -39,7 +39,7 @@ def test_the_table_is_what_the_modules_define():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_is_found_by_name_and_in_the_catalogue(name):
+def test_each_reward_is_found_by_name_and_in_the_package(name):
     assert getattr(r1nb.rewards, name) is find_reward(name)
     assert name in r1nb.rewards.__all__
     assert name in dir(r1nb.rewards)
@@ -48,7 +48,7 @@ def test_each_is_found_by_name_and_in_the_catalogue(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_can_be_called_as_trl_calls_it(name, request):
+def test_each_reward_can_be_called_as_trl_does(name, request):
     if name == "gym_reward_func":
         request.getfixturevalue("gym")
     func = getattr(r1nb.rewards, name).bind(**OPTIONS.get(name, {}))
@@ -72,7 +72,7 @@ def test_each_can_be_called_as_trl_calls_it(name, request):
         ("countdown_reward_func", {"nums": [[1, 6]]}, "target"),
     ],
 )
-def test_what_lacks_an_option_says_so_in_one_sentence(name, columns, missing):
+def test_a_missing_option_or_column_is_named_in_one_sentence(name, columns, missing):
     option = missing.split()[-1]
     with pytest.raises(UserError) as error:
         find_reward(name)(prompts=["What?"], completions=[IDEAL], answer=["7"], **columns)
@@ -82,8 +82,8 @@ def test_what_lacks_an_option_says_so_in_one_sentence(name, columns, missing):
     )
 
 
-def test_an_unknown_language_says_so_in_one_sentence():
-    with pytest.raises(UserError, match=r"^language = 'klingon': known are ar, de, .*, zh\.$"):
+def test_an_unknown_language_is_refused_in_one_sentence():
+    with pytest.raises(UserError, match=r"^language = 'klingon' is unknown: use one of ar, de, .*, zh\.$"):
         find_reward("language_reward_func").bind(language="klingon")(completions=["nuqneH"])
 
 
@@ -117,14 +117,14 @@ def test_a_reward_in_plain_trl_needs_no_recipe(tmp_path):
     for line in logs:
         paid = [line[f"rewards/{func.__name__}/mean"] for func in funcs]
         assert line["reward"] == pytest.approx(sum(paid), abs=1e-5)
-        assert -1 <= paid[-1] < 0  # a completion of 2 to 12 tokens loses by its length
+        assert -1 <= paid[-1] < 0  # completions of 2 to 12 tokens are penalised
 
 
 def printed(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
-def test_the_catalogue_imports_no_large_library():
+def test_importing_rewards_loads_no_large_library():
     code = """
 import sys
 from r1nb.rewards import correctness_reward_func, math_reward_func, overlong_reward_func, gym_reward_func
@@ -134,7 +134,7 @@ print({"torch", "trl", "transformers", "openai", "sympy", "reasoning_gym"} & set
     assert printed(code) == "[0.0]\nset()\n"
 
 
-def test_one_of_your_own_goes_before_one_that_ships():
+def test_your_own_reward_takes_precedence_over_a_shipped_one():
     code = """
 from r1nb.rewards import find_reward, reward
 @reward(high=3.0)
@@ -146,7 +146,7 @@ print(find_reward("math_reward_func") is math_reward_func)
     assert printed(code) == "True\n"
 
 
-def test_one_of_your_own_has_a_name(monkeypatch):
+def test_your_own_reward_is_found_by_its_name(monkeypatch):
     monkeypatch.setattr(registry, "_OWN", {})
 
     @reward(high=3.0)
@@ -162,7 +162,7 @@ def test_one_of_your_own_has_a_name(monkeypatch):
         find_reward("brevty_reward_func")
 
 
-def test_one_of_your_own_may_be_given_the_answer_block(monkeypatch):
+def test_your_own_reward_can_ask_for_the_answer_block(monkeypatch):
     monkeypatch.setattr(registry, "_OWN", {})
 
     @reward(high=1.0, block=True)

@@ -1,4 +1,4 @@
-"""The public demo's rewards pay what they paid when its code was run, and r1nb's pay what they should."""
+"""The demo's rewards pay what its original code paid, and r1nb's rewards pay what they should."""
 
 import pytest
 
@@ -45,18 +45,18 @@ CASES = {
 
 
 @pytest.mark.parametrize(("text", "gold", "theirs", "ours"), CASES.values(), ids=CASES)
-def test_both_on_the_same_completion(text, gold, theirs, ours):
+def test_both_sets_of_rewards_on_the_same_completion(text, gold, theirs, ours):
     assert scores(DEMO, text, gold) == pytest.approx(theirs)
     assert scores(FIVE, text, gold) == pytest.approx(ours)
 
 
-def test_the_demo_charges_for_every_character():
+def test_the_demo_subtracts_for_every_character():
     long = REASONING.format_reply(LINES, "72")
     assert demo.demo_xmlcount_reward_func.score(long, "72") == pytest.approx(0.501 - 0.001 * len(long))
     assert demo.demo_xmlcount_reward_func.score(REASONING.format_reply(LINES * 10, "72"), "72") < -5
 
 
-def test_no_completion_of_these_earns_the_demos_full_marks():
+def test_no_completion_here_earns_full_marks_from_the_demo():
     texts = [case[0] for case in CASES.values()]
     assert max(sum(scores(DEMO, text)) for text in texts) == 3.5
     assert max(sum(scores(FIVE, text)) for text in texts) == 4.0

@@ -15,7 +15,7 @@ FIVE = {name: find_reward(name) for name in SHIPPED["five"]}
 IDEAL = "<reasoning>\nsix times twelve\n</reasoning>\n<answer>\n72\n</answer>"
 LINES = "\n".join(f"step {i}" for i in range(100))
 FULL = (2, 0.5, 0.5, 0.5, 0.5)
-SOFT = (2, 0.5, 0, 0.5, 0.5)  # all but strict
+SOFT = (2, 0.5, 0, 0.5, 0.5)  # all except strict
 BLANK = (2, 0.5, 0, 0, 0.5)  # neither format
 ANSWERLESS = (0, 0, 0, 0, 0.5)
 NOTHING = (0, 0, 0, 0, 0)
@@ -61,7 +61,7 @@ COMPLETIONS = {
     "nested": ("<reasoning><answer>72</answer></reasoning>", (0, 0, 0, 0, 0.113)),
     "none": (None, NOTHING),
 }
-# (answer block, gold, correctness, int); the other three pay in full
+# (answer block, gold, correctness, int); the other three rewards pay in full
 ANSWERS = [
     ("1080", "1,080", 2, 0.5),
     ("1,080", "1,080", 2, 0.5),
@@ -96,7 +96,7 @@ def scores(completion, gold="72"):
 
 
 @pytest.mark.parametrize(("completion", "expected"), COMPLETIONS.values(), ids=COMPLETIONS)
-def test_completion(completion, expected):
+def test_scores_of_a_completion(completion, expected):
     assert scores(completion) == pytest.approx(expected)
     assert scores([{"role": "assistant", "content": completion}]) == pytest.approx(expected)
 
@@ -104,7 +104,7 @@ def test_completion(completion, expected):
 @pytest.mark.parametrize(
     ("given", "gold", "correct", "integer"), ANSWERS, ids=[ascii(row[0][:20]) for row in ANSWERS]
 )
-def test_answer(given, gold, correct, integer):
+def test_scores_of_an_answer_block(given, gold, correct, integer):
     assert scores(REASONING.format_reply("six", given), gold) == [correct, integer, 0.5, 0.5, 0.5]
 
 
@@ -115,7 +115,7 @@ def test_the_ideal_completion_earns_exactly_four(reasoning, end):
 
 
 @pytest.mark.parametrize("func", FIVE.values(), ids=FIVE)
-def test_one_float_a_completion_within_its_range(func):
+def test_each_completion_gets_one_float_within_the_range(func):
     texts = [text for text, _ in COMPLETIONS.values()]
     texts += [REASONING.format_reply("six", row[0]) for row in ANSWERS]
     paid = func(prompts=texts, completions=texts, completion_ids=texts, answer=["72"] * len(texts))

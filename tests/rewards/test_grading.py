@@ -1,4 +1,4 @@
-"""Grading: strict, lenient and format, and what is summed up of many answers."""
+"""Grading: strict, lenient and format, and summaries of many answers."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ FIVE = make_judge(dict.fromkeys(
         ("I do not know", False, False, False),
     ],
 )
-def test_grading(text, strict, lenient, layout):
+def test_strict_lenient_and_format(text, strict, lenient, layout):
     rows = {"question": ["What is 6*7?"], "answer": ["42"]}
     (graded,) = grade(rows, [Completion(text, (7,) * 9, False)], FIVE)
     assert (graded.strict, graded.lenient, graded.format) == (strict, lenient, layout)
@@ -50,10 +50,10 @@ def test_a_summary_counts_and_averages():
         ("<think>so</think> <answer>8*(4+7-8)</answer>", True, True, True),
         ("So it is\n8*(4+7-8)", False, True, False),
         (THINK.format_reply("so", "4*7-4"), False, False, True),
-        (REASONING.format_reply("so", "8*(4+7-8)"), False, True, False),  # right, in the other layout's tags
+        (REASONING.format_reply("so", "8*(4+7-8)"), False, True, False),  # right, but tags of another layout
     ],
 )
-def test_grading_by_chosen_rewards(text, strict, lenient, layout):
+def test_grading_with_the_rewards_of_countdown(text, strict, lenient, layout):
     weights = {"countdown_reward_func": 1.0, "r1_format_reward_func": 1.0}
     rows = {"question": ["?"], "answer": ["24"], "nums": [[4, 7, 8, 8]], "target": [24]}
     (graded,) = grade(rows, [Completion(text, (7,) * 9, False)], make_judge(weights, THINK))
@@ -65,7 +65,7 @@ def unreachable_judge() -> Judge:
     return make_judge({"judge_reward_func": 1.0}, judge_url="http://127.0.0.1:9", judge_model="x")
 
 
-def test_what_a_judge_could_not_score_is_not_counted():
+def test_answers_that_a_judge_could_not_score_are_not_counted():
     graded = grade(
         {"question": ["?"], "answer": ["42"]}, [Completion("42", (7,), False)], unreachable_judge()
     )
@@ -77,18 +77,18 @@ def graded(*answers, gold="42"):
     return grade(rows, [Completion(text, (7,), False) for text in answers], FIVE)
 
 
-def test_votes_are_for_answers_not_for_their_spelling():
+def test_different_spellings_of_an_answer_count_as_one_vote():
     spelled = [REASONING.format_reply("so", "1,080"), "so it is 1080.0", "$1080", "none"]
     given = [g.given for g in graded(*spelled, gold="1080")]
     assert given == ["1.08E+3", "1.08E+3", "1.08E+3", ""]
 
 
-def test_samples_are_summed_over_problems():
+def test_samples_are_averaged_over_problems():
     groups = [graded("42", "42", "41", "41"), graded("no number", "41", "41", "40")]
     summary = summarize_samples(groups)
     assert (summary["problems"], summary["samples"]) == (2, 4)
     assert [summary["pass"][k][0] for k in ("1", "2", "4")] == pytest.approx([0.25, (1 - 1 / 6) / 2, 0.5])
-    assert summary["maj"]["4"][0] == pytest.approx(0.25)  # a tie in the first, none right in the second
+    assert summary["maj"]["4"][0] == pytest.approx(0.25)  # 1st problem: a tie; 2nd: none right
     for value, low, high in summary["pass"].values():
         assert 0 <= low <= value <= high <= 1
     unjudged = [[replace(groups[0][0], right=None)] * 4]
@@ -96,7 +96,7 @@ def test_samples_are_summed_over_problems():
     assert summarize_samples(unjudged)["problems"] == 0
 
 
-def test_a_vote_is_for_the_block_and_not_for_a_number_after_it():
+def test_a_vote_uses_the_answer_block_and_not_a_number_after_it():
     (wrong,) = graded(REASONING.format_reply("so", "41") + "\nor is it 42")
     assert (wrong.lenient, wrong.right, wrong.given) == (True, False, "41")
     (bare,) = graded("it is 42")

@@ -1,4 +1,4 @@
-"""The judge, asked through a real server process on this machine."""
+"""The judge, called through a real server process on this machine."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from r1nb.errors import UserError
 from r1nb.recipes.loading import load_recipe
 from r1nb.rewards.judge import _client
 
-# Answers as an OpenAI-compatible server does; what it says depends on a word in the reply.
+# It answers like an OpenAI-compatible server; a word in the reply decides its score.
 SERVER = """
 import json, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -60,29 +60,29 @@ def judged(url, texts):
                 completion_ids=[[1]] * count)  # fmt: skip
 
 
-def test_scores_and_what_is_no_score(server):
+def test_valid_scores_are_read_and_all_else_is_none(server):
     texts = ["RIGHT", "HALF", "wrong", "CHATTY", "TOOMUCH", "SILENT", "ARABIC", "BROKEN"]
     assert judged(server, texts) == [1.0, 0.5, 0.0, None, None, None, None, None]
 
 
-def test_calls_go_out_in_parallel(server):
+def test_calls_are_made_in_parallel(server):
     start = time.monotonic()
     assert judged(server, ["RIGHT"] * 16) == [1.0] * 16
-    assert time.monotonic() - start < 6  # 8 seconds one after the other
+    assert time.monotonic() - start < 6  # one after the other takes 8 seconds
 
 
-def test_a_judge_that_cannot_be_reached_is_none():
-    url = "http://127.0.0.1:9/v1"  # nobody listens there
+def test_an_unreachable_judge_gives_none_as_score():
+    url = "http://127.0.0.1:9/v1"  # no server runs there
     _client(url).max_retries = 0
     assert judged(url, ["RIGHT", "wrong"]) == [None, None]
 
 
-def test_a_judge_without_address_is_refused():
+def test_a_judge_without_url_is_refused():
     with pytest.raises(UserError, match="needs judge_url and judge_model"):
         load_recipe(rewards={"judge_reward_func": 1.0})
 
 
-def test_the_judge_stays_small():
+def test_the_code_of_the_judge_stays_short():
     import inspect
 
     from r1nb.rewards import judge

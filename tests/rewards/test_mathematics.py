@@ -1,4 +1,4 @@
-"""Answers that mean the same, by math-verify."""
+"""Whether two answers mean the same, decided by math-verify."""
 
 import pytest
 
@@ -17,5 +17,5 @@ DIFFERENT = [("0.51", "0.5"), ("[0,1]", "[0,1)"), ("(2,1)", "(1,2)"), ("B", "A")
 @pytest.mark.parametrize(
     ("given", "gold", "score"), [*((*p, 1.0) for p in SAME), *((*p, 0.0) for p in DIFFERENT)]
 )
-def test_mathematics(given, gold, score):
+def test_mathematical_answers_are_compared(given, gold, score):
     assert find_reward("math_reward_func").score(REASONING.format_reply("so", given), gold) == score

@@ -76,20 +76,20 @@ def countdown(answer, nums=(4, 7, 8, 8), target=24):
 
 
 @pytest.mark.parametrize("answer", RIGHT.values(), ids=RIGHT)
-def test_right(answer):
+def test_right_countdown_answers_earn_one(answer):
     assert countdown(answer) == 1.0
 
 
 @pytest.mark.parametrize("answer", WRONG.values(), ids=WRONG)
-def test_wrong_without_delay(answer):
+def test_wrong_countdown_answers_earn_zero_quickly(answer):
     start = time.process_time()
     assert countdown(answer) == 0.0
     assert time.process_time() - start < 0.5
 
 
-def test_exact_fractions():
+def test_arithmetic_is_exact():
     assert countdown("3*(1/3)", (3, 1, 3), 1) == 1.0
-    assert countdown("8/(3-8/3)", (3, 3, 8, 8), 24) == 1.0  # 23.999... in floating point
+    assert countdown("8/(3-8/3)", (3, 3, 8, 8), 24) == 1.0  # in floating point: 23.999...
     assert evaluate_expression("0.1+0.2")[0] == Fraction(3, 10)
 
 
@@ -109,7 +109,7 @@ def test_exact_fractions():
         ("", 0.0),
     ],
 )
-def test_format(text, score):
+def test_the_format_reward(text, score):
     assert FORMAT(completions=[text]) == [score]
 
 
@@ -122,7 +122,7 @@ def test_the_layout_decides_which_tags_count():
     assert COUNTDOWN.score(text, **puzzle) == 0.0
 
 
-def test_the_solver_finds_what_there_is():
+def test_the_solver_finds_a_solution_if_there_is_one():
     for nums, target in (((4, 7, 8, 8), 24), ((3, 3, 8, 8), 24), ((19, 36, 55), 72), ((5,), 5)):
         assert countdown(solve_countdown(list(nums), target), nums, target) == 1.0
     assert solve_countdown([1, 1], 7) is None

@@ -1,4 +1,4 @@
-"""Steps that hold, one language, length."""
+"""The rewards for reasoning: correct equations, one language, length."""
 
 from decimal import Decimal
 from fractions import Fraction
@@ -47,7 +47,7 @@ def test_an_equation_is_found_and_checked(text, holds):
 
 
 @pytest.mark.parametrize("text", NO_EQUATIONS)
-def test_what_is_no_equation_is_left_alone(text):
+def test_text_that_is_not_an_equation_is_ignored(text):
     assert find_equations(text) == []
 
 
@@ -71,7 +71,7 @@ def test_a_percentage_may_be_rounded(left, right, form):
      "1/3 * 100 = 34%", "1/3 * 100 = 33", "7/2 = 3", "7/2 = 4", "7/2 = 3%", "7/2 = 4%", "10/3 = 3%",
      "33% + 33% = 67%", "1/2 = 25% + 26%", "100% / 3 = 34%"],
 )  # fmt: skip
-def test_a_percentage_or_an_integer_that_is_off_does_not_hold(text):
+def test_a_wrong_percentage_or_integer_does_not_hold(text):
     assert [holds for *_, holds in find_equations(text)] == [False]
 
 
@@ -83,7 +83,7 @@ def test_a_percentage_or_an_integer_that_is_off_does_not_hold(text):
         ("1 - 2/3 = 1/3 = 33%, so 100% - 33% = 67%", [True, True, True]),
         ("1/3 = 33% * 60 = 19.8", [False, True]),
         ("33% + 33% = 66% = 0.66", [True]),
-        ("1/3 = 33 1/3%, 3/4 = 75%", [True]),  # a mixed number is passed over
+        ("1/3 = 33 1/3%, 3/4 = 75%", [True]),  # a mixed number is skipped
         ("10/3 = 3⅓", []),
         ("17 / 5 = 3 R2 and 23 / 5 = 4 R3", [True, True]),
         ("17 / 5 = 3 remainder 2 = 3 + 2/5 = 3.4", [True, True]),
@@ -113,7 +113,7 @@ def test_a_division_with_remainder_holds_if_both_numbers_are_right(division, wri
 
 @settings(deadline=None, derandomize=True)
 @given(st.integers(0, 10_000), st.integers(1, 100), st.integers(-1, 1), st.integers(-1, 1))
-def test_a_division_with_remainder_is_that_of_divmod(dividend, divisor, more, less):
+def test_a_division_with_remainder_agrees_with_divmod(dividend, divisor, more, less):
     quotient, rest = divmod(dividend, divisor)
     quotient, rest = quotient + more, abs(rest + less * divisor)
     holds = find_equations(f"{dividend} / {divisor} = {quotient} remainder {rest}")[0][2]
@@ -147,7 +147,7 @@ def test_a_percentage_is_rounded_to_its_decimals(part, whole, decimals, more):
         ("15 / 5 = 3 without a remainder", [True]),
         ("17 / 5 = 3 with no remainder", [False]),
         ("100% - 25% = 75% of the remainder", [True]),
-        ("17 / 5 = 3 remainder two", []),  # not understood, and so passed over
+        ("17 / 5 = 3 remainder two", []),  # not understood, so it is skipped
         ("17 / 5 = 3 remainder 2/5", []),
         ("17 / 5 = 3 remainder -2", []),
         ("10 / 2 = 5 with 3 friends", [True]),
@@ -162,7 +162,7 @@ def test_a_percentage_is_rounded_to_its_decimals(part, whole, decimals, more):
         ("12 / 6 = 17 mod 5", []),
     ],
 )
-def test_what_is_a_remainder_and_what_is_none(text, holds):
+def test_remainders_are_told_from_other_text(text, holds):
     assert [found for *_, found in find_equations(text)] == holds
 
 
@@ -182,7 +182,7 @@ def test_what_is_a_remainder_and_what_is_none(text, holds):
         ("", "", 0.0),
     ],
 )
-def test_steps(reasoning, answer, score):
+def test_the_steps_reward(reasoning, answer, score):
     assert (
         find_reward("steps_reward_func").score(REASONING.format_reply(reasoning, answer), "anything") == score
     )
@@ -192,7 +192,7 @@ def test_steps(reasoning, answer, score):
     ("text", "true"),
     [
         ("-3 + 5 = 2", True),
-        ("- 5 + 3 = 8", True),  # an item of a list
+        ("- 5 + 3 = 8", True),  # a list item, not minus 5
         ("2^3 + 1 = 9", True),
         ("√9 + 1 = 4", True),
         ("(1 + 2)(3 + 4) = 21", True),
@@ -208,7 +208,7 @@ def test_steps(reasoning, answer, score):
     ],
 )
 def test_no_step_is_misjudged(text, true):
-    """A step that is not understood may be passed over."""
+    """But a step that is not understood may be skipped."""
     assert (not true) not in [holds for *_, holds in find_equations(text)]
 
 
@@ -218,7 +218,7 @@ def test_no_step_is_misjudged(text, true):
      ("(1/3 = 33%)", "33%"), ("17 / 5 = 3 remainder 2", "3"), ("17 / 5 = 3 remainder 2", "2"),
      ("17 / 5 = 3 remainder 2", "3 remainder 2")],
 )  # fmt: skip
-def test_an_answer_follows_from_a_step_that_is_written_like_it(reasoning, answer):
+def test_an_answer_follows_from_a_step_with_the_same_value(reasoning, answer):
     assert find_reward("steps_reward_func").score(REASONING.format_reply(reasoning, answer)) == 1.0
 
 
@@ -258,15 +258,15 @@ def test_a_text_in_one_language(language, text):
         ("naïve café", "en", 1.0),
         ("1 + 2 = 3", "en", 0.0),
         ("", "en", 0.0),
-        (REASONING.format_reply("сумма", "in English"), "en", 0.0),  # of the reasoning
+        (REASONING.format_reply("сумма", "in English"), "en", 0.0),  # only the reasoning counts
     ],
 )
-def test_language(text, language, share):
+def test_the_language_reward(text, language, share):
     assert find_reward("language_reward_func").score(text, language=language) == pytest.approx(share)
 
 
-def test_an_unknown_language_is_refused_with_the_recipe():
-    with pytest.raises(UserError, match="language = 'klingon': known are"):
+def test_an_unknown_language_is_refused_when_the_recipe_is_loaded():
+    with pytest.raises(UserError, match="language = 'klingon' is unknown: use one of"):
         load_recipe(rewards={"language_reward_func": 1.0}, language="klingon")
 
 

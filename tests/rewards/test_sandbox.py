@@ -1,4 +1,4 @@
-"""What reads a model's answer runs in a process that is stopped in time and may do nothing."""
+"""Parsers of a model's answer run in a subprocess with a time limit and without side effects."""
 
 import multiprocessing
 import os
@@ -28,7 +28,7 @@ def hang_into(queue):
 
 
 @pytest.mark.parametrize("where", ["main thread", "another thread", "fork", "spawn"])
-def test_the_time_out_holds(where):
+def test_a_comparison_stops_at_its_time_limit(where):
     results = []
     if where == "main thread":
         results.append(hang())
@@ -46,7 +46,7 @@ def test_the_time_out_holds(where):
     answer, seconds, after = results[0]
     assert answer is None
     assert seconds < 30
-    assert after is True  # and the next comparison works
+    assert after is True  # the next comparison works
 
 
 def test_threads_do_not_read_each_others_answers():
@@ -70,7 +70,7 @@ def test_a_library_that_is_missing_is_named_with_the_fix():
 
 
 class Interrupted:
-    """A stream whose reader is interrupted, as by Ctrl-C, before it has the reply."""
+    """A stream that raises KeyboardInterrupt, like Ctrl-C before the reply is read."""
 
     def __init__(self, stream):
         self.stream = stream
@@ -97,7 +97,7 @@ EVALUATED = ["countdown", "puzzle24", "polynomial_multiplication", "simple_integ
 
 
 @pytest.mark.parametrize("task", EVALUATED)
-def test_an_answer_that_is_a_program_does_nothing(gym, task, tmp_path):
+def test_an_answer_that_is_a_program_has_no_effect(gym, task, tmp_path):
     trace = tmp_path / "trace"
     for program in (
         f'__import__("pathlib").Path("{trace}").touch()',
@@ -112,7 +112,7 @@ def test_an_answer_that_is_a_program_does_nothing(gym, task, tmp_path):
             find_reward("gym_reward_func").score(REASONING.format_reply("so", program), problem=f"{task}:0")
             <= 0.1
         )
-        for answer, score in (("-4", 1.0), ("-5", 0.0)):  # and the next score is that of the next answer
+        for answer, score in (("-4", 1.0), ("-5", 0.0)):  # later scores are still right
             assert (
                 find_reward("gym_reward_func").score(
                     REASONING.format_reply("so", answer), problem="chain_sum:1"
@@ -123,7 +123,7 @@ def test_an_answer_that_is_a_program_does_nothing(gym, task, tmp_path):
 
 
 @pytest.mark.parametrize(("task", "answer"), [("countdown", "9**9**9"), ("coin_flip", "1e99999999")])
-def test_an_answer_that_takes_for_ever_is_stopped(gym, task, answer, monkeypatch):
+def test_scoring_that_takes_too_long_is_stopped(gym, task, answer, monkeypatch):
     monkeypatch.setattr("r1nb.rewards.gym.SECONDS", 3)
     score, reason = find_reward("gym_reward_func").explain(
         REASONING.format_reply("so", answer), problem=f"{task}:0"

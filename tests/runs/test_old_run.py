@@ -1,6 +1,6 @@
-"""A run folder as r1nb 0.1 wrote it, before files and keys had today's names: all of it is read.
+"""A run folder of r1nb 0.1, whose files and keys had other names, can still be read.
 
-`make train` of commit 2866b14 with CHANGES left it; what the tests do not look at is left out.
+It was written by `make train` of commit 2866b14 with CHANGES; parts that the tests do not use are left out.
 """
 
 import json
@@ -158,7 +158,7 @@ CHANGES = {
     "max_steps": 3, "per_device_train_batch_size": 16, "test_problems": 8, "validation_problems": 8,
     "eval_every": 2, "torch_threads": 1,
 }  # fmt: skip
-# And the values that tiny-cpu had then.
+# CHANGES, and the values that tiny-cpu had then.
 THEN = CHANGES | {
     "rewards": load_recipe("tiny-five-rewards").rewards, "learning_rate": 2e-3,
     "lr_scheduler_type": "constant_with_warmup",
@@ -167,7 +167,7 @@ THEN = CHANGES | {
 
 @pytest.fixture
 def old(tmp_path):
-    """The run, not finished: without proof.json and adapter/."""
+    """Return the run, unfinished: without proof.json and adapter/."""
     folder = tmp_path / "tiny-cpu-001"
     for name in ("completions", "evaluation", "held_out"):
         (folder / name).mkdir(parents=True)
@@ -191,7 +191,7 @@ def old(tmp_path):
     return Run(folder)
 
 
-def test_its_recipe_is_todays(old):
+def test_its_recipe_is_read_with_the_names_of_today(old):
     recipe = load_recipe(old)
     expected = load_recipe("tiny-cpu", runs_dir=str(old.folder.parent), **THEN)
     assert recipe.model_dump(exclude={"why"}) == expected.model_dump(exclude={"why"})
@@ -210,7 +210,7 @@ def test_its_alarms_are_read(old):
     assert old.alarms() == [{"step": 2, "alarm": "no_variance", "sentence": ALARM["sentence"]}]
 
 
-def test_what_rejection_sampling_kept_is_read(old):
+def test_its_rejection_sampling_is_read(old):
     assert old.rejection() == REJECTED
     (old.folder / "rejection.json").write_text(json.dumps(REJECTED | {"kept": 4}))
     assert old.rejection()["kept"] == 4
@@ -228,7 +228,7 @@ def test_its_figures_and_evaluations_are_read(old):
     assert png(training_curves(old))
 
 
-def test_what_came_after_a_step_is_undone(old):
+def test_records_after_a_step_are_undone(old):
     old.undo_after(2)
     old = Run(old.folder)
     assert old.validated() == [0, 2]
@@ -245,7 +245,7 @@ def test_what_came_after_a_step_is_undone(old):
     assert (Run(old.folder).validated(), Run(old.folder).alarms()) == ([0], [])
 
 
-def test_the_same_recipe_goes_on_with_it_unless_it_is_finished(old, capsys):
+def test_the_same_recipe_resumes_it_unless_it_is_finished(old, capsys):
     recipe = load_recipe("tiny-cpu", runs_dir=str(old.folder.parent), **THEN)
     rows, *_ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     assert begin_run(recipe, rows).folder == old.folder

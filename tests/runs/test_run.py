@@ -1,4 +1,4 @@
-"""The run folder: opened while it is written, after a crash, and never overwritten."""
+"""The run folder: it can be read while it is written and after a crash, and is never overwritten."""
 
 import json
 import multiprocessing
@@ -32,7 +32,7 @@ def test_a_new_run_gets_a_new_folder(tiny_recipe):
     assert environment["versions"]["trl"]
 
 
-def test_a_torn_last_line_is_left_out(tiny_recipe):
+def test_an_incomplete_last_line_is_ignored(tiny_recipe):
     run = new_run(tiny_recipe)
     run.append({"step": 1, "reward": 0.5})
     with (run.folder / "history.jsonl").open("a") as file:
@@ -41,7 +41,7 @@ def test_a_torn_last_line_is_left_out(tiny_recipe):
     assert run.series("reward") == ([1], [0.5])
 
 
-def test_a_run_goes_on_after_a_torn_line(tiny_recipe):
+def test_lines_after_an_incomplete_line_are_read(tiny_recipe):
     run = new_run(tiny_recipe)
     with (run.folder / "history.jsonl").open("a") as file:
         file.write('{"step": 1, "rew')
@@ -50,7 +50,7 @@ def test_a_run_goes_on_after_a_torn_line(tiny_recipe):
     assert run.series("reward") == ([2, 3], [0.5, 0.6])
 
 
-def test_torn_completions_are_left_out(tiny_recipe):
+def test_an_incomplete_file_of_completions_is_ignored(tiny_recipe):
     run = write_run(tiny_recipe, 3)
     path = run.folder / "completions" / "completions_00003.parquet"
     path.write_bytes(path.read_bytes()[:-20])
@@ -60,7 +60,7 @@ def test_torn_completions_are_left_out(tiny_recipe):
 
 
 def write_until_killed(recipe, finished) -> None:
-    """What training does to a run folder, a step after the other."""
+    """Write to a run folder like training does, step by step."""
     run = new_run(recipe)
     (run.folder / "completions").mkdir()
     log = pandas.DataFrame({"step": 1, "completion": ["é" * 200] * 64} | dict.fromkeys(recipe.rewards, 0.5))
@@ -70,8 +70,8 @@ def write_until_killed(recipe, finished) -> None:
         finished.value = step
 
 
-def test_a_writer_may_be_killed_at_any_moment(tiny_recipe):
-    """At most the step under way is lost, and the folder opens, 50 times."""
+def test_a_run_folder_can_be_read_after_a_kill_at_any_moment(tiny_recipe):
+    """In 50 kills, at most the current step is lost."""
     fork = multiprocessing.get_context("fork")
     moments, steps = random.Random(1), 0
     for _ in range(50):
@@ -79,14 +79,14 @@ def test_a_writer_may_be_killed_at_any_moment(tiny_recipe):
         writer = fork.Process(target=write_until_killed, args=(tiny_recipe, finished))
         known = len(Run.all(tiny_recipe.output.runs_dir))
         writer.start()
-        target = moments.randrange(6)  # steps, however fast the machine is
+        target = moments.randrange(6)  # in steps, not seconds: machines differ in speed
         while finished.value < target:
             time.sleep(0.001)
         time.sleep(moments.uniform(0.0, 0.02))
         os.kill(writer.pid, signal.SIGKILL)
         writer.join()
         runs = Run.all(tiny_recipe.output.runs_dir)
-        if len(runs) == known:  # killed before there was a run
+        if len(runs) == known:  # killed before the run was created
             assert finished.value == 0
             continue
         run = max(runs, key=lambda run: run.name)
@@ -103,7 +103,7 @@ def test_a_writer_may_be_killed_at_any_moment(tiny_recipe):
     assert steps > 50
 
 
-def test_progress_is_told_with_the_time_left(tiny_recipe):
+def test_progress_includes_the_time_left(tiny_recipe):
     tiny_recipe.grpo["max_steps"] = 100
     run = write_run(tiny_recipe, 40)
     assert run.progress() == (40, "step 40 of 100, reward 2.67, 2 min left")
@@ -112,14 +112,14 @@ def test_progress_is_told_with_the_time_left(tiny_recipe):
     assert run.progress() == (100, "step 100 of 100, reward 4.00, in 3 min")
 
 
-def test_a_run_that_has_stopped_claims_no_time_left(tiny_recipe):
+def test_a_run_that_has_stopped_shows_no_time_left(tiny_recipe):
     tiny_recipe.grpo["max_steps"] = 100
     run = write_run(tiny_recipe, 40)
     assert an_hour_ago(run).progress()[1] == "step 40 of 100, reward 2.67, nothing new for 60 min"
 
 
 def sft_run(recipe, steps: int):
-    """A run whose adapter is trained by SFT alone, with the lines that Recorder and Validation write."""
+    """Return a run of SFT alone, with the lines that Recorder and Validation write."""
     run = new_run(recipe)
     for step in range(1, steps + 1):
         run.append({"step": step, "time": 3.0 * step, "loss": 1 / step, "grad_norm": 0.3, "entropy": 0.5,
@@ -130,7 +130,7 @@ def sft_run(recipe, steps: int):
 
 
 def an_hour_ago(run):
-    """As if nothing had been written for an hour."""
+    """Make the last change of the history one hour old, and return the run."""
     then = time.time() - 3600
     os.utime(run.folder / "history.jsonl", (then, then))
     return run
@@ -138,7 +138,7 @@ def an_hour_ago(run):
 
 @pytest.fixture
 def staged_recipe(tmp_path):
-    """24 steps of SFT, 64 of GRPO."""
+    """Return a recipe with 24 steps of SFT and 64 steps of GRPO."""
     return load_recipe("tiny-r1", runs_dir=str(tmp_path / "runs"))
 
 
@@ -148,18 +148,18 @@ def test_a_run_of_sft_counts_the_steps_of_sft(staged_recipe):
     assert an_hour_ago(run).progress()[1] == "step 10 of 24, loss 0.10, nothing new for 60 min"
 
 
-@pytest.mark.parametrize("steps", [24, 20])  # the last line, where every fifth step is logged
-def test_a_finished_run_of_sft_is_not_called_silent(staged_recipe, steps):
+@pytest.mark.parametrize("steps", [24, 20])  # 20: the last line if every fifth step is logged
+def test_a_finished_run_of_sft_shows_its_total_time(staged_recipe, steps):
     run = an_hour_ago(sft_run(staged_recipe, steps))
     (run.folder / "proof.json").write_text("{}")
     assert run.progress() == (steps, f"step {steps} of 24, loss {1 / steps:.2f}, in {3 * steps} s")
 
 
-def test_a_run_of_sft_that_is_trained_and_not_proven_yet_is_at_its_end(staged_recipe):
+def test_a_run_of_sft_that_is_trained_but_not_proven_shows_its_last_step(staged_recipe):
     assert an_hour_ago(sft_run(staged_recipe, 24)).progress()[1] == "step 24 of 24, loss 0.04, in 72 s"
 
 
-def test_a_run_of_grpo_counts_the_steps_of_grpo_although_its_recipe_has_sft(staged_recipe):
+def test_a_run_of_grpo_whose_recipe_has_sft_counts_the_steps_of_grpo(staged_recipe):
     run = write_run(staged_recipe, 24)
     assert run.progress()[1].startswith("step 24 of 64, reward ")
     unjudged = {"step": 25, "time": 50.0, "loss": 0.0, "reward": None}
@@ -167,14 +167,14 @@ def test_a_run_of_grpo_counts_the_steps_of_grpo_although_its_recipe_has_sft(stag
     assert run.progress()[1].startswith("step 25 of 64, no reward, ")
 
 
-def test_a_real_run_of_sft_says_where_it_is(staged_recipe):
+def test_a_real_run_of_sft_shows_its_progress(staged_recipe):
     short = {"max_steps": 3, "per_device_train_batch_size": 4, "logging_steps": 2}
     recipe = staged_recipe.model_copy(update={"sft": staged_recipe.sft | short})
-    policy = load_policy(recipe, say=lambda line: None)
+    policy = load_policy(recipe)
     attach_lora(policy, recipe)
     rows, _, _ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     run = new_run(recipe)
-    assert run.progress() == (0, "step 0 of 64")  # nothing says yet that it is SFT
+    assert run.progress() == (0, "step 0 of 64")  # not yet known to be SFT
     sft(policy, solution_examples(rows, recipe.layout), recipe, run.folder, [Recorder(run)])
     (run.folder / "proof.json").write_text("{}")
     step, said = an_hour_ago(run).progress()
@@ -182,7 +182,7 @@ def test_a_real_run_of_sft_says_where_it_is(staged_recipe):
     assert re.fullmatch(r"step 2 of 3, loss \d\.\d\d, in \d+ s", said)
 
 
-def test_a_step_that_could_not_be_judged_has_no_reward(tiny_recipe):
+def test_the_progress_of_a_step_that_was_not_judged_has_no_reward(tiny_recipe):
     tiny_recipe.grpo["max_steps"] = 10
     run = write_run(tiny_recipe, 4)
     run.append({"step": 5, "time": 10.0, "loss": 0.0, "reward": None, "reward_std": None})
@@ -190,7 +190,7 @@ def test_a_step_that_could_not_be_judged_has_no_reward(tiny_recipe):
     assert png(training_curves(run))
 
 
-def test_samples_that_could_not_be_judged_draw_nothing(tiny_recipe):
+def test_samples_that_were_not_judged_are_not_drawn(tiny_recipe):
     run = write_run(tiny_recipe, 1)
     unjudged = Graded("1 + 1?", "2", "two", ids=(7,), cut=False, strict=None, lenient=None, format=False,
                       rewards={})  # fmt: skip
@@ -198,7 +198,7 @@ def test_samples_that_could_not_be_judged_draw_nothing(tiny_recipe):
     assert not pass_curves(run).axes[0].lines
 
 
-def test_a_folder_taken_anew_is_read_anew(tiny_recipe):
+def test_a_history_that_was_replaced_is_read_again(tiny_recipe):
     run = write_run(tiny_recipe, 9)
     assert len(run.series("reward")[0]) == 9
     (run.folder / "history.jsonl").write_text("")
@@ -206,8 +206,8 @@ def test_a_folder_taken_anew_is_read_anew(tiny_recipe):
     assert run.series("reward") == ([1], [0.5])
 
 
-def test_rewards_that_only_the_runs_notebook_knew(tiny_recipe, monkeypatch):
-    """Another kernel reads their ranges from the run folder."""
+def test_rewards_that_only_the_notebook_of_the_run_defined(tiny_recipe, monkeypatch):
+    """Their ranges are read from the run folder."""
     run = write_run(tiny_recipe, 5)
     path = run.folder / "recipe.yaml"
     path.write_text(path.read_text().replace("int_reward_func", "my_reward_func"))
@@ -217,7 +217,7 @@ def test_rewards_that_only_the_runs_notebook_knew(tiny_recipe, monkeypatch):
     assert png(training_curves(Run(run.folder)))
 
 
-def test_negative_rewards_are_seen(tiny_recipe):
+def test_negative_rewards_are_visible_in_the_figures(tiny_recipe):
     tiny_recipe.rewards = {"correctness_reward_func": 1.0, "overlong_reward_func": 1.0}
     run = write_run(tiny_recipe, 3)
     run.append({"step": 4, "time": 8.0, "loss": 0.0, "reward": -0.5, "reward_std": 0.1,
@@ -228,14 +228,14 @@ def test_negative_rewards_are_seen(tiny_recipe):
     assert lows["overlong"] <= -0.9
 
 
-def test_a_broken_recipe_is_named(tiny_recipe):
+def test_a_damaged_recipe_is_named(tiny_recipe):
     run = new_run(tiny_recipe)
     (run.folder / "recipe.yaml").write_text("")
-    with pytest.raises(UserError, match=r"runs/tiny-cpu-001/recipe\.yaml is no recipe"):
+    with pytest.raises(UserError, match=r"runs/tiny-cpu-001/recipe\.yaml is not a recipe"):
         assert Run(run.folder).reward_weights
 
 
-def test_the_total_is_weighted_and_what_was_not_judged_counts_nothing(tiny_recipe):
+def test_the_total_is_weighted_and_a_missing_score_counts_as_0(tiny_recipe):
     tiny_recipe.rewards.update(int_reward_func=2.0)
     run = write_run(tiny_recipe, 1, texts=(IDEAL,))
     path = run.folder / "completions" / "completions_00001.parquet"
@@ -247,7 +247,7 @@ def test_the_total_is_weighted_and_what_was_not_judged_counts_nothing(tiny_recip
     assert (read["answer"][0], read["tokens"][0], read["cut"][0]) == ("", 0, False)
 
 
-def test_the_history_follows_a_run_that_is_being_written(tiny_recipe):
+def test_the_history_of_a_run_in_progress_is_read_again(tiny_recipe):
     writer = new_run(tiny_recipe)
     reader = Run(writer.folder)
     assert reader.history() == []
@@ -261,11 +261,11 @@ def test_latest_is_the_newest_finished_run(tiny_recipe):
     folder = tiny_recipe.output.runs_dir
     assert Run.latest(folder) is None
     runs[0].adapter.mkdir()
-    assert Run.latest(folder) is None  # killed while it was saved
+    assert Run.latest(folder) is None  # a kill during the saving leaves this
     (runs[0].adapter / CARD).write_text("{}")
     assert Run.latest(folder).name == runs[0].name
 
 
-def test_another_folder_is_no_run(tmp_path):
-    with pytest.raises(UserError, match="no run folder"):
+def test_another_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match="is not a run folder"):
         Run(tmp_path)

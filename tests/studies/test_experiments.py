@@ -1,4 +1,4 @@
-"""Tables and pictures of experiments, on figures that can be checked by eye."""
+"""Tables and figures of experiments, with numbers that can be checked by eye."""
 
 from math import inf
 
@@ -10,7 +10,7 @@ from r1nb.studies.experiments import draw_seeds, lasting, seeds_table, speedrun_
 
 @pytest.fixture
 def curves():
-    """Of arm a: seed 1 reaches 0.8 at once and falls again before it stays; seed 2 falls at the end."""
+    """Return curves. In arm a, seed 1 reaches 0.8, falls, and then stays above; seed 2 falls at the end."""
     strict = {1: [0.0, 0.9, 0.7, 0.8, 0.85], 2: [0.0, 0.8, 0.9, 0.9, 0.79]}
     rows = [
         {"arm": arm, "seed": seed, "completions": 100 * step, "cpu_seconds": seconds * step,
@@ -32,13 +32,13 @@ def results():
     return pandas.DataFrame(rows)
 
 
-def test_reached_means_that_it_stays_there(curves):
+def test_an_accuracy_counts_as_reached_only_if_it_is_kept(curves):
     assert lasting(curves, "a", 0.8) == {1: 300.0, 2: inf}
     assert lasting(curves, "b", 0.8, "cpu_seconds") == {1: 2.0, 2: 2.0}
     assert lasting(curves, "b", 0.0) == {1: 0.0, 2: 0.0}
 
 
-def test_each_seed_has_a_line(curves, results):
+def test_each_seed_has_a_row(curves, results):
     table = seeds_table(curves, results, "a", 0.8, ["test", "unseen"]).data
     assert list(table["seed"]) == [1, 2]
     assert list(table["completions to 80%"]) == ["300", "never"]
@@ -46,13 +46,13 @@ def test_each_seed_has_a_line(curves, results):
     assert list(table["unseen"]) == ["90.0% [80.0, 95.0]"] * 2
 
 
-def test_an_entry_is_compared_by_its_median_seed(curves, results):
+def test_entries_are_compared_by_their_median_seeds(curves, results):
     table = speedrun_table(curves, results, {"a": "mine", "b": "theirs"}, 0.8, "test", against="b").data
     assert list(table["completions to 80%"]) == ["300, never", "100, 100"]
     assert list(table["median beside theirs"]) == ["never", "100%"]
 
 
-def test_the_picture_has_a_line_a_seed_and_a_label_an_entry(curves):
+def test_the_figure_has_a_line_per_seed_and_a_label_per_entry(curves):
     figure = draw_seeds(curves, {"a": "mine", "b": "theirs"}, 0.8)
     (axes,), (legend,) = figure.axes, figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["mine", "theirs"]

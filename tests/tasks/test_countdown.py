@@ -1,4 +1,4 @@
-"""The bundled Countdown problems and the policy's corpus: solvable, sealed off, in their stated shares."""
+"""The bundled Countdown problems are solvable, their splits are disjoint, and the corpus has its shares."""
 
 import json
 import random
@@ -29,7 +29,7 @@ def shipped(split: str) -> list[dict]:
 
 
 @pytest.mark.parametrize("split", SIZES)
-def test_the_files_are_what_the_script_makes_and_solvable(split):
+def test_the_script_makes_the_shipped_files_and_all_problems_are_solvable(split):
     rows = shipped(split)
     assert rows == [problem.row() for problem in bundled(split)]
     assert len(rows) == SIZES[split]
@@ -38,7 +38,7 @@ def test_the_files_are_what_the_script_makes_and_solvable(split):
         assert TARGETS[0] <= row["target"] <= TARGETS[1]
 
 
-def test_no_sealed_problem_is_trained_on():
+def test_no_validation_or_test_problem_is_trained_on():
     sealed = {(*sorted(r["nums"]), r["target"]) for split in ("validation", "test") for r in shipped(split)}
     assert len(sealed) == SIZES["validation"] + SIZES["test"]
     assert not sealed & {(*sorted(r["nums"]), r["target"]) for r in shipped("train")}
@@ -66,7 +66,7 @@ def test_every_attempt_is_true():
 
 
 @pytest.mark.parametrize("name", PLAN["corpus"]["phases"])
-def test_the_corpus_keeps_its_stated_shares(name):
+def test_the_corpus_has_its_stated_shares(name):
     phase = PLAN["corpus"]["phases"][name]
     pairs = list(make_countdown_policy.draw_corpus("shares", phase, 6000))
     bare = [(problem, reply) for problem, reply in pairs if "<think>" not in reply]
@@ -83,11 +83,11 @@ def test_the_corpus_keeps_its_stated_shares(name):
     assert all(not THINK.read_answer(reply)[1] for _, reply in pairs if "<think>" in reply)
 
 
-def test_the_recipe_finds_its_rows_and_its_policy():
+def test_the_recipe_loads_its_rows_and_its_policy():
     recipe = load_recipe("countdown-cpu")
     train, validation, tests = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     assert (len(train), len(validation), len(tests["test"])) == (1200, 60, 280)
-    policy = load_policy(recipe, say=lambda line: None)
+    policy = load_policy(recipe)
     assert policy.tokenizer.tokenize("12*3=36") == list("12*3=36")
     ids = policy.tokenizer.apply_chat_template(train[0]["prompt"], add_generation_prompt=True)["input_ids"]
     assert len(ids) <= recipe.data.max_prompt_length
@@ -97,14 +97,14 @@ def test_the_recipe_finds_its_rows_and_its_policy():
 
 def test_the_problems_load_from_any_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "bundled-countdown").mkdir()  # a name that ships is no folder of the user's
+    (tmp_path / "bundled-countdown").mkdir()  # the shipped name comes first
     row = load_rows("bundled-countdown", "test", layout=THINK)[0]
     assert row["nums"] == list(bundled("test")[0].nums)
     assert load_recipe("countdown-cpu").data.dataset == "bundled-countdown"
 
 
 def test_the_8b_recipe_keeps_test_and_validation_apart(tmp_path):
-    """Its slices, on a local file in the Hub's columns."""
+    """Its slices are applied to a local file with the columns of the dataset on the Hub."""
     rows = [{"target": n, "nums": [n, n + 1, n + 2]} for n in range(10, 1010)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     raw = yaml.safe_load((ROOT / "r1nb" / "recipes" / "llama31-8b-countdown.yaml").read_text())["data"]

@@ -1,4 +1,4 @@
-"""Data of one's own: which files are read, how, and what becomes of those that are wrong."""
+"""Your own data: which files are read, how, and which are refused."""
 
 import json
 
@@ -13,7 +13,7 @@ GSM8K = ["so\n#### 6", "then\n#### 1,080"]
 
 
 def write_table(folder, suffix, rows):
-    """A file of rows, in the form that its ending names."""
+    """Write rows to a file in the format of the suffix, and return its path."""
     import pandas
 
     path, table = folder / f"mine.{suffix}", pandas.DataFrame(rows)
@@ -39,9 +39,9 @@ def test_your_own_data_in_one_call(tmp_path, suffix):
         rows = load_rows(str(place), "train", question="task", answer="result")
         assert rows["answer"] == ["5", "1,080", "007"]
         assert rows["question"] == [row["task"] for row in OWN[:3]]
-    with pytest.raises(UserError, match="has no problem and gold; it has the columns task, result"):
+    with pytest.raises(UserError, match="has no problem and gold; its columns are task, result"):
         load_rows(str(tmp_path), "train", question="problem", answer="gold")
-    with pytest.raises(UserError, match="Name both columns"):
+    with pytest.raises(UserError, match="set both"):
         load_rows(str(tmp_path), "train", question="task")
     with pytest.raises(UserError, match="question_column"):
         load_rows(str(tmp_path), "train")
@@ -55,8 +55,8 @@ def test_your_own_data_in_one_call(tmp_path, suffix):
         ([6, -5, 1080], ["6", "-5", "1080"]),
         ([r"so \boxed{6}", r"\boxed{\frac{1}{2}}", "7"], ["6", r"\frac{1}{2}", "7"]),
         (["6", None, ""], ["6"]),
-        (["6", "7", "so\n#### 8"], ["6", "7", "8"]),  # few golds are marked: the others count as they are
-        ([*GSM8K, "just 6"], ["6", "1,080"]),  # most are marked: it is GSM8K, and one has no gold
+        (["6", "7", "so\n#### 8"], ["6", "7", "8"]),  # few golds are marked: the others are used as they are
+        ([*GSM8K, "just 6"], ["6", "1,080"]),  # most are marked: the row without a mark has no gold
         ([GSM8K[0], None, "", None], ["6"]),
     ],
 )
@@ -67,7 +67,7 @@ def test_columns_called_question_and_answer_need_not_be_gsm8ks(tmp_path, suffix,
     assert loaded["question"] == [r["question"] for r in rows if r["answer"] not in (None, "")][: len(golds)]
 
 
-def test_a_slice_is_read_as_its_file_is(tmp_path, capsys):
+def test_the_format_of_golds_is_decided_for_the_whole_file_and_not_a_slice(tmp_path, capsys):
     answers = [*GSM8K, *GSM8K, "just 6", "#### 7"]
     rows = [{"question": f"{n}?", "answer": answer} for n, answer in enumerate(answers)]
     path = write_table(tmp_path, "jsonl", rows)
@@ -75,8 +75,8 @@ def test_a_slice_is_read_as_its_file_is(tmp_path, capsys):
     assert "Dropped 1 of 2 rows" in capsys.readouterr().out
 
 
-def test_other_columns_by_chance(tmp_path):
-    """A file that has another source's columns beside its own question and answer."""
+def test_columns_of_another_dataset_do_not_change_how_a_file_is_read(tmp_path):
+    """The file has the columns of a known dataset by chance."""
     rows = [{"question": "Make 7!", "answer": "3 + 4", "nums": [3, 4], "target": 7}]
     (row,) = load_rows(write_table(tmp_path, "jsonl", rows), "train")
     assert (row["question"], row["answer"], row["nums"]) == ("Make 7!", "3 + 4", [3, 4])
@@ -85,7 +85,7 @@ def test_other_columns_by_chance(tmp_path):
     slices = {"train_split": "train[:-3]", "test_splits": ["train[-3:]"], "validation_split": None}
     settings = slices | {"dataset": str(path), "validation_rows": 2}
     recipe = load_recipe(**settings)
-    with pytest.raises(UserError, match=r"judge_reward_func, .*; of data of your own name the columns"):
+    with pytest.raises(UserError, match=r"judge_reward_func, .* a file of yours, set question_column"):
         load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     recipe = load_recipe(**settings, question_column="instruction", answer_column="output")
     train, *_ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
@@ -111,7 +111,7 @@ def test_your_own_data_in_a_recipe(tmp_path):
         ("rows.txt", "ends in .jsonl"),
     ],
 )
-def test_a_file_that_cannot_be_read(tmp_path, path, words):
+def test_a_file_that_cannot_be_read_is_refused(tmp_path, path, words):
     (tmp_path / path).write_bytes(b'a,b\n"1,2\n\x00\xff')
     with pytest.raises(UserError, match=words):
         load_rows(str(tmp_path / path), "train", question="a", answer="b")
@@ -125,13 +125,13 @@ def test_a_file_that_cannot_be_read(tmp_path, path, words):
         ("a,b\n,1\n1,\n", "No row of train.csv"),
     ],
 )
-def test_a_table_that_does_not_fit_its_header(tmp_path, text, words):
+def test_a_table_without_usable_rows_is_refused(tmp_path, text, words):
     (tmp_path / "train.csv").write_text(text)
     with pytest.raises(UserError, match=words):
         load_rows(tmp_path, "train", question="a", answer="b")
 
 
-def test_a_folder_as_the_hub_has_it(tmp_path):
+def test_a_folder_with_the_parquet_files_of_the_hub_is_read(tmp_path):
     import pandas
 
     for i in range(2):

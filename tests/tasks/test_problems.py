@@ -1,4 +1,4 @@
-"""The bundled problems and the corpus: right, in GSM8K's form, and sealed off from each other."""
+"""The bundled problems are right and have GSM8K's format, and their splits and the corpus are disjoint."""
 
 import json
 import re
@@ -21,7 +21,7 @@ def shipped(split: str) -> list[dict]:
 
 
 @pytest.mark.parametrize("split", SIZES)
-def test_the_files_are_what_the_script_makes(split):
+def test_the_script_makes_the_shipped_files(split):
     assert shipped(split) == [problem.row() for problem in bundled(split)]
 
 
@@ -37,7 +37,7 @@ def test_every_step_is_true_and_leads_to_the_gold(split):
         assert marks[-1][3] == gold
 
 
-def test_there_are_a_dozen_kinds_and_others_that_grpo_never_sees():
+def test_there_are_twelve_kinds_and_others_that_are_not_trained_on():
     assert len(SEEN) >= 12
     assert len(UNSEEN) >= 4
     for split in SIZES:
@@ -47,14 +47,14 @@ def test_there_are_a_dozen_kinds_and_others_that_grpo_never_sees():
 
 @pytest.fixture(scope="module")
 def sealed():
-    """Questions and (kind, numbers) of both tests and of validation."""
+    """Return the questions and the (kind, numbers) of both test splits and of validation."""
     problems = [p for split in (*TESTS, "validation") for p in bundled(split)]
     questions = {normalize(p.question) for p in problems}
     numbers = {(p.kind, tuple(sorted(p.numbers))) for p in problems}
     return questions, numbers
 
 
-def test_no_sealed_problem_stands_in_the_training_split(sealed):
+def test_the_training_split_has_no_validation_or_test_problem(sealed):
     questions, numbers = sealed
     for problem in bundled("train"):
         assert normalize(problem.question) not in questions
@@ -62,7 +62,7 @@ def test_no_sealed_problem_stands_in_the_training_split(sealed):
 
 
 @pytest.mark.parametrize("phase", make_policy.PLAN["corpus"]["phases"])
-def test_no_sealed_problem_stands_in_the_pretraining_corpus(sealed, phase):
+def test_the_pretraining_corpus_has_no_validation_or_test_problem(sealed, phase):
     questions, numbers = sealed
     for problem, _ in make_policy.phase_corpus(phase):
         assert normalize(problem.question) not in questions
@@ -79,7 +79,7 @@ def test_a_problem_of_the_wrong_split_is_never_drawn():
         assert split_of("packs", problem.numbers[::-1]) == split
 
 
-def test_the_corpus_keeps_its_stated_shares():
+def test_the_corpus_has_its_stated_shares():
     plan = make_policy.PLAN["corpus"]
     for name, phase in plan["phases"].items():
         answers = [answer for _, answer in make_policy.draw_corpus("shares", phase, 20_000)]

@@ -1,4 +1,4 @@
-"""Rows from a folder, from the Hub's name, and what becomes of files that are wrong."""
+"""Rows from a folder or from a name on the Hub, and how wrong files are refused."""
 
 import json
 
@@ -34,14 +34,14 @@ def test_a_row_becomes_chat_messages_and_a_gold(folder):
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test", "test_unseen_kinds"])
-def test_every_bundled_solution_as_xml_earns_everything(split):
+def test_every_bundled_solution_in_the_format_earns_full_marks(split):
     for row in load_rows("bundled", split):
         text = REASONING.format_reply(row["solution"], row["answer"])
         assert sum(func.score(text, row["answer"]) for func in FIVE) == 4.0
         assert "<<" not in text
 
 
-def test_real_gsm8k_solutions_as_xml_earn_everything(gsm8k_dir):
+def test_real_gsm8k_solutions_in_the_format_earn_full_marks(gsm8k_dir):
     for split, count in (("train", 7473), ("test", 1319)):
         rows = load_rows(str(gsm8k_dir), split)
         assert len(rows) == count
@@ -57,7 +57,7 @@ def test_real_gsm8k_solutions_as_xml_earn_everything(gsm8k_dir):
         (["", "  "], ["train.jsonl is empty"]),
         ([GOOD, "{oops"], ["train.jsonl", "line 2 is not a JSON object", "{oops"]),
         ([GOOD, {"prompt": "x", "answer": "#### 1"}], ["line 2 lacks question", "prompt, answer"]),
-        ([{"prompt": "x", "answer": "#### 1"}], ["columns prompt, answer", "question_column"]),
+        ([{"prompt": "x", "answer": "#### 1"}], ["its columns are prompt, answer", "question_column"]),
         ([{"question": "x", "answer": None}], ["No row of train.jsonl has a question and a gold", "None"]),
         (["[1, 2]"], ["train.jsonl", "line 1 is not a JSON object", "[1, 2]"]),
         ([{"question": "x", "answer": "six #### "}], ["No row", "six ####"]),
@@ -69,7 +69,7 @@ def test_a_broken_file_becomes_one_sentence(folder, lines, words):
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
-def test_rows_without_a_gold_are_dropped_aloud(folder, capsys):
+def test_rows_without_a_gold_are_dropped_with_a_message(folder, capsys):
     rows = [GOOD, GOOD | {"answer": "just 6"}, GOOD | {"answer": "six ####"}, GOOD | {"answer": None}]
     assert len(load_rows(folder(*rows), "train")) == 1
     assert "Dropped 3 of 4 rows of train: no question or gold, or marked invalid." in capsys.readouterr().out
@@ -85,12 +85,12 @@ def test_odd_but_valid_files_are_read(tmp_path):
         load_rows(str(tmp_path), "train")
 
 
-def test_a_column_of_several_types_is_said(folder):
+def test_a_column_of_several_types_is_refused(folder):
     with pytest.raises(UserError, match="cannot be read"):
         load_rows(folder(GOOD | {"level": 1}, GOOD | {"level": "hard"}), "train")
 
 
-def test_a_missing_split_names_those_there_are(folder):
+def test_for_a_missing_split_the_existing_ones_are_named(folder):
     with pytest.raises(UserError, match=r"dev\.jsonl is not in .*; splits there: train\."):
         load_rows(folder(GOOD), "dev")
 
@@ -106,7 +106,7 @@ def test_the_hub_without_network_becomes_one_sentence():
 
 
 class WordTokenizer:
-    """Counts words, which is all that drop_long_prompts asks of a tokenizer."""
+    """A tokenizer that splits at spaces; drop_long_prompts only counts tokens."""
 
     def apply_chat_template(self, prompts, **_):
         return {"input_ids": [p[1]["content"].split() for p in prompts]}
@@ -129,7 +129,7 @@ def sections(recipe):
     return recipe.data, recipe.evaluation, recipe.rewards
 
 
-def test_overlap_is_dropped_aloud(recipe, capsys):
+def test_training_rows_that_occur_in_a_test_are_dropped_with_a_message(recipe, capsys):
     train, validation, tests = load_splits(*sections(recipe()))
     said = capsys.readouterr().out
     assert "Dropped 2 training rows whose question occurs in validation or test" in said
@@ -138,17 +138,17 @@ def test_overlap_is_dropped_aloud(recipe, capsys):
     assert not sealed & {normalize(q) for q in train["question"]}
 
 
-def test_duplicates_are_dropped_aloud(recipe, folder, capsys):
+def test_duplicates_are_dropped_with_a_message(recipe, folder, capsys):
     chosen = recipe()
     rows = [GOOD | {"question": f"{n % 20} packs of 3?"} for n in range(30)]
     folder(*rows, GOOD | {"question": "7  PACKS, of 3"})
     train, *_ = load_splits(*sections(chosen))
-    assert "whose question occurs there twice" in capsys.readouterr().out
+    assert "whose question occurs in an earlier one" in capsys.readouterr().out
     questions = [normalize(question) for question in train["question"]]
     assert len(set(questions)) == len(questions)
 
 
-def test_long_prompts_are_dropped_aloud(recipe, capsys):
+def test_long_prompts_are_dropped_with_a_message(recipe, capsys):
     train, *_ = load_splits(*sections(recipe()))
     kept = drop_long_prompts(train, WordTokenizer(), 8, needed=8)
     assert "Dropped 1 of 9 training rows: prompt over 8 tokens" in capsys.readouterr().out
@@ -170,12 +170,12 @@ def test_twelve_rows_are_too_few_for_two_processes(folder, monkeypatch):
         drop_long_prompts(rows, WordTokenizer(), 8, recipe.problems_per_generation)
 
 
-def test_signs_of_arithmetic_tell_questions_apart():
+def test_questions_that_differ_in_a_sign_are_different():
     questions = ["3 + 6?", "3 - 6?", "x < 3", "x > 3", "3.5 apples", "35 apples", "x^2-5x"]
     assert len({normalize(question) for question in questions}) == len(questions)
 
 
-def test_without_a_validation_split_the_end_of_training_is_held_out(recipe):
+def test_without_a_validation_split_the_last_training_rows_are_used(recipe):
     chosen = recipe(validation_split=None, validation_rows=3)
     train, validation, _ = load_splits(*sections(chosen))
     assert validation["question"][-1].startswith("a b c")
@@ -185,7 +185,7 @@ def test_without_a_validation_split_the_end_of_training_is_held_out(recipe):
         load_splits(*sections(recipe(validation_split=None, validation_rows=99)))
 
 
-def test_nothing_left_to_train_on_is_said(recipe, folder):
+def test_an_empty_training_split_is_refused(recipe, folder):
     chosen = recipe()
     folder(GOOD | {"question": "4 packs of 3?"})
     with pytest.raises(UserError, match="No row of train is left"):

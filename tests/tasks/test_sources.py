@@ -1,4 +1,4 @@
-"""Every dataset of the table, from a small file in its documented columns; and data of one's own."""
+"""Every dataset of the table, loaded from a small file with its documented columns; and your own data."""
 
 import json
 
@@ -39,7 +39,7 @@ def raw(name):
 
 @pytest.fixture
 def hub(monkeypatch):
-    """The Hub, for which the samples stand in."""
+    """Replace the Hub by the sample files; return a list of the requests."""
     asked = []
 
     def load_dataset(name, subset=None, split=None):
@@ -59,7 +59,7 @@ def test_the_table_is_complete():
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_from_a_file_recognised_by_its_columns(name):
+def test_a_file_is_recognised_by_its_columns(name):
     assert source_of(datasets.Dataset.from_list(raw(name))).name == name
     rows = load_rows(str(sample(name)), "train")
     assert rows["answer"] == GOLDS[name]
@@ -69,14 +69,14 @@ def test_from_a_file_recognised_by_its_columns(name):
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_from_the_hub(name, hub):
+def test_a_dataset_is_loaded_from_the_hub(name, hub):
     rows = load_rows(name, "train")
     assert rows["answer"] == GOLDS[name]
     assert hub == [(name.partition(":")[0], SOURCES[name].subset, "train")]
     assert set(rows.column_names) <= {"prompt", "answer", "question", "solution", "nums", "target"}
 
 
-def test_a_subset_of_the_hub(hub):
+def test_a_subset_is_loaded_from_the_hub(hub):
     load_rows("openai/gsm8k:socratic", "test")
     assert hub == [("openai/gsm8k", "socratic", "test")]
 
@@ -85,13 +85,13 @@ def test_a_subset_of_the_hub(hub):
 def test_wrong_columns_are_listed(name, hub, monkeypatch):
     wrong = [{"colour": "blue", "shape": "round"}]
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.Dataset.from_list(wrong))
-    with pytest.raises(UserError, match="it has the columns colour, shape") as caught:
+    with pytest.raises(UserError, match="its columns are colour, shape") as caught:
         load_rows(name, "train")
     assert SOURCES[name].columns[0] in str(caught.value)
 
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if name != "SkunkworksAI/reasoning-0.01"])
-def test_every_gold_earns_full_marks_from_the_reward_that_suits(name):
+def test_every_gold_earns_full_marks_from_the_suitable_reward(name):
     source = SOURCES[name]
     rows = load_rows(str(sample(name)), "train")
     for reward in source.rewards:
@@ -106,7 +106,7 @@ def splits(name, **overrides):
     return load_splits(recipe.data, recipe.evaluation, recipe.rewards)
 
 
-def test_countdown_from_a_table_of_text(tmp_path, capsys):
+def test_countdown_problems_are_read_from_csv(tmp_path, capsys):
     (tmp_path / "train.csv").write_text('nums,target\n"[4, 6]",24\n"[4, x]",24\n,5\n"[5]",5\n')
     rows = load_rows(str(tmp_path), "train")
     assert [(row["nums"], row["target"]) for row in rows] == [([4, 6], 24), ([5], 5)]
@@ -127,7 +127,7 @@ def test_a_benchmark_is_not_trained_on():
 
 
 def test_a_reward_that_does_not_suit_is_named():
-    with pytest.raises(UserError, match=r"correctness_reward_func cannot judge .* use countdown_reward_func"):
+    with pytest.raises(UserError, match=r"correctness_reward_func cannot .*: use countdown_reward_func"):
         splits("Jiayi-Pan/Countdown-Tasks-3to4")
     train, *_ = splits("Jiayi-Pan/Countdown-Tasks-3to4", rewards={"countdown_reward_func": 1.0})
     assert train[0]["nums"] == [4, 7, 8, 8]
@@ -140,18 +140,18 @@ def test_slices_do_not_overlap():
 
 
 @pytest.mark.parametrize("split", ["train[", "train[1:2:3]", "train[200%:]", "train[9:]", "no-such-name", ""])
-def test_a_slice_that_cannot_be_read(split):
+def test_an_invalid_slice_is_refused(split):
     with pytest.raises(UserError, match="split = "):
         load_rows(str(sample("openai/gsm8k")), split)
 
 
-def test_a_dataset_of_the_hub_may_have_gsm8ks_columns_too(hub, monkeypatch):
+def test_an_unknown_dataset_of_the_hub_may_have_the_columns_of_gsm8k(hub, monkeypatch):
     rows = [{"question": f"{n} + 1?", "answer": str(n + 1)} for n in range(3)]
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.Dataset.from_list(rows))
     assert load_rows("me/sums", "train")["answer"] == ["1", "2", "3"]
 
 
-def test_your_own_data_from_the_hub(hub, monkeypatch):
+def test_your_own_data_is_loaded_from_the_hub(hub, monkeypatch):
     rows = [{"task": "2 + 3?", "result": "5"}, {"task": "007?", "result": "007"}, {"task": "?", "result": ""}]
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.Dataset.from_list(rows))
     assert load_rows("me/sums", "train", question="task", answer="result")["answer"] == ["5", "007"]
@@ -177,11 +177,11 @@ def test_a_judge_may_judge_any_dataset():
         ("", ""),
     ],
 )
-def test_the_final_answer_of_a_solution(text, answer):
+def test_the_final_answer_of_a_solution_is_found(text, answer):
     assert final_answer(text) == answer
 
 
-def test_all_of_reasoning_gyms_tasks(gym):
+def test_all_tasks_of_reasoning_gym_score_their_gold(gym):
     score, without_gold = find_reward("gym_reward_func").score, []
     assert len(gym_tasks()) == 105
     for name in gym_tasks():
@@ -197,7 +197,7 @@ def test_all_of_reasoning_gyms_tasks(gym):
     assert without_gold == ["boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour"]
 
 
-def test_reasoning_gyms_splits_are_different_problems(gym):
+def test_the_splits_of_reasoning_gym_are_disjoint(gym):
     rows = {split: load_rows("reasoning-gym:chain_sum+leg_counting", split) for split in PROBLEMS}
     assert [len(part) for part in rows.values()] == [1_000, 200, 200]
     assert len({problem for part in rows.values() for problem in part["problem"]}) == 1_400

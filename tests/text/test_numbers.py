@@ -1,4 +1,4 @@
-"""Text to number, and when two answers are the same."""
+"""Reading numbers from text, and whether two answers are the same."""
 
 from decimal import Decimal
 
@@ -80,7 +80,7 @@ def test_to_number_reads_a_number(text, number):
 
 
 @pytest.mark.parametrize("text", NO_NUMBERS, ids=lambda text: ascii(text[:20]))
-def test_to_number_refuses_what_is_no_number(text):
+def test_to_number_refuses_other_text(text):
     assert to_number(text) is None
 
 
@@ -131,7 +131,7 @@ def test_same_answer(given, gold, same):
         ("one, 2,3", "3"),
         ("50%", "50"),
         ("<answer>72</answer>", "72"),
-        ("the answer\N{EM DASH}72", "72"),  # a dash after a word is no sign
+        ("the answer\N{EM DASH}72", "72"),  # a dash after a word is not a minus sign
         ("COVID-19", "19"),
         ("the answer is ...72", "72"),
         ("it is .5", "0.5"),
@@ -142,7 +142,7 @@ def test_last_number(text, number):
 
 
 @pytest.mark.parametrize("text", ["", "none", "\N{SUPERSCRIPT TWO}", "\N{ARABIC-INDIC DIGIT TWO}"])
-def test_last_number_of_a_text_without_one(text):
+def test_a_text_without_a_number_has_no_last_number(text):
     assert last_number(text) is None
 
 
@@ -162,10 +162,10 @@ def listed(text):
 
 
 @pytest.mark.parametrize("text", listed(SCALED))
-def test_a_word_that_changes_the_number_is_no_unit(text):
+def test_a_word_that_changes_the_number_is_not_a_unit(text):
     assert to_number(text) is None
 
 
 @pytest.mark.parametrize("text", listed(UNITS))
-def test_a_word_that_only_looks_like_a_part_is_a_unit(text):
+def test_a_word_that_only_looks_like_a_fraction_is_a_unit(text):
     assert to_number(text) == int(text.split()[0])

@@ -1,4 +1,4 @@
-"""The format: prompts as messages and text, completions cut at their tags."""
+"""The format: prompts as messages and as text, and completions split at their tags."""
 
 import pytest
 from jinja2 import Template
@@ -15,7 +15,7 @@ TAGS, PREFILL = REASONING.tags, REASONING.prefill
 
 
 class TinyTokenizer:
-    """The two things that a prompt needs of a tokenizer: a template and its rendering."""
+    """The part of a tokenizer that a prompt needs: a chat template and its rendering."""
 
     def __init__(self, chat_template=None):
         self.chat_template = chat_template
@@ -27,14 +27,14 @@ class TinyTokenizer:
         )
 
 
-def test_messages_are_the_format_then_the_question():
+def test_messages_are_the_system_prompt_and_the_question():
     assert REASONING.build_messages("How many?") == [
         {"role": "system", "content": SYSTEM_PROMPT},
         {"role": "user", "content": "How many?"},
     ]
 
 
-def test_an_ideal_reply_is_laid_out_as_the_system_prompt_asks():
+def test_an_ideal_reply_has_the_format_of_the_system_prompt():
     ideal = REASONING.format_reply("...", "...")
     assert ideal == "<reasoning>\n...\n</reasoning>\n<answer>\n...\n</answer>"
     assert SYSTEM_PROMPT.endswith(ideal)
@@ -51,7 +51,7 @@ def test_a_tokenizer_without_a_chat_template_gets_plain_paragraphs():
     assert format_prompt(tokenizer, [reply]) == "Two.\n\n<eos>"
 
 
-def test_a_chat_template_is_kept_and_asked_for_the_generation_prompt():
+def test_a_chat_template_is_kept_and_adds_the_generation_prompt():
     template = "{{ messages[-1].content }}{% if add_generation_prompt %}|assistant:{% endif %}"
     tokenizer = TinyTokenizer(template)
     ensure_chat_template(tokenizer)
@@ -73,11 +73,11 @@ def test_a_chat_template_is_kept_and_asked_for_the_generation_prompt():
         ([{"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}], "ab"),
     ],
 )
-def test_completion_text(completion, text):
+def test_the_text_of_a_completion(completion, text):
     assert completion_text(completion) == text
 
 
-def test_a_completion_is_cut_at_its_tags():
+def test_a_completion_is_split_at_its_tags():
     parsed = REASONING.parse("Sure!" + REASONING.format_reply("a\nb", "72") + "\nDone")
     assert parsed.before == "Sure!"
     assert parsed.reasoning == "\na\nb\n"
@@ -88,7 +88,7 @@ def test_a_completion_is_cut_at_its_tags():
 
 @pytest.mark.parametrize("tag", TAGS)
 @pytest.mark.parametrize("change", ["missing", "twice", "upper case", "with a space"])
-def test_a_broken_tag_is_no_completion(tag, change):
+def test_a_completion_with_a_broken_tag_is_not_parsed(tag, change):
     broken = {
         "missing": "",
         "twice": tag * 2,
@@ -110,5 +110,5 @@ def test_a_broken_tag_is_no_completion(tag, change):
         "<reasoning>a</reasoning></answer>72<answer>",
     ],
 )
-def test_tags_out_of_order_are_no_completion(text):
+def test_a_completion_with_tags_in_another_order_is_not_parsed(text):
     assert REASONING.parse(text) is None

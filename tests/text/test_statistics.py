@@ -1,4 +1,4 @@
-"""The formulas against published values, against scipy, and against counting every case."""
+"""The formulas agree with published values, with scipy, and with counts of all cases."""
 
 from itertools import combinations
 
@@ -15,7 +15,7 @@ from r1nb.text.statistics import maj_at_k, mcnemar, mean_interval, pass_at_k, wi
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
 )
 def test_wilson_against_newcombe(hits, n, low, high):
-    """Statistics in Medicine 17 (1998), table I."""
+    """The values are from Statistics in Medicine 17 (1998), table I."""
     assert wilson(hits, n) == pytest.approx([low, high], abs=5e-5)
 
 
@@ -25,15 +25,15 @@ def test_wilson_against_scipy(case):
     assert wilson(*case) == pytest.approx([interval.low, interval.high], abs=1e-12)
 
 
-def test_wilson_holds_the_rate_itself():
-    """Also where rounding would leave out 0 or 1 by a hair, as at 300 of 300."""
+def test_the_wilson_interval_contains_the_rate_itself():
+    """Also where rounding could exclude 0 or 1, for example at 300 of 300."""
     for n in range(1, 1500):
         assert wilson(n, n)[1] >= 1.0
         assert wilson(0, n)[0] <= 0.0
 
 
 def brute_force(n: int, right: int, wrong: list[int], k: int) -> tuple[float, float]:
-    """(pass@k, maj@k) by looking at every subset of k samples."""
+    """Return (pass@k, maj@k), counted over all subsets of k samples."""
     samples = ["right"] * right + [f"wrong {i}" for i, count in enumerate(wrong) for _ in range(count)]
     samples += [None] * (n - len(samples))
     passed = voted = subsets = 0
@@ -58,7 +58,7 @@ def test_pass_and_maj_against_every_subset(n, right, wrong):
 
 
 def test_pass_at_k_against_its_paper():
-    """arXiv 2107.03374, figure 3: 1 - prod(1 - k / (n - c + 1 .. n)), the form that it computes."""
+    """The formula in the code of arXiv 2107.03374, figure 3: 1 - prod(1 - k / (n - c + 1 .. n))."""
     for n, c, k in [(200, 3, 100), (200, 150, 10), (64, 1, 64)]:
         product = 1.0
         for i in range(n - c + 1, n + 1):
@@ -73,11 +73,11 @@ def test_mcnemar_against_scipy(first, second):
 
 def test_mcnemar_against_known_values():
     assert mcnemar(0, 0) == 1.0
-    assert mcnemar(0, 6) == pytest.approx(2 / 64)  # six heads of six, two-sided
+    assert mcnemar(0, 6) == pytest.approx(2 / 64)  # 6 heads in 6 tosses, two-sided
 
 
-def test_the_interval_of_a_mean_covers_it_as_often_as_it_says():
-    """Differences -1, 0, 1 with a mean of 0.2, 100 problems, 200 times."""
+def test_the_95_percent_interval_of_a_mean_covers_it_about_that_often():
+    """Draw 200 times 100 differences of -1, 0 or 1 with mean 0.2."""
     import numpy
 
     drawn = numpy.random.default_rng(1).choice([-1, 0, 1], size=(200, 100), p=[0.1, 0.6, 0.3])
@@ -85,5 +85,5 @@ def test_the_interval_of_a_mean_covers_it_as_often_as_it_says():
     assert 0.90 <= covered / 200 <= 0.99
 
 
-def test_differences_that_are_all_the_same_have_no_width():
+def test_the_interval_of_equal_differences_has_no_width():
     assert mean_interval([1.0] * 20) == [1.0, 1.0]

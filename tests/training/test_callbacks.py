@@ -1,4 +1,4 @@
-"""What GRPOTrainer calls while it trains: nothing of it grows, and a terminal is told as well."""
+"""The callbacks of GRPOTrainer: their memory does not grow, and their errors do not stop the training."""
 
 import gc
 import tracemalloc
@@ -27,17 +27,17 @@ def logs(recipe) -> dict:
     return {"reward": 1.0, "reward_std": 0.4, **figures, **lengths}
 
 
-def test_the_recorder_keeps_the_norm_of_what_the_adapter_adds(tiny_recipe):
+def test_the_recorder_logs_the_norm_of_the_adapter(tiny_recipe):
     run = new_run(tiny_recipe)
     Recorder(run).on_log(None, state(1), None, logs=logs(tiny_recipe), model=MODEL)
     Recorder(run).on_log(None, state(2), None, logs={"train_runtime": 1.0}, model=MODEL)
     Recorder(run).on_log(None, state(3), None, logs=logs(tiny_recipe), model=torch.nn.Linear(2, 2))
-    Recorder(run).on_log(None, state(4), None, logs={"loss": 0.1}, model=MODEL)  # a batch used again
+    Recorder(run).on_log(None, state(4), None, logs={"loss": 0.1}, model=MODEL)  # second use of a batch
     assert run.series("adapter/norm") == ([1, 3, 4], [5.0, 0.0, 5.0])
     assert run.series("reward")[0] == [1, 3]
 
 
-def test_nothing_grows_with_the_steps(tiny_recipe, capsys):
+def test_memory_does_not_grow_with_the_steps(tiny_recipe, capsys):
     run = new_run(tiny_recipe)
     args = grpo_config(tiny_recipe, run.folder)
     callbacks = [Recorder(run), Watchdog(run, tiny_recipe.judge()), LiveView(run)]
@@ -48,7 +48,7 @@ def test_nothing_grows_with_the_steps(tiny_recipe, capsys):
         for step in range(first, last):
             for callback in callbacks:
                 callback.on_log(args, state(step), SimpleNamespace(), logs=logs(tiny_recipe), model=MODEL)
-        for callback in callbacks[1:]:  # the budget may have left the last figures out
+        for callback in callbacks[1:]:  # their time budget may have skipped the last step
             callback.on_train_end(args, state(last), SimpleNamespace())
         gc.collect()
         ours = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, "*/r1nb/*")])
@@ -61,15 +61,15 @@ def test_nothing_grows_with_the_steps(tiny_recipe, capsys):
         tracemalloc.stop()
     assert len(run.series("reward")[0]) == 599
     assert "failed" not in capsys.readouterr().out
-    assert late < early + 50_000  # bytes; the history has grown by about 400,000
+    assert late < early + 50_000  # bytes; the history grew by about 400,000
 
 
-def test_the_live_view_keeps_to_its_share(tiny_recipe, monkeypatch):
+def test_the_live_view_keeps_to_its_share_of_the_time(tiny_recipe, monkeypatch):
     run, clock = write_run(tiny_recipe, 1), [0.0]
     monkeypatch.setattr("r1nb.training.callbacks.time.perf_counter", lambda: clock[0])
 
     def draw(*args):
-        clock[0] += 1.0  # a slow machine
+        clock[0] += 1.0  # drawing is slow
         return b"picture"
 
     monkeypatch.setattr("r1nb.views.live.png", draw)
@@ -81,8 +81,8 @@ def test_the_live_view_keeps_to_its_share(tiny_recipe, monkeypatch):
     assert 15 <= view.seconds <= 0.05 * clock[0]
 
 
-def test_nan_is_seen_at_once(tiny_recipe):
-    """Whatever the budget says: the next rollout would fail."""
+def test_nan_stops_the_training_at_once(tiny_recipe):
+    """Even if the time budget of the watchdog is used up, because the next rollout would fail."""
     run, control = write_run(tiny_recipe, 3), SimpleNamespace(should_training_stop=False)
     watchdog, model = Watchdog(run, tiny_recipe.judge()), torch.nn.Module()
     watchdog.seconds = 1e9
@@ -97,7 +97,7 @@ def test_nan_is_seen_at_once(tiny_recipe):
     assert [line["alarm"] for line in run.alarms()] == ["not_finite"]
 
 
-def test_what_fails_in_a_look_is_said_once_and_training_goes_on(tiny_recipe, monkeypatch, capsys):
+def test_an_error_in_a_callback_is_printed_once_and_training_continues(tiny_recipe, monkeypatch, capsys):
     def fail(*args):
         raise OSError("No space left on device")
 

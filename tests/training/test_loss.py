@@ -1,4 +1,4 @@
-"""The page that explains GRPO computes what TRL's own code computes, on the same group."""
+"""The code that explains GRPO gives the same results as TRL for the same group."""
 
 import json
 
@@ -19,14 +19,14 @@ GROUP = json.loads((DATA / "samples/group.json").read_text())
 
 @pytest.fixture
 def policy(tiny_recipe):
-    policy = load_policy(tiny_recipe, say=lambda line: None)
+    policy = load_policy(tiny_recipe)
     attach_lora(policy, tiny_recipe)
     return policy
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.04])
 @pytest.mark.parametrize("loss_type", ["dapo", "grpo", "dr_grpo"])
-def test_the_loss_is_trls(policy, tiny_recipe, tmp_path, loss_type, beta):
+def test_loss_and_gradients_equal_those_of_trl(policy, tiny_recipe, tmp_path, loss_type, beta):
     rows, *_ = load_splits(tiny_recipe.data, tiny_recipe.evaluation, tiny_recipe.rewards)
     settings = tiny_recipe.grpo | {"loss_type": loss_type, "beta": beta, "report_to": "none"}
     trainer = GRPOTrainer(
@@ -47,7 +47,7 @@ def test_the_loss_is_trls(policy, tiny_recipe, tmp_path, loss_type, beta):
         kept = ends.input_ids.shape[1]
         return trainer._get_per_token_logps_and_entropies(trainer.model, whole, attention, kept)[0]
 
-    with torch.no_grad():  # the base, the policy that sampled, and the policy now: three that differ
+    with torch.no_grad():  # three different policies: reference, sampling, current
         reference = log_probabilities()
         torch.manual_seed(0)
         for _ in range(2):
@@ -69,7 +69,7 @@ def test_the_loss_is_trls(policy, tiny_recipe, tmp_path, loss_type, beta):
     length = tiny_recipe.grpo["max_completion_length"]
     ours = grpo_loss(now, old, reference, ends.attention_mask, advantages, loss_type, length, beta=beta)
     ratio = (now - old).exp()[ends.attention_mask.bool()]
-    assert ((ratio < 0.8) | (ratio > 1.2)).any()  # the clip is at work
+    assert ((ratio < 0.8) | (ratio > 1.2)).any()  # some ratios are clipped
     assert not torch.allclose(old, reference)
     assert ours.item() == pytest.approx(theirs.item(), abs=1e-5)
     assert abs(ours.item()) > 1e-3
@@ -80,8 +80,8 @@ def test_the_loss_is_trls(policy, tiny_recipe, tmp_path, loss_type, beta):
 
 
 @pytest.mark.parametrize("scale", ["group", "none"])
-def test_the_advantages_are_trls(policy, tiny_recipe, scale):
-    """Those that TRL logs in a real step, whose groups differ."""
+def test_the_advantages_equal_those_of_trl(policy, tiny_recipe, scale):
+    """TRL logs them in a real step, in which the rewards of some groups differ."""
     tiny_recipe.grpo |= {"scale_rewards": scale, "max_steps": 1, "per_device_train_batch_size": 64}
     run = new_run(tiny_recipe)
     rows, *_ = load_splits(tiny_recipe.data, tiny_recipe.evaluation, tiny_recipe.rewards)
@@ -102,7 +102,7 @@ def test_an_unknown_loss_is_named():
         grpo_loss(*[torch.ones(2, 3)] * 4, torch.ones(2), "ppo", 3)
 
 
-def test_the_page_is_one_page():
+def test_the_code_fits_on_one_page():
     import ast
     import inspect
 

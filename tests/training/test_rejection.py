@@ -1,4 +1,4 @@
-"""Rejection sampling, and runs that build on one another."""
+"""Rejection sampling, and runs that start from the adapter of another run."""
 
 import json
 
@@ -31,8 +31,8 @@ from r1nb.views.stage_results import equal_steps, examples_table, rejection_tabl
 GOOD = REASONING.format_reply("There are 2*3=6 eggs.\nThen 6+1=7 eggs.", "7")
 TEXTS = {
     GOOD: "",
-    REASONING.format_reply("That is seven.", "7"): "",  # nothing to check
-    REASONING.format_reply("2*3=6, 6+1=7", "7"): "",  # no words to check
+    REASONING.format_reply("That is seven.", "7"): "",  # no equation to check
+    REASONING.format_reply("2*3=6, 6+1=7", "7"): "",  # no words whose language could be checked
     GOOD + " and more": FORMAT,
     "#### 7": FORMAT,
     REASONING.format_reply("There are 2*3=6 eggs.", "6"): WRONG,
@@ -43,7 +43,7 @@ TEXTS = {
 
 
 def graded(recipe, texts, cut=False):
-    """The texts as graded completions of one problem whose answer is 7."""
+    """Return the texts as graded completions of one problem with the answer 7."""
     rows = {"question": ["How many?"] * len(texts), "answer": ["7"] * len(texts)}
     return grade(rows, [Completion(text, (1, 2), cut) for text in texts], recipe.judge())
 
@@ -56,18 +56,18 @@ def test_a_completion_is_dropped_for_the_first_reason_that_holds(tiny_recipe, te
     assert why_not(cut, REASONING, "en") == "cut off"
 
 
-def test_every_completion_is_kept_once_or_counted_once(tiny_recipe):
+def test_every_completion_is_either_kept_or_counted_as_dropped(tiny_recipe):
     groups = [graded(tiny_recipe, [*TEXTS, GOOD, GOOD]), graded(tiny_recipe, [GOOD])]
     kept, counts = select(groups, REASONING, "en")
     assert [g.completion for g in kept[0]] == [text for text, reason in TEXTS.items() if not reason]
-    assert [g.completion for g in kept[1]] == [GOOD]  # the same words for another problem
+    assert [g.completion for g in kept[1]] == [GOOD]  # the same text is kept for another problem
     assert tuple(counts) == REASONS
     assert counts[TWICE] == 2
     assert sum(map(len, kept)) + sum(counts.values()) == sum(map(len, groups))
 
 
 class Scripted:
-    """A policy that answers each problem from a list of texts, {answer} being its gold."""
+    """A policy that answers from a list of texts, in which {answer} stands for the gold."""
 
     def __init__(self, rows, *texts):
         self.golds = {row["question"]: row["answer"] for row in rows}
@@ -88,11 +88,11 @@ def rows(tiny_recipe):
     return load_splits(tiny_recipe.data, tiny_recipe.evaluation, tiny_recipe.rewards)[0].select(range(4))
 
 
-def test_what_is_kept_becomes_examples_and_is_read_again(tiny_recipe, rows):
+def test_kept_completions_become_examples_and_are_not_sampled_again(tiny_recipe, rows):
     run = new_run(tiny_recipe)
     policy = Scripted(rows, REASONING.format_reply("So it is.", "{answer}"), "no tags")
     examples = sample_examples(run, policy, rows, tiny_recipe, samples=4)
-    assert len(examples) == len(rows)  # two of four of each are right, and the same
+    assert len(examples) == len(rows)  # 2 of 4 samples are right and equal: one is kept
     for row, example in zip(rows, examples, strict=True):
         assert example["prompt"] == row["prompt"]
         assert example["completion"][0]["content"] == REASONING.format_reply("So it is.", row["answer"])
@@ -105,11 +105,11 @@ def test_what_is_kept_becomes_examples_and_is_read_again(tiny_recipe, rows):
     assert "50.0%" in shown
     assert "4 of 4" in shown
     assert "So it is." in examples_table(run, 2).to_html()
-    again = sample_examples(run, None, rows, tiny_recipe, samples=4)  # nobody is asked again
+    again = sample_examples(run, None, rows, tiny_recipe, samples=4)  # nothing is sampled
     assert again[:] == examples[:]
 
 
-def test_that_nothing_is_kept_is_explained_and_leaves_the_parent_as_it_was(tiny_recipe, rows):
+def test_if_no_completion_is_kept_the_error_says_why_and_the_parent_is_unchanged(tiny_recipe, rows):
     parent = new_run(tiny_recipe)
     before = sorted(path.read_bytes() for path in parent.folder.iterdir())
     run = begin_run(tiny_recipe, rows, parent=parent.name)
@@ -119,7 +119,7 @@ def test_that_nothing_is_kept_is_explained_and_leaves_the_parent_as_it_was(tiny_
     assert sorted(path.read_bytes() for path in parent.folder.iterdir()) == before
 
 
-def test_a_judge_that_does_not_answer_is_named_before_a_run_is_made(tiny_recipe, rows, tmp_path):
+def test_a_judge_that_does_not_answer_is_reported_before_a_run_is_created(tiny_recipe, rows, tmp_path):
     recipe = load_recipe(
         "tiny-cpu", runs_dir=str(tmp_path / "judged"), rewards={"judge_reward_func": 1.0},
         judge_url="http://127.0.0.1:9/v1", judge_model="any",
@@ -132,19 +132,19 @@ def test_a_judge_that_does_not_answer_is_named_before_a_run_is_made(tiny_recipe,
         sample_examples(new_run(recipe), policy, rows.select(range(1)), recipe, samples=1)
 
 
-def test_a_parent_that_is_missing_or_did_not_finish_is_named_before_the_base_is_loaded(tiny_recipe):
+def test_a_missing_or_unfinished_parent_is_refused_before_the_base_is_loaded(tiny_recipe):
     runs_dir = tiny_recipe.output.runs_dir
-    with pytest.raises(UserError, match=r"Run 'nowhere' cannot be built on: it does not exist.*is none"):
-        load_policy(load_recipe("tiny-cpu", runs_dir=runs_dir, start_from="nowhere"), say=pytest.fail)
+    with pytest.raises(UserError, match=r"start from run 'nowhere': it does not exist.*: none"):
+        load_policy(load_recipe("tiny-cpu", runs_dir=runs_dir, start_from="nowhere"))
     run = new_run(tiny_recipe)
-    with pytest.raises(UserError, match=rf"Run '{run.name}' cannot be built on: it did not finish"):
-        load_policy(load_recipe("tiny-cpu", runs_dir=runs_dir, start_from=run.name), say=pytest.fail)
+    with pytest.raises(UserError, match=rf"start from run '{run.name}': it did not finish"):
+        load_policy(load_recipe("tiny-cpu", runs_dir=runs_dir, start_from=run.name))
 
 
 @pytest.fixture
 def stage(tiny_recipe):
-    """A finished run, with the policy and the data that it was made with."""
-    policy = load_policy(tiny_recipe, say=lambda line: None)
+    """Return a finished run, its policy, its data and the answers of the base model."""
+    policy = load_policy(tiny_recipe)
     rows, _, tests = load_splits(tiny_recipe.data, tiny_recipe.evaluation, tiny_recipe.rewards)
     run = begin_run(tiny_recipe, rows)
     base = evaluate_tests(run, "before", policy, tests, tiny_recipe)
@@ -162,7 +162,7 @@ def lora(policy) -> dict:
     return {n: w.detach().clone() for n, w in policy.model.named_parameters() if "lora_" in n}
 
 
-def test_a_stage_trains_on_from_its_parent_and_names_it(tiny_recipe, stage, capsys):
+def test_a_stage_continues_from_the_adapter_of_its_parent_and_records_it(tiny_recipe, stage, capsys):
     parent, policy, rows, tests, base = stage
     left = lora(policy)
     settings = {"runs_dir": tiny_recipe.output.runs_dir, "max_steps": 1, "per_device_train_batch_size": 16,
@@ -180,11 +180,11 @@ def test_a_stage_trains_on_from_its_parent_and_names_it(tiny_recipe, stage, caps
     assert any(not torch.equal(left[name], weight) for name, weight in lora(policy).items())
     assert not run.finished
     finish(run, policy, tests, recipe, base)
-    # Run again, the stage is not trained twice; for another parent, or anew, it would be.
+    # A finished stage is not trained again, except for another parent or without `reuse`.
     again = begin_run(recipe, rows, reuse=True, parent=parent.name)
     assert again.folder == run.folder
     assert "is finished and stays as it is" in capsys.readouterr().out
-    assert begin_run(recipe, rows, reuse=True).folder == run.folder  # start_from is its parent
+    assert begin_run(recipe, rows, reuse=True).folder == run.folder  # its parent is start_from
     assert begin_run(recipe, rows, reuse=True, parent="another").folder != run.folder
     assert begin_run(recipe, rows, parent=parent.name).folder != run.folder
 
@@ -206,7 +206,7 @@ def test_work_counts_completions_sampled_and_trained_on(tiny_recipe, tmp_path):
     assert work(grpo) == (192, 192)
     assert work(both) == (384, 384)
     twice = new_run(load_recipe("tiny-r1", runs_dir=str(tmp_path / "r1"), num_iterations=2, save_steps=2))
-    for step in range(1, 5):  # TRL logs rewards in steps that sample
+    for step in range(1, 5):  # TRL logs rewards only in steps that sample
         twice.append({"step": step, "loss": 0.0} | ({"reward": 1.0} if step % 2 else {}))
     assert work(twice) == (128, 256)
     assert work(sft) == (100, 192)

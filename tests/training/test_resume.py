@@ -1,4 +1,4 @@
-"""Runs that were interrupted: which one goes on, from where, and that it ends as if nothing had happened."""
+"""Interrupted runs: which one is resumed, from which step, and with the result of an undisturbed run."""
 
 import contextlib
 import json
@@ -35,7 +35,7 @@ def recipe_for(folder, **settings):
 
 
 class At(TrainerCallback):
-    """Do something before a step."""
+    """Call a function before a step."""
 
     def __init__(self, step, act):
         self.step, self.act = step, act
@@ -46,8 +46,8 @@ class At(TrainerCallback):
 
 
 def train(recipe, *callbacks, rows=None) -> tuple[Run, dict]:
-    """As notebook 03 does, on the first `rows`; the run, and the adapter's weights."""
-    policy = load_policy(recipe, say=lambda line: None)
+    """Train like notebook 03 on the first `rows` rows; return the run and the weights of the adapter."""
+    policy = load_policy(recipe)
     train_rows, validation, _ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     rows = train_rows.select(range(rows or len(train_rows)))
     run = begin_run(recipe, rows)
@@ -60,7 +60,7 @@ def train(recipe, *callbacks, rows=None) -> tuple[Run, dict]:
 
 
 def figures(run: Run) -> list[dict]:
-    """The history without what a clock decides, and without the lines of resuming."""
+    """Return the history without times and without the lines about resuming."""
     clocks = ("time", "step_time", "train_runtime", "resumed")
     lines = [line for line in run.history() if "resumed" not in line]
     return [{k: v for k, v in line.items() if k not in clocks and "per_second" not in k} for line in lines]
@@ -72,7 +72,7 @@ def whole(tmp_path_factory):
 
 
 def resumed(run: Run) -> list[int]:
-    """The steps after which it went on."""
+    """Return the steps after which the run was resumed."""
     return [line["step"] for line in run.history() if "resumed" in line]
 
 
@@ -89,7 +89,7 @@ def test_the_same_recipe_and_seed_give_the_same_history(whole, tmp_path):
     assert not same(others, weights)
 
 
-def test_interrupted_once_it_ends_as_if_it_had_not_been(whole, tmp_path, capsys):
+def test_a_run_interrupted_once_ends_like_an_undisturbed_run(whole, tmp_path, capsys):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(UserError, match=r"Stopped after step 1 of 4, saved in .*-001: run again"):
         train(recipe_for(tmp_path), At(0, lambda: signal.raise_signal(signal.SIGINT)))
@@ -108,7 +108,7 @@ def crash():
     raise RuntimeError("the machine is gone")
 
 
-def test_steps_after_the_checkpoint_are_undone_and_done_again(whole, tmp_path):
+def test_steps_after_the_checkpoint_are_trained_again(whole, tmp_path):
     with pytest.raises(RuntimeError, match="the machine is gone"):
         train(recipe_for(tmp_path), At(3, crash))
     torn = Run(tmp_path / "tiny-cpu-001")
@@ -120,10 +120,10 @@ def test_steps_after_the_checkpoint_are_undone_and_done_again(whole, tmp_path):
     assert figures(run) == figures(whole[0])
     assert same(weights, whole[1])
     lines = (run.folder / "history.jsonl").read_text().splitlines()
-    assert sum('"step": 3' in line for line in lines) == 2  # what was undone stays in the file
+    assert sum('"step": 3' in line for line in lines) == 2  # the undone step stays in the file
 
 
-def test_interrupted_twice_it_stops_at_once(tmp_path):
+def test_a_run_interrupted_twice_stops_at_once(tmp_path):
     def twice():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
@@ -132,7 +132,7 @@ def test_interrupted_twice_it_stops_at_once(tmp_path):
         train(recipe_for(tmp_path), At(3, twice))
 
 
-def test_interrupted_in_the_last_step_it_stops_too(whole, tmp_path, capsys):
+def test_a_run_interrupted_in_the_last_step_stops_too(whole, tmp_path, capsys):
     with pytest.raises(UserError, match=r"Stopped after step 4 of 4, saved in .*-001: run"):
         train(recipe_for(tmp_path), At(3, lambda: signal.raise_signal(signal.SIGINT)))
     run, weights = train(recipe_for(tmp_path))
@@ -141,7 +141,7 @@ def test_interrupted_in_the_last_step_it_stops_too(whole, tmp_path, capsys):
     assert same(weights, whole[1])
 
 
-def test_a_run_that_a_callback_ends_early_is_not_taken_for_a_whole_one(tmp_path):
+def test_a_run_that_a_callback_ended_early_is_an_error(tmp_path):
     class Warned(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
             if state.global_step == 2:
@@ -153,7 +153,7 @@ def test_a_run_that_a_callback_ends_early_is_not_taken_for_a_whole_one(tmp_path)
         train(recipe_for(tmp_path), Warned())
 
 
-def test_a_run_that_was_trained_to_its_end_is_not_trained_further(tmp_path, capsys):
+def test_a_run_whose_steps_are_all_trained_is_not_trained_further(tmp_path, capsys):
     run, weights = train(recipe_for(tmp_path))
     again, loaded = train(recipe_for(tmp_path))
     assert again.folder == run.folder
@@ -163,7 +163,7 @@ def test_a_run_that_was_trained_to_its_end_is_not_trained_further(tmp_path, caps
 
 
 def begun(recipe, rows):
-    """A run that was begun and left."""
+    """Return an unfinished run."""
     run = new_run(recipe, data=fingerprint(rows))
     run.append({"step": 1, "loss": 0.0, "time": 1.0})
     return run
@@ -174,21 +174,21 @@ def rows(tiny_recipe):
     return load_splits(tiny_recipe.data, tiny_recipe.evaluation, tiny_recipe.rewards)[0]
 
 
-def test_only_an_unfinished_run_of_the_same_recipe_and_data_goes_on(tmp_path, rows):
+def test_only_an_unfinished_run_of_the_same_recipe_and_data_is_resumed(tmp_path, rows):
     recipe = recipe_for(tmp_path)
     first = begun(recipe, rows)
     assert begin_run(recipe, rows).folder == first.folder
     assert begin_run(recipe_for(tmp_path, learning_rate=1e-3), rows).name == "tiny-cpu-002"
     assert begin_run(recipe, rows.select(range(9))).name == "tiny-cpu-003"
     assert begin_run(recipe_for(tmp_path, resume=False), rows).name == "tiny-cpu-004"
-    (first.folder / "proof.json").write_text("{}")  # finished: the newest of this recipe is 004
+    (first.folder / "proof.json").write_text("{}")  # finished; the newest unfinished one is 004
     assert begin_run(recipe, rows).name == "tiny-cpu-004"
     (tmp_path / "tiny-cpu-004" / "proof.json").write_text("{}")
     assert begin_run(recipe, rows).name == "tiny-cpu-005"
     assert first.history() == [{"step": 1, "loss": 0.0, "time": 1.0}]
 
 
-def test_a_run_that_another_process_trains_is_left_to_it(tmp_path, rows, monkeypatch, capsys):
+def test_a_run_that_another_process_trains_is_not_resumed(tmp_path, rows, monkeypatch, capsys):
     monkeypatch.setattr(resume, "PATIENCE", 0.2)
     recipe = recipe_for(tmp_path)
     run = begun(recipe, rows)
@@ -199,20 +199,20 @@ def test_a_run_that_another_process_trains_is_left_to_it(tmp_path, rows, monkeyp
 
 
 @pytest.mark.parametrize("text", ["- no recipe", "a: [", "\x00", "grpo: 1\nrewards: 1\ndata: 1"])
-def test_a_broken_folder_of_another_run_is_no_hindrance(tmp_path, rows, text):
+def test_a_damaged_folder_of_another_run_is_ignored(tmp_path, rows, text):
     recipe = recipe_for(tmp_path)
     (tmp_path / "tiny-cpu-001").mkdir()
     (tmp_path / "tiny-cpu-001" / "recipe.yaml").write_text(text)
     assert begin_run(recipe, rows).name == "tiny-cpu-002"
 
 
-def test_a_run_that_failed_does_not_go_on(tmp_path, rows):
+def test_a_run_with_a_loss_that_is_not_finite_is_not_resumed(tmp_path, rows):
     recipe = recipe_for(tmp_path)
     begun(recipe, rows).append({"step": 1, "alarm": "not_finite", "sentence": "NaN."})
     assert begin_run(recipe, rows).name == "tiny-cpu-002"
 
 
-def test_a_finished_run_is_not_trained_by_a_cell_that_is_run_again(whole, tmp_path):
+def test_running_the_training_cell_again_does_not_train_a_finished_run(whole, tmp_path):
     run = new_run(recipe_for(tmp_path))
     (run.folder / "proof.json").write_text("{}")
 
@@ -257,7 +257,7 @@ def misplace(folder):
 DAMAGES = {
     "no state": (lambda folder: (folder / "trainer_state.json").unlink(), "trainer_state.json is missing"),
     "torn state": (cut("trainer_state.json"), "it is not whole"),
-    "another step's": (misplace, "of step 9"),
+    "another step's": (misplace, "from step 9"),
     "no weights": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "its weights are missing"),
     "torn weights": (cut("adapter_model.safetensors", 0.9), "it is not whole"),
     "weights that are not finite": (poison, "not finite"),
@@ -270,7 +270,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_checkpoint_that_is_not_whole_is_seen(whole, tmp_path, name):
+def test_damage_of_a_checkpoint_is_found(whole, tmp_path, name):
     spoil, words = DAMAGES[name]
     folder = tmp_path / "checkpoint-2"
     shutil.copytree(whole[0].folder / "checkpoint-2", folder)
@@ -279,7 +279,7 @@ def test_a_checkpoint_that_is_not_whole_is_seen(whole, tmp_path, name):
     assert words in find_damage(folder, 2)
 
 
-def test_a_half_written_checkpoint_is_skipped_for_the_one_before(whole, tmp_path, capsys):
+def test_a_damaged_checkpoint_is_skipped_and_the_one_before_is_used(whole, tmp_path, capsys):
     shutil.copytree(whole[0].folder, tmp_path / "tiny-cpu-001", ignore=shutil.ignore_patterns(".lock"))
     cut("optimizer.pt")(tmp_path / "tiny-cpu-001" / "checkpoint-4")
     run, weights = train(recipe_for(tmp_path))
@@ -290,7 +290,7 @@ def test_a_half_written_checkpoint_is_skipped_for_the_one_before(whole, tmp_path
     assert find_damage(run.folder / "checkpoint-4", 4) == ""
 
 
-def test_without_a_good_checkpoint_it_begins_anew_in_the_same_folder(whole, tmp_path, capsys):
+def test_without_a_whole_checkpoint_a_run_starts_again_in_the_same_folder(whole, tmp_path, capsys):
     shutil.copytree(whole[0].folder, tmp_path / "tiny-cpu-001", ignore=shutil.ignore_patterns(".lock"))
     for number in (2, 4):
         (tmp_path / "tiny-cpu-001" / f"checkpoint-{number}" / "trainer_state.json").unlink()
@@ -306,8 +306,8 @@ def cut_and_go_on(recipe, step: int, rows=None) -> tuple[Run, dict]:
     return train(recipe, rows=rows)
 
 
-def test_with_a_kl_term_the_adapter_comes_back_too(tmp_path):
-    """TRL's reference adapter in the checkpoint keeps transformers from loading the trained one."""
+def test_with_a_kl_term_the_adapter_is_restored_too(tmp_path):
+    """With TRL's reference adapter in the checkpoint, transformers does not load the trained adapter."""
     undisturbed, weights = train(recipe_for(tmp_path / "whole", beta=0.04))
     run, again = cut_and_go_on(recipe_for(tmp_path / "cut", beta=0.04), 3)
     assert figures(run) == figures(undisturbed)
@@ -317,7 +317,7 @@ def test_with_a_kl_term_the_adapter_comes_back_too(tmp_path):
     assert same(weights, loaded)
 
 
-def test_after_an_epoch_the_next_order_is_the_next(tmp_path):
+def test_a_run_resumed_after_an_epoch_continues_the_order_of_rows(tmp_path):
     """Four rows are two steps: step 4 ends the second epoch."""
     undisturbed, weights = train(recipe_for(tmp_path / "whole", max_steps=6), rows=4)
     run, again = cut_and_go_on(recipe_for(tmp_path / "cut", max_steps=6), 5, rows=4)
@@ -326,10 +326,10 @@ def test_after_an_epoch_the_next_order_is_the_next(tmp_path):
     assert same(weights, again)
 
 
-def test_the_cell_alone_can_be_run_again(tmp_path, whole):
-    """Not the whole notebook: the same trainer goes on from the checkpoint, not from its own weights."""
+def test_the_training_cell_can_be_run_again_without_the_cells_before_it(tmp_path, whole):
+    """The trainer then starts from the checkpoint, not from its own weights."""
     recipe = recipe_for(tmp_path)
-    policy = load_policy(recipe, say=lambda line: None)
+    policy = load_policy(recipe)
     rows, validation, _ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     run = begin_run(recipe, rows)
     attach_lora(policy, recipe)
@@ -345,7 +345,7 @@ def test_the_cell_alone_can_be_run_again(tmp_path, whole):
     assert same(weights, whole[1])
 
 
-def test_completions_that_serve_several_steps_are_saved_between_batches():
+def test_save_steps_must_fit_completions_that_are_used_in_several_steps():
     share = {"logging_steps": 0.25, "max_steps": 8}
     for wrong in ({"num_iterations": 2}, {"logging_steps": 2}, {"generation_batch_size": 128}, share):
         with pytest.raises(UserError, match="save_steps = 3: a run can be resumed after every 2 steps only"):

@@ -1,4 +1,4 @@
-"""GRPO itself, on TRL's own trainer: a run from the first step to the proof in a fresh process."""
+"""Training with GRPO and SFT: runs from the first step to the proof in a fresh process."""
 
 import pytest
 from trl import GRPOTrainer
@@ -11,7 +11,7 @@ from r1nb.policy.loading import attach_lora, load_policy, load_trained
 from r1nb.recipes.loading import load_recipe
 from r1nb.runs.run import Run
 from r1nb.tasks.rows import load_splits
-from r1nb.training.callbacks import Recorder, Validation, Watchdog, cost_of_observing
+from r1nb.training.callbacks import Recorder, Validation, Watchdog
 from r1nb.training.resume import begin_run, new_run, resumable
 from r1nb.training.stages import finish, grpo_trainer, sft, solution_examples
 from r1nb.views.live import LiveView
@@ -19,11 +19,11 @@ from r1nb.views.live import LiveView
 
 @pytest.fixture
 def parts(tiny_recipe):
-    policy = load_policy(tiny_recipe, say=lambda line: None)
+    policy = load_policy(tiny_recipe)
     return tiny_recipe, policy, *load_splits(tiny_recipe.data, tiny_recipe.evaluation, tiny_recipe.rewards)
 
 
-def test_a_run_leaves_its_whole_story(parts):
+def test_a_run_records_training_validation_evaluation_and_proof(parts):
     recipe, policy, train, validation, tests = parts
     run = new_run(recipe)
     before = evaluate_tests(run, "before", policy, tests, recipe)
@@ -32,7 +32,7 @@ def test_a_run_leaves_its_whole_story(parts):
     callbacks = [Recorder(run), Validation(run, policy, validation, recipe), LiveView(run), watchdog]
     trainer = grpo_trainer(policy, train, recipe, run.folder, callbacks)
     trainer.train()
-    assert "Recorder" in cost_of_observing(callbacks)
+    assert all(callback.seconds > 0 for callback in callbacks)
 
     assert run.series("reward")[0] == [1, 2]
     assert run.alarms() == []
@@ -52,22 +52,22 @@ def test_a_run_leaves_its_whole_story(parts):
 
     after = evaluate_tests(run, "after", policy, tests, recipe)
     policy.save_adapter(run.adapter, run)
-    assert not run.finished  # before the proof
+    assert not run.finished  # the proof is missing
     assert set(run.evaluation()) == set(recipe.data.test_splits)
     proof = prove(run, tests["test"], trained=after["test"], base=before["test"])
     assert proof.same_as_trained == proof.n == len(tests["test"])
     assert proof.norm == pytest.approx(run.series("adapter/norm")[1][-1])
     assert proof.strict == proof.trained[0]
     assert proof.holds == (proof.differs_from_base > 0)
-    held = evaluate_tests(run, "before", None, tests, recipe)  # what the run holds is not asked again
+    held = evaluate_tests(run, "before", None, tests, recipe)  # answers in the run are reused
     assert held == before
     fewer = {split: rows.select(range(2)) for split, rows in tests.items()}
-    again = evaluate_tests(run, "before", policy, fewer, recipe)  # other problems are
-    assert [g.ids for g in again["test"]] == [g.ids for g in before["test"][:2]]  # and it is the base that is
+    again = evaluate_tests(run, "before", policy, fewer, recipe)  # other problems are asked
+    assert [g.ids for g in again["test"]] == [g.ids for g in before["test"][:2]]  # with the base
     assert run.finished
 
 
-def test_a_run_whose_loss_is_not_finite_is_stopped_and_says_why(parts, capsys):
+def test_a_run_whose_loss_is_not_finite_is_stopped_with_an_alarm(parts, capsys):
     recipe, policy, train, *_ = parts
     recipe.grpo.update(max_steps=4)
     attach_lora(policy, recipe)
@@ -92,7 +92,7 @@ def test_a_run_whose_loss_is_not_finite_is_stopped_and_says_why(parts, capsys):
         lambda: policy.save_adapter(run.adapter),
         lambda: evaluate_tests(run, "after", policy, {"test": train.select(range(2))}, recipe),
     ):
-        with pytest.raises(UserError, match="not finite, so the policy is neither asked nor saved"):
+        with pytest.raises(UserError, match="not finite, so the policy is neither evaluated nor saved"):
             act()
     assert not run.adapter.exists()
 
@@ -124,7 +124,7 @@ def test_a_run_without_an_adapter_trains_and_saves_the_whole_model(tmp_path):
         runs_dir=str(tmp_path / "runs"),
     )  # fmt: skip
     rows, _, tests = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
-    policy = load_policy(recipe, say=lambda line: None)
+    policy = load_policy(recipe)
     run = begin_run(recipe, rows)
     before = evaluate_tests(run, "before", policy, tests, recipe)
     attach_lora(policy, recipe)
@@ -145,4 +145,4 @@ def test_a_run_without_an_adapter_trains_and_saves_the_whole_model(tmp_path):
     assert (folder, again.has_adapter, loaded.lora) == (run.model, False, None)
     weights = dict(policy.model.named_parameters())
     assert all(weight.equal(weights[name]) for name, weight in again.model.named_parameters())
-    assert (run.model / "README.md").read_text().count("# All weights trained of tiny-policy") == 1
+    assert (run.model / "README.md").read_text().count("# Full fine-tuning of tiny-policy") == 1

@@ -1,4 +1,4 @@
-"""SharedPromptTrainer samples and learns what trl.GRPOTrainer does, and shares prompts and skips rows."""
+"""SharedPromptTrainer gives the results of trl.GRPOTrainer, while it shares prompts and skips rows."""
 
 import pytest
 import torch
@@ -35,13 +35,13 @@ OTHERS = {
         rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0},
     ),
 }  # fmt: skip
-# Different lengths, and one of them twice: 4 distinct prompts of 5.
+# Prompts of different lengths; one occurs twice, so 4 of the 5 are distinct.
 PROMPTS = ["What is 2 + 3?", "7 * 8", "Tom has 3 apples and buys 4 more. How many has he?", "9", "7 * 8"]
 GROUP, LENGTH = 4, 24
 
 
 def build(shape: str, **lora):
-    """A model with an adapter that changes what it says."""
+    """Return a model with an adapter that changes its output."""
     torch.manual_seed(0)
     if shape == "tiny":
         model = AutoModelForCausalLM.from_pretrained(DATA / "tiny-policy")
@@ -55,7 +55,7 @@ def build(shape: str, **lora):
 
 
 def length_reward(completion_ids, **columns):
-    """Differs within a group, and is the same for some groups."""
+    """Return rewards that differ within some groups and are equal within others."""
     return [float(len(ids) % 3 == 0) for ids in completion_ids]
 
 
@@ -72,14 +72,14 @@ def make(model, tmp_path, cls=SharedPromptTrainer, reward=length_reward, **setti
 
 
 def sampled(trainer, seed=5):
-    """Completions of three prompts, four times each, not side by side."""
+    """Return completions of three prompts, four of each, where equal prompts are not adjacent."""
     torch.manual_seed(seed)
     ids = trainer._tokenizer(PROMPTS[:3] * GROUP, add_special_tokens=False).input_ids
     return trainer._generate_single_turn(ids, None, {}, GROUP)[0]
 
 
 def trls(trainer, compute):
-    """What TRL's own code gives on the same trainer."""
+    """Return the result of TRL's own code on the same trainer."""
     trainer.obstacle = "a test compares"
     try:
         return compute()
@@ -97,11 +97,11 @@ def trls(trainer, compute):
     ],
     ids=["sampled", "greedy", "warped"],
 )
-def test_the_tokens_are_trls(tmp_path, shape, settings):
+def test_the_sampled_tokens_equal_those_of_trl(tmp_path, shape, settings):
     trainer = make(build(shape), tmp_path, **settings)
     mine, theirs = sampled(trainer), trls(trainer, lambda: sampled(trainer))
     assert mine == theirs
-    assert len(set(map(len, mine))) > 1 or shape != "tiny"  # some finish before others
+    assert len(set(map(len, mine))) > 1 or shape != "tiny"  # the lengths differ
     figures = trainer._metrics["train"]
     assert figures["shared/prompts"] == [3]
     assert figures["shared/completions"] == [12]
@@ -113,7 +113,7 @@ def test_the_tokens_are_trls(tmp_path, shape, settings):
      {"guidance_scale": 1.5}, {"cache_implementation": "static"}, {"min_new_tokens": 9}],
     ids=str,
 )  # fmt: skip
-def test_ways_of_decoding_that_need_all_rows_go_to_transformers(tmp_path, settings):
+def test_decoding_that_needs_all_rows_is_left_to_transformers(tmp_path, settings):
     trainer = make(build("tiny"), tmp_path, generation_kwargs=settings)
     assert sampled(trainer) == trls(trainer, lambda: sampled(trainer))
 
@@ -123,7 +123,7 @@ def test_another_seed_gives_other_tokens(tmp_path):
     assert sampled(trainer, 5) != sampled(trainer, 6)
 
 
-def test_an_adapter_that_was_merged_before_stays_merged():
+def test_an_adapter_that_was_already_merged_stays_merged():
     model, ids = build("llama"), torch.tensor([[5, 6, 7]])
     model.merge_adapter()
     before = model(ids).logits
@@ -132,7 +132,7 @@ def test_an_adapter_that_was_merged_before_stays_merged():
     assert torch.equal(model(ids).logits, before)
 
 
-def test_the_adapter_counts_while_it_is_merged(tmp_path):
+def test_sampling_uses_the_adapter(tmp_path):
     trainer = make(build("tiny"), tmp_path)
     with_it = sampled(trainer)
     with trainer.model.disable_adapter():
@@ -140,7 +140,7 @@ def test_the_adapter_counts_while_it_is_merged(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_weights_are_the_same_tensors_after_merging(dtype):
+def test_after_merging_the_original_weights_are_restored(dtype):
     model = build("qwen2").to(dtype)
     before = dict(model.named_parameters())
     bits = {name: weight.detach().clone() for name, weight in before.items()}
@@ -157,7 +157,7 @@ def test_weights_are_the_same_tensors_after_merging(dtype):
 
 
 @pytest.mark.filterwarnings("ignore:Model has .tie_word_embeddings=True.")
-def test_a_head_that_is_tied_to_the_embedding_is_merged_alone():
+def test_a_head_that_is_tied_to_the_embedding_is_merged_without_it():
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(SHAPES["qwen2"])
     model = get_peft_model(model, LoraConfig(r=4, target_modules=["lm_head", "q_proj"]))
@@ -169,7 +169,7 @@ def test_a_head_that_is_tied_to_the_embedding_is_merged_alone():
 
 
 def batch(trainer, rows=slice(None), dead=(), truncated=()):
-    """A batch as TRL hands it to the loss: prompts of all lengths, shuffled; advantages, some of them 0."""
+    """Return a shuffled batch as TRL gives it to the loss; advantages of the `dead` rows are 0."""
     torch.manual_seed(1)
     tokenizer, count = trainer._tokenizer, GROUP * len(PROMPTS)
     order = torch.randperm(count)
@@ -220,7 +220,7 @@ LOSSES = ["dapo", "grpo", "dr_grpo", "cispo", "bnpo", "sapo"]
 @pytest.mark.parametrize("beta", [0.0, 0.04])
 @pytest.mark.parametrize("loss_type", LOSSES)
 @pytest.mark.parametrize("shape", ["tiny", "qwen2"])
-def test_loss_and_gradients_are_trls(tmp_path, shape, loss_type, beta, old):
+def test_loss_and_gradients_equal_those_of_trl(tmp_path, shape, loss_type, beta, old):
     trainer = make(build(shape), tmp_path, loss_type=loss_type, beta=beta, mask_truncated_completions=True)
     inputs = batch(trainer, dead=[0, 5, 10, 15, 7], truncated=[2, 3])
     whole = [torch.cat([inputs[f"prompt_{k}"], inputs[f"completion_{k}"]], 1) for k in ("ids", "mask")]
@@ -228,7 +228,7 @@ def test_loss_and_gradients_are_trls(tmp_path, shape, loss_type, beta, old):
     def score():
         return trainer._get_per_token_logps_and_entropies(trainer.model, *whole, LENGTH, batch_size=8)[0]
 
-    with torch.no_grad():  # what sampled and what is compared with: neither is the policy as it is now
+    with torch.no_grad():  # reference and sampling policy differ from the current one
         inputs["ref_per_token_logps"] = score()
         for name, weight in trainer.model.named_parameters():
             if "lora_A" in name:
@@ -252,14 +252,14 @@ def test_loss_and_gradients_are_trls(tmp_path, shape, loss_type, beta, old):
      {"loss_type": "vespo"}],
     ids=str,
 )  # fmt: skip
-def test_other_settings_of_the_loss(tmp_path, settings):
+def test_other_settings_give_the_loss_of_trl(tmp_path, settings):
     trainer = make(build("llama"), tmp_path, **settings)
     mine, _ = compare(trainer, batch(trainer, dead=[1, 2, 3]))
     skips = not {"top_entropy_quantile", "entropy_coef"} & settings.keys()
     assert mine.get("shared/skipped") == ([3] if skips else None)
 
 
-def test_log_probabilities_are_trls_and_each_prompt_runs_once(tmp_path, monkeypatch):
+def test_log_probabilities_equal_those_of_trl_and_each_prompt_runs_once(tmp_path, monkeypatch):
     trainer = make(build("qwen3"), tmp_path)
     inputs = batch(trainer)
     whole = [torch.cat([inputs[f"prompt_{k}"], inputs[f"completion_{k}"]], 1) for k in ("ids", "mask")]
@@ -274,7 +274,7 @@ def test_log_probabilities_are_trls_and_each_prompt_runs_once(tmp_path, monkeypa
         )[:2]
 
     mine = score()
-    assert ran[0] == (4, inputs["prompt_ids"].size(1))  # of 20 completions
+    assert ran[0] == (4, inputs["prompt_ids"].size(1))  # 4 prompts for 20 completions
     assert sum(rows for rows, _ in ran[1:]) == 20
     for figures, theirs in zip(mine, trls(trainer, score), strict=True):
         assert torch.allclose(figures, theirs, atol=1e-5)
@@ -295,10 +295,10 @@ def test_a_batch_of_dead_groups_gives_every_weight_a_gradient_of_zero(tmp_path):
     # A gradient that is None would fail in `compare`.
     mine, theirs = compare(trainer, batch(trainer, dead=range(20)))
     assert mine["shared/skipped"] == [20]
-    assert mine["entropy"] == pytest.approx(theirs["entropy"], rel=0.05)  # of 16 of the 20
+    assert mine["entropy"] == pytest.approx(theirs["entropy"], rel=0.05)  # an estimate from 16 of the 20 rows
 
 
-def test_a_completion_of_one_token(tmp_path):
+def test_completions_of_one_token_are_handled(tmp_path):
     trainer = make(build("llama"), tmp_path)
     inputs = batch(trainer)
     inputs["completion_ids"], inputs["completion_mask"] = (
@@ -308,7 +308,7 @@ def test_a_completion_of_one_token(tmp_path):
     compare(trainer, inputs)
 
 
-def test_all_weights_train_without_an_adapter(tmp_path):
+def test_it_gives_the_results_of_trl_without_an_adapter(tmp_path):
     torch.manual_seed(0)
     trainer = make(AutoModelForCausalLM.from_config(SHAPES["llama"]), tmp_path)
     assert sampled(trainer) == trls(trainer, lambda: sampled(trainer))
@@ -322,7 +322,7 @@ def test_all_weights_train_without_an_adapter(tmp_path):
      {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 5}],
     ids=str,
 )  # fmt: skip
-def test_a_training_is_trls(tmp_path, settings):
+def test_a_whole_training_equals_that_of_trl(tmp_path, settings):
     logs, weights = [], []
     for cls in (SharedPromptTrainer, GRPOTrainer):
         trainer = make(build("tiny"), tmp_path, cls, max_steps=4, **settings)
@@ -358,7 +358,7 @@ def test_it_evaluates_as_trl_does(tmp_path):
     assert mine["eval_shared/completions"] == 20
 
 
-def test_it_says_once_what_it_does(tmp_path, capsys):
+def test_it_prints_once_what_it_shares_and_skips(tmp_path, capsys):
     make(build("tiny"), tmp_path).train()
     lines = capsys.readouterr().out.splitlines()
     assert lines.count("4 prompts shared by 20 completions: each is read once.") == 1
@@ -380,14 +380,14 @@ def test_it_says_once_what_it_does(tmp_path, capsys):
     ],
     ids=["checkpointing", "dropout", "dora", "window", "rope", "checkpointing of the model", "mamba"],
 )  # fmt: skip
-def test_where_it_cannot_help_trls_code_runs(tmp_path, capsys, model, settings, why):
+def test_where_it_cannot_be_faster_the_code_of_trl_runs(tmp_path, capsys, model, settings, why):
     logs = []
     for cls in (SharedPromptTrainer, GRPOTrainer):
         trainer = make(model(), tmp_path, cls, max_steps=2, **settings)
         trainer.train()
         logs.append([line["loss"] for line in trainer.state.log_history if "loss" in line])
     assert logs[0] == logs[1]
-    assert capsys.readouterr().out.count(f"TRL's own code samples and learns, since {why}") == 1
+    assert capsys.readouterr().out.count(f"TRL's own code samples and trains, since {why}") == 1
 
 
 def checkpointed(model):
@@ -397,7 +397,7 @@ def checkpointed(model):
 
 
 class Quantised(torch.nn.Linear):
-    """As bitsandbytes' Linear4bit, a Linear by inheritance."""
+    """Like Linear4bit of bitsandbytes, a subclass of Linear."""
 
 
 def test_weights_that_are_quantised_are_never_merged(tmp_path, capsys):
@@ -409,7 +409,7 @@ def test_weights_that_are_quantised_are_never_merged(tmp_path, capsys):
     assert "since the adapter cannot be merged exactly." in capsys.readouterr().out
 
 
-def test_several_processes_and_tools_and_pictures(tmp_path, monkeypatch):
+def test_with_vllm_tools_images_or_several_processes_the_code_of_trl_runs(tmp_path, monkeypatch):
     from r1nb.training.trainer import _obstacle
 
     trainer = make(build("tiny"), tmp_path)
@@ -417,7 +417,7 @@ def test_several_processes_and_tools_and_pictures(tmp_path, monkeypatch):
     for name, value, why in [
         ("use_vllm", True, "vLLM"),
         ("tools", [len], "tools"),
-        ("_is_vlm", True, "pictures"),
+        ("_is_vlm", True, "images"),
     ]:
         with monkeypatch.context() as patch:
             patch.setattr(trainer, name, value)

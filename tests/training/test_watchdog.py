@@ -1,4 +1,4 @@
-"""Each fault in the figures is named, once; recorded healthy figures are left in peace."""
+"""The watchdog names each fault in the history once, and raises no alarm in healthy runs."""
 
 import math
 import random
@@ -17,13 +17,13 @@ from r1nb.training.callbacks import Recorder
 from r1nb.training.resume import new_run
 from r1nb.training.watchdog import find_alarms, last_sampled, window
 
-WINDOW = 10  # lines, with tiny-cpu's eight groups a step
+WINDOW = 10  # lines of the history, for the 8 groups per step of tiny-cpu
 
 FIVE = ("correctness", "int", "strict_format", "soft_format", "xmlcount")
 
 
 def healthy(n: int) -> list[dict]:
-    """Figures of a tiny-cpu run (ten-step means of seed 1), as its history has them."""
+    """Return the history of a tiny-cpu run: means over ten steps, from seed 1."""
     zero_std = [0.62, 0.42, 0.06, 0.0, 0.0, 0.03]
     entropy = [0.66, 0.54, 0.26, 0.18, 0.14, 0.11]
     length = [7.1, 9.0, 23.6, 39.2, 41.8, 43.7]
@@ -41,7 +41,7 @@ def healthy(n: int) -> list[dict]:
 
 
 def with_fault(n=2 * WINDOW, last=WINDOW, **figures):
-    """Healthy figures, the last ones of which are replaced."""
+    """Return a healthy history in which the given figures of the last lines are replaced."""
     lines = healthy(n)
     for line in lines[-last:]:
         line.update({key.replace("__", "/"): value for key, value in figures.items()})
@@ -57,7 +57,7 @@ def kinds(history, **settings):
     return {alarm.kind for alarm in alarms(history, **settings)}
 
 
-def test_a_healthy_run_is_left_in_peace():
+def test_a_healthy_run_raises_no_alarm():
     lines, recipe = healthy(64), load_recipe("tiny-five-rewards")
     args = grpo_config(recipe, "unused")
     for n in range(len(lines) + 1):
@@ -65,7 +65,7 @@ def test_a_healthy_run_is_left_in_peace():
 
 
 def validations(**rates):
-    """Validations on 60 problems after some steps."""
+    """Return lines of validations on 60 problems; s10=0.6 means strict accuracy 0.6 after step 10."""
     return [{"step": int(s[1:]), "validation/strict": rate, "validation/n": 60} for s, rate in rates.items()]
 
 
@@ -90,14 +90,14 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(("kind", "history"), FAULTS.items(), ids=FAULTS)
-def test_a_fault_is_named_alone(kind, history):
+def test_a_fault_raises_its_alarm_and_no_other(kind, history):
     assert kinds(history) == {kind}
     (alarm,) = alarms(history)
     assert alarm.sentence.endswith((".", "?"))
     assert alarm.step == max(line["step"] for line in history if "reward" in line)
 
 
-def test_kl_counts_where_there_is_a_kl_term():
+def test_kl_raises_an_alarm_only_with_a_kl_term():
     lines = with_fault(kl=9.0)
     assert kinds(lines) == set()
     assert kinds(lines, beta=0.04) == {"far_from_base"}
@@ -107,7 +107,7 @@ def test_a_slightly_lower_validation_rate_may_be_chance():
     assert kinds([*validations(s10=0.6), *healthy(30), *validations(s30=0.5)]) == set()
 
 
-def test_hacking_is_shown_by_a_completion():
+def test_the_alarm_about_hacking_quotes_a_completion():
     log = pandas.DataFrame(
         {
             "step": 1,
@@ -121,15 +121,15 @@ def test_hacking_is_shown_by_a_completion():
     assert alarm.sentence.endswith(r"(advantage +1.0, gold '24'): '\x1b[31mbest'.")
 
 
-def test_the_same_question_over_and_over():
+def test_few_different_questions_raise_an_alarm():
     log = pandas.DataFrame({"step": 1, "prompt": ["a", "b"] * 160, "completion": range(320)})
     (alarm,) = alarms(healthy(WINDOW), log)
     assert alarm.kind == "repeated"
     assert "40 groups asked only 2 different questions" in alarm.sentence
 
 
-def test_a_reward_that_pays_anything(monkeypatch):
-    monkeypatch.setattr(registry, "_OWN", dict(registry._OWN))  # to be forgotten
+def test_a_reward_that_pays_for_everything_raises_an_alarm(monkeypatch):
+    monkeypatch.setattr(registry, "_OWN", dict(registry._OWN))  # restored after the test
 
     @reward(high=1.0)
     def generous_reward_func(text: str, answer: str) -> float:
@@ -137,31 +137,31 @@ def test_a_reward_that_pays_anything(monkeypatch):
 
     rewards = {"strict_format_reward_func": 1.0, "generous_reward_func": 1.0}
     lines = with_fault(rewards__strict_format_reward_func__mean=0.5, rewards__generous_reward_func__mean=1.0)
-    for line in lines:  # a perfect format is no fault
+    for line in lines:  # a constant format reward is no fault
         line |= lines[-1] | {"step": line["step"], "reward": 1.5, "adapter/norm": line["adapter/norm"]}
     assert kinds(lines, rewards=rewards) == {"always_generous_reward_func"}
 
 
-def test_a_single_overflow_is_the_fp16_scalers_business():
+def test_a_short_overflow_which_the_fp16_scaler_handles_raises_no_alarm():
     for key in ("loss", "grad_norm"):
         assert kinds(with_fault(last=2, **{key: float("inf")})) == set()
         assert kinds(with_fault(last=3, **{key: float("inf")})) == {"not_finite"}
 
 
-def test_a_step_that_could_not_be_judged_counts_nowhere():
+def test_steps_that_were_not_judged_are_ignored():
     lines = healthy(40)
     for line in lines[10:40:4]:
         line |= {"reward": None, "frac_reward_zero_std": None}
     assert kinds(lines) == set()
 
 
-def test_one_spike_of_kl_is_no_runaway():
+def test_one_spike_of_kl_raises_no_alarm():
     lines = with_fault(30, last=30, kl=0.05)
     lines[-1]["kl"] = 60.0
     assert kinds(lines, beta=0.04) == set()
 
 
-def test_the_same_batch_used_twice_is_no_duplicate():
+def test_a_batch_used_in_several_steps_does_not_count_as_repeated_questions():
     log = pandas.DataFrame(
         [
             {"step": step, "prompt": f"{step // 5} {i % 8}", "completion": f"{i}"}
@@ -172,11 +172,11 @@ def test_the_same_batch_used_twice_is_no_duplicate():
     assert alarms(healthy(WINDOW), log, num_iterations=5, save_steps=15) == []
 
 
-SMALL = {"per_device_train_batch_size": 8, "learning_rate": 5e-6}  # one group a step, as with an 8B model
+SMALL = {"per_device_train_batch_size": 8, "learning_rate": 5e-6}  # one group per step, as with an 8B model
 
 
 def one_group_a_step(seed: int, chance) -> list[dict]:
-    """Correctness alone, eight completions a step, each right with chance(step)."""
+    """Return the history of a run with correctness alone: 8 completions per step, right with chance(step)."""
     draw, lines = random.Random(seed), []
     for step in range(1, 251):
         right = [draw.random() < chance(step) for _ in range(8)]
@@ -192,7 +192,7 @@ def one_group_a_step(seed: int, chance) -> list[dict]:
 @pytest.mark.parametrize(
     "chance", [lambda step: 0.36, lambda step: 0.3 + step / 500], ids=["level", "rising"]
 )
-def test_noise_of_small_steps_is_no_fault(chance):
+def test_noise_of_small_steps_raises_no_alarm(chance):
     recipe = load_recipe(rewards={"correctness_reward_func": 1.0}, **SMALL)
     judge, args = recipe.judge(), grpo_config(recipe, "unused")
     for seed in range(10):
@@ -207,21 +207,21 @@ def test_a_fault_is_found_in_small_steps_too():
     assert kinds(lines, rewards={"correctness_reward_func": 1.0}, **SMALL) == {"fallen"}
 
 
-def test_the_way_back_is_a_checkpoint_that_is_kept():
+def test_the_alarm_names_a_checkpoint_from_before_the_fault():
     (alarm,) = alarms(FAULTS["not_finite"], checkpoints=[8, 16, 20])
     assert "go back to checkpoint-16" in alarm.sentence
     (alarm,) = alarms(FAULTS["not_finite"])
     assert "start again" in alarm.sentence
 
 
-def test_a_penalty_may_stay_silent():
+def test_a_penalty_that_never_applies_raises_no_alarm():
     lines = healthy(2 * WINDOW)
     rewards = {"correctness_reward_func": 1.0, "overlong_reward_func": 1.0}
     assert kinds(lines, rewards=rewards) == set()
 
 
 class Counting(GRPOTrainer):
-    """Notes how many completions were sampled for each line that is logged with a reward."""
+    """A trainer that records how many completions were sampled for each logged line."""
 
     def __init__(self, **arguments):
         self.sampled, self.lines = 0, []
@@ -240,7 +240,7 @@ class Counting(GRPOTrainer):
 
 @pytest.fixture(scope="module")
 def policy():
-    policy = load_policy(load_recipe(), say=lambda line: None)
+    policy = load_policy(load_recipe())
     attach_lora(policy, load_recipe())
     return policy
 
@@ -249,8 +249,8 @@ def policy():
     "settings",
     [
         {"logging_steps": 1},
-        {"logging_steps": None, "max_steps": 30},  # TRL's own default: 10
-        {"logging_steps": 0.25},  # of max_steps
+        {"logging_steps": None, "max_steps": 30},  # the default of TRL: 10
+        {"logging_steps": 0.25},  # a share of max_steps
         {"logging_strategy": "epoch", "max_steps": 24},
         {"logging_steps": 2, "gradient_accumulation_steps": 2},
         {"logging_steps": 1, "steps_per_generation": 2},
@@ -260,8 +260,8 @@ def policy():
     ],
     ids=str,
 )
-def test_a_window_holds_as_many_groups_as_were_sampled_in_it(policy, tiny_recipe, settings):
-    """On TRL's own trainer: a line stands for that many steps, and a step for that many groups."""
+def test_a_window_has_the_number_of_lines_in_which_its_groups_were_sampled(policy, tiny_recipe, settings):
+    """The trainer of TRL shows how many groups one line of the history stands for."""
     tiny_recipe.grpo |= {"max_steps": 8, "per_device_train_batch_size": 8, "max_completion_length": 2,
                          "num_generations": 4, "save_strategy": "no"} | settings  # fmt: skip
     if tiny_recipe.grpo["logging_steps"] is None:
@@ -284,12 +284,12 @@ def test_a_window_holds_as_many_groups_as_were_sampled_in_it(policy, tiny_recipe
 
 
 def test_without_a_single_logged_line_there_is_no_alarm(tiny_recipe):
-    """logging_strategy=no."""
+    """This is the history if logging_strategy=no."""
     assert find_alarms([], tiny_recipe.judge(), grpo_config(tiny_recipe, "unused")) == []
 
 
-def test_lines_of_ten_steps_are_ten_times_fewer(tiny_recipe):
-    """TRL's default where a recipe does not say: three lines of 80 groups, not 10 of them, are a window."""
+def test_if_a_line_stands_for_ten_steps_a_window_has_fewer_lines(tiny_recipe):
+    """Ten steps per line is TRL's default; a window is then 3 lines of 80 groups, not 10 lines."""
     del tiny_recipe.grpo["logging_steps"]
     tiny_recipe.grpo["per_device_train_batch_size"] = 64
     args = grpo_config(tiny_recipe, "unused")
@@ -300,8 +300,8 @@ def test_lines_of_ten_steps_are_ten_times_fewer(tiny_recipe):
     assert (alarm.kind, alarm.step) == ("cut_off", 60)
 
 
-def test_where_a_batch_serves_several_steps_every_other_line_has_no_reward(tiny_recipe):
-    """A judge that does not answer is heard there too."""
+def test_a_judge_that_fails_raises_an_alarm_also_if_batches_are_used_twice(tiny_recipe):
+    """Every other line of the history then has no key "reward"."""
     tiny_recipe.grpo["num_iterations"] = 2
     lines = healthy(6)
     for line in lines:

@@ -1,3 +1,3 @@
-"""Unsloth comes first, as it must; it then runs on the CPU."""
+"""Import Unsloth before all other libraries, as it requires; here it uses the CPU."""
 
 import unsloth  # noqa: F401

@@ -1,6 +1,6 @@
-"""Unsloth itself, on its CPU backend, through the code that a GPU run takes: `make test-unsloth`.
+"""The real Unsloth on its CPU backend, with the code that a GPU run uses: `make test-unsloth`.
 
-vLLM, the fused kernels and Unsloth's own GRPO loss need a GPU and are not in here.
+vLLM, the fused kernels and Unsloth's GRPO loss need a GPU and are not tested here.
 """
 
 import ast
@@ -64,9 +64,7 @@ def recipe(request, tmp_path):
 
 def test_a_run_trains_and_its_adapter_answers_the_same_in_a_fresh_process(recipe):
     train, validation, tests = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
-    said = []
-    policy = load_policy(recipe, say=said.append)
-    assert said[0].startswith("FastLanguageModel.from_pretrained('tiny-policy', dtype=torch.bfloat16")
+    policy = load_policy(recipe)
     rows = tests["test"].select(range(24))
     base = evaluate(policy, rows, recipe)
     attach_lora(policy, recipe)
@@ -82,8 +80,8 @@ def test_a_run_trains_and_its_adapter_answers_the_same_in_a_fresh_process(recipe
     unlike = [share < 1 for share in run.series("frac_reward_zero_std")[1]]
     assert len(norms) == STEPS
     assert [norm > 0 for norm in norms] == unlike
-    assert any(unlike[2:])  # after a validation, that is in eval mode
-    # Stronger than a few steps can: the answers must differ from the base's.
+    assert any(unlike[2:])  # also after a validation, which uses eval mode
+    # A few steps change too little: amplify the adapter, so that the answers differ from the base's.
     with torch.no_grad():
         for name, weight in policy.model.named_parameters():
             if "lora_B" in name:
@@ -93,7 +91,7 @@ def test_a_run_trains_and_its_adapter_answers_the_same_in_a_fresh_process(recipe
     proof = prove(run, rows, trained, base)
     assert proof.same_as_trained == proof.n == 24
     assert proof.differs_from_base > 0
-    again, _, _ = load_trained(run.folder)  # by Unsloth
+    again, _, _ = load_trained(run.folder)  # loaded by Unsloth
     assert [a.ids for a in evaluate(again, rows, recipe)] == [a.ids for a in trained]
 
 
@@ -106,13 +104,13 @@ class InterruptAt(TrainerCallback):
             signal.raise_signal(signal.SIGINT)
 
 
-def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(recipe, tmp_path):
+def test_an_interrupted_run_resumes_and_ends_like_an_undisturbed_run(recipe, tmp_path):
     recipe.grpo.update(max_steps=3, per_device_train_batch_size=16)
 
     def train(folder, *callbacks):
         recipe.output.runs_dir = str(tmp_path / folder)
         rows = load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0]
-        policy = load_policy(recipe, say=lambda line: None)
+        policy = load_policy(recipe)
         run = begin_run(recipe, rows)
         attach_lora(policy, recipe)
         trainer = grpo_trainer(policy, rows, recipe, run.folder, [Recorder(run), *callbacks])
@@ -127,12 +125,12 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(recipe, tmp_p
     assert [line["step"] for line in run.history() if "resumed" in line] == [2]
     assert run.series("reward")[0] == [1, 2, 3]
     off = max(float((weight - undisturbed[name]).abs().max()) for name, weight in resumed.items())
-    assert off <= (1e-4 if recipe.model.load_in_4bit else 0)  # with 4-bit weights it was 2e-6
+    assert off <= (1e-4 if recipe.model.load_in_4bit else 0)  # 2e-6 was measured with 4-bit weights
 
 
 @pytest.fixture
 def model_folder(tmp_path):
-    """A Llama of random weights whose width bitsandbytes can repack (the tiny policy's it cannot)."""
+    """Return a Llama with random weights, wide enough for bitsandbytes to repack (unlike the tiny policy)."""
     shape = {
         "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "vocab_size": 640,
@@ -151,10 +149,10 @@ def model_folder(tmp_path):
         pytest.param(False, marks=pytest.mark.skipif(not has_avx512bf16(), reason="no AVX512-BF16 here")),
     ],
 )
-def test_an_answer_in_eval_mode_does_not_cost_the_gradient(model_folder, guarded):
-    """bitsandbytes repacks 4-bit weights on CPUs with AVX512-BF16; the plain engine does not let it."""
+def test_generating_in_eval_mode_does_not_lose_the_gradient(model_folder, guarded):
+    """bitsandbytes repacks 4-bit weights on CPUs with AVX512-BF16; the transformers engine prevents it."""
     recipe = load_recipe("tiny-cpu", model_name=model_folder, load_in_4bit=True, dtype="bfloat16")
-    policy = load_policy(recipe, say=lambda line: None)
+    policy = load_policy(recipe)
     if not guarded:
         for module in policy.model.modules():
             if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -167,12 +165,12 @@ def test_an_answer_in_eval_mode_does_not_cost_the_gradient(model_folder, guarded
     policy.model(input_ids=ids, labels=ids).loss.backward()
     gradients = [w.grad for name, w in policy.model.named_parameters() if "lora_B" in name]
     arrived = [gradient is not None and float(gradient.norm()) > 0 for gradient in gradients]
-    assert all(arrived) == guarded  # without the guard most are gone, and nothing says so
+    assert all(arrived) == guarded  # without the guard, most are lost silently
 
 
 @pytest.mark.parametrize("loaded", [False, True], ids=["as trained", "loaded"])
 def test_merged_weights_answer_like_the_adapter(recipe, tmp_path, loaded):
-    policy = load_policy(recipe, say=lambda line: None)
+    policy = load_policy(recipe)
     attach_lora(policy, recipe)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -181,7 +179,7 @@ def test_merged_weights_answer_like_the_adapter(recipe, tmp_path, loaded):
                 weight.copy_(0.1 * torch.randn(weight.shape, generator=generator))
     if loaded:
         policy, _, _ = load_trained(policy.save_adapter(tmp_path / "adapter"))
-    elif recipe.model.load_in_4bit:  # on a GPU Unsloth can; on a CPU it says so
+    elif recipe.model.load_in_4bit:  # Unsloth can do this on a GPU only
         with pytest.raises(UserError, match="could not be written: Unsloth"):
             save_merged(policy, tmp_path / "merged")
         return
@@ -189,19 +187,19 @@ def test_merged_weights_answer_like_the_adapter(recipe, tmp_path, loaded):
     ours = [c.ids for c in policy.generate(prompts, Sampling(40))]
     assert ours != [c.ids for c in policy.generate(prompts, Sampling(40), adapter=False)]
     folder = save_merged(policy, tmp_path / "merged")
-    if recipe.model.load_in_4bit:  # which bitsandbytes unpacks wrongly on a CPU: vLLM's suite mends that
+    if recipe.model.load_in_4bit:  # on a CPU wrongly unpacked: tested in vllm_cpu
         assert (folder / "model.safetensors").is_file()
         return
     merged, _, _ = load_trained(folder)
     theirs = [c.ids for c in merged.generate(prompts, Sampling(40))]
-    # 16 bits round the sum of base and adapter once more, so a few answers may part ways.
+    # Merging rounds the sum of base and adapter to 16 bits, so a few answers may differ.
     assert sum(a == b for a, b in zip(ours, theirs, strict=True)) >= 18
     with pytest.raises(UserError, match="holds files already"):
         save_merged(policy, folder)
 
 
 def replaced_defaults():
-    """The defaults of GRPOConfig that Unsloth replaces on a GPU, read from its source."""
+    """Return the defaults of GRPOConfig that Unsloth replaces on a GPU, read from its source."""
     source = ast.parse((Path(inspect.getfile(unsloth)).parent / "models" / "rl.py").read_text())
     found = {}
     for node in ast.walk(source):
@@ -209,21 +207,21 @@ def replaced_defaults():
             keys = node.value.keys if isinstance(node.value, ast.Dict) else []
             if any(getattr(key, "value", None) in ("learning_rate", "loss_type") for key in keys):
                 value = ast.literal_eval(node.value)
-                if value != {"loss_type": "nll"}:  # that one is SFT's
+                if value != {"loss_type": "nll"}:  # this one is for SFT
                     found |= value
     assert {"learning_rate", "optim", "beta", "loss_type"} <= set(found)
     return found | {"warmup_steps": 0.1}
 
 
 @pytest.mark.parametrize("name", [*LADDER, "llama31-8b-seed"])
-def test_a_gpu_recipe_leaves_unsloth_nothing_to_replace(name):
+def test_a_gpu_recipe_sets_every_value_that_unsloth_would_replace(name):
     fields = {field.name: field.default for field in dataclasses.fields(GRPOConfig)}
     set_by_r1nb = {"output_dir", "bf16", "fp16"}
     of_no_effect = {
         "per_device_eval_batch_size", "eval_accumulation_steps",  # the trainer never evaluates
-        "generation_kwargs",  # {} for None
-        "include_num_input_tokens_seen",  # False for "no"
-        "router_aux_loss_coef",  # of mixtures of experts
+        "generation_kwargs",  # {} instead of None
+        "include_num_input_tokens_seen",  # False instead of "no"
+        "router_aux_loss_coef",  # only for mixtures of experts
     }  # fmt: skip
     replaced = {
         key

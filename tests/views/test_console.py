@@ -1,4 +1,4 @@
-"""What a terminal shows at the end of a run."""
+"""The result of a run in a terminal."""
 
 import re
 
@@ -9,7 +9,7 @@ from r1nb.training.resume import new_run
 from r1nb.views.console import show_result
 
 
-def test_rates_alarms_and_files_of_a_finished_run(tiny_recipe, capsys, monkeypatch, tmp_path):
+def test_rates_alarms_and_files_of_a_finished_run_are_printed(tiny_recipe, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     run = write_run(tiny_recipe, 3)
     run.append({"step": 3, "alarm": "cut_off", "sentence": "Too [bold]short[/bold]."})
@@ -32,7 +32,7 @@ def test_rates_alarms_and_files_of_a_finished_run(tiny_recipe, capsys, monkeypat
     ]
 
 
-def test_a_run_elsewhere_without_an_evaluation(tiny_recipe, capsys):
+def test_without_an_evaluation_only_the_paths_are_printed(tiny_recipe, capsys):
     run = new_run(tiny_recipe)
     show_result(run)
     assert capsys.readouterr().out.splitlines() == [

@@ -1,4 +1,4 @@
-"""The inspector without a browser: what its controls change, and that it needs no model."""
+"""The inspector without a browser: the effect of its controls; it needs no model."""
 
 import re
 import shutil
@@ -23,7 +23,7 @@ def recipe(runs_dir, **settings):
     return load_recipe(runs_dir=runs_dir, **settings)
 
 
-def test_the_newest_run_is_opened_at_its_end(runs_dir):
+def test_the_newest_run_is_shown_at_its_last_step(runs_dir):
     write_run(recipe(runs_dir), 20)
     write_run(recipe(runs_dir), 40)
     inspector = Inspector(runs_dir)
@@ -56,13 +56,13 @@ def test_slider_and_smoothing_redraw(runs_dir):
     pictures.append(bytes(inspector.curves.value))
     assert "step 12: " in inspector.completions.value
     assert ">at step 12<" in inspector.values.value
-    assert ">0.8<" in inspector.values.value  # the total reward there
+    assert ">0.8<" in inspector.values.value  # the total reward at this step
     inspector.smoothing.value = 0.9
     pictures.append(bytes(inspector.curves.value))
     assert len(set(pictures)) == 3
 
 
-def test_two_runs_and_how_their_recipes_differ(runs_dir):
+def test_the_recipes_of_two_runs_are_compared(runs_dir):
     write_run(recipe(runs_dir, seed=5), 20)
     write_run(recipe(runs_dir, rewards={"correctness_reward_func": 1.0}), 30)
     inspector = Inspector(runs_dir)
@@ -71,7 +71,7 @@ def test_two_runs_and_how_their_recipes_differ(runs_dir):
         assert word in inspector.differences.value
     assert "learning_rate" not in inspector.differences.value
     assert inspector.step.max == 30
-    inspector.chosen.value = ()  # what was shown stays, and nothing breaks
+    inspector.chosen.value = ()  # the runs that were shown stay
     inspector.step.value = 3
     inspector.search.value = "24"
     assert len(inspector.shown) == 2
@@ -82,40 +82,40 @@ def test_a_run_in_progress_is_followed(runs_dir):
     inspector = Inspector(runs_dir)
     picture = bytes(inspector.curves.value)
     inspector.clock.value += 1
-    assert bytes(inspector.curves.value) == picture  # nothing new
+    assert bytes(inspector.curves.value) == picture  # nothing new to show
     append_step(writer, 4, [])
     inspector.clock.value += 1
     assert inspector.step.value == 4
-    assert "step 3: 8 of 8 completions" in inspector.completions.value  # the last that are written
+    assert "step 3: 8 of 8 completions" in inspector.completions.value  # the last ones in the folder
     inspector.step.value = 2
     append_step(writer, 5, [])
     inspector.clock.value += 1
-    assert (inspector.step.value, inspector.step.max) == (2, 5)  # a chosen step is kept
+    assert (inspector.step.value, inspector.step.max) == (2, 5)  # the chosen step is kept
     write_run(recipe(runs_dir), 2)
     inspector.clock.value += 1
     assert inspector.chosen.options == ("tiny-cpu-002", "tiny-cpu-001")
     assert [run.name for run in inspector.shown] == ["tiny-cpu-001"]
 
 
-def test_completions_that_are_being_written(runs_dir):
+def test_completions_that_are_being_written_are_not_shown_yet(runs_dir):
     run = write_run(recipe(runs_dir), 3)
     path = run.folder / "completions" / "completions_00003.parquet"
     path.write_bytes(path.read_bytes()[:100])
     assert "no completions of step 3" in Inspector(runs_dir).completions.value
 
 
-def test_a_name_that_is_taken_anew(runs_dir):
+def test_a_run_deleted_and_created_again_is_read_again(runs_dir):
     shutil.rmtree(write_run(recipe(runs_dir), 20).folder)
     write_run(recipe(runs_dir), 12)
     inspector = Inspector(runs_dir)
     shutil.rmtree(inspector.shown[0].folder)
-    inspector.clock.value += 1  # no run is left: what was shown stays
+    inspector.clock.value += 1  # no run exists now: the old one is still shown
     write_run(recipe(runs_dir), 4)
     inspector.clock.value += 1
     assert inspector.step.max == 4
 
 
-def test_a_run_that_has_just_begun_opens(runs_dir):
+def test_a_run_without_steps_can_be_shown(runs_dir):
     new_run(recipe(runs_dir))
     inspector = Inspector(runs_dir)
     assert "no completions" in inspector.completions.value
@@ -126,7 +126,7 @@ def test_without_a_run_one_sentence_says_what_to_do(runs_dir):
         Inspector(runs_dir)
 
 
-def test_it_needs_no_model(runs_dir):
+def test_it_loads_no_model_library(runs_dir):
     write_run(recipe(runs_dir), 3)
     code = (
         f"import sys; from r1nb.views.inspector import Inspector; Inspector({runs_dir!r});"
@@ -137,7 +137,7 @@ def test_it_needs_no_model(runs_dir):
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_completions_are_text(runs_dir, text):
+def test_markup_in_completions_is_escaped(runs_dir, text):
     write_run(recipe(runs_dir), 1, texts=(text,))
     shown = Inspector(runs_dir).completions.value
     assert not any(tag in shown for tag in ("<script", "<img", "<style", "<b on", "\x1b", "\u202e", "\u200f"))

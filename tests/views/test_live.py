@@ -1,4 +1,4 @@
-"""The live view without a notebook: lines of figures, in a terminal and in a log file."""
+"""The live view outside a notebook prints lines, in a terminal and in a log file."""
 
 from types import SimpleNamespace
 
@@ -14,7 +14,7 @@ def state(step: int, max_steps: int = 10_000):
 
 
 @pytest.mark.parametrize("steps", [0, 40])
-def test_in_a_terminal_the_live_view_says_a_line(tiny_recipe, capsys, steps):
+def test_in_a_terminal_the_live_view_prints_a_line(tiny_recipe, capsys, steps):
     tiny_recipe.grpo["max_steps"] = 100
     run = new_run(tiny_recipe)
     for step in range(1, steps + 1):

@@ -1,4 +1,4 @@
-"""The playgrounds: what they show follows what is typed; nothing typed becomes markup."""
+"""The playgrounds update when text is typed, and escape markup in it."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from r1nb.views.playgrounds import group_playground, reward_playground
 IDEAL = REASONING.format_reply("6*12=72", "72")
 
 
-def test_a_reward_playground_follows_the_completion_and_the_gold():
+def test_a_reward_playground_updates_with_the_completion_and_the_gold():
     playground = reward_playground(load_recipe("tiny-five-rewards").judge(), IDEAL, {"answer": "72"})
     text, gold, shown = playground.children
     assert "72 equals the gold 72" in shown.value
@@ -21,7 +21,7 @@ def test_a_reward_playground_follows_the_completion_and_the_gold():
     assert "no answer to read: no tags at all" in shown.value
 
 
-def test_a_group_playground_follows_its_completions():
+def test_a_group_playground_updates_with_its_completions():
     playground = group_playground(
         load_recipe("tiny-five-rewards").judge(), [IDEAL, "72", "72", "72"], {"answer": "72"}
     )
@@ -45,13 +45,13 @@ def test_other_columns_reach_the_rewards():
 @pytest.mark.parametrize(
     "text", ["<script>x</script>", REASONING.format_reply("<b>&", "<img src=x>"), "<answer>\n<i>"]
 )
-def test_nothing_typed_becomes_markup(text):
+def test_typed_markup_is_escaped(text):
     shown = colored(text, REASONING)
     assert not any(tag in shown for tag in ("<script", "<b>", "<img", "<i>\n", "<answer>"))
 
 
-def test_parts_are_coloured():
+def test_the_parts_of_a_completion_are_coloured():
     shown = colored("Hi " + IDEAL, REASONING)
     assert shown.count("rgba(0,114,178,.30)") == 4  # the tags
     assert shown.count("rgba(0,158,115,.30)") == 1  # the answer
-    assert shown.count("rgba(213,94,0,.30)") == 1  # the preface
+    assert shown.count("rgba(213,94,0,.30)") == 1  # the text before the tags

@@ -1,4 +1,4 @@
-"""Figures: what is drawn where."""
+"""The figures have the right panels, lines and labels."""
 
 import pytest
 from written_run import IDEAL, write_run
@@ -13,7 +13,7 @@ def panels(figure) -> dict:
     return {axes.get_title(): axes for part in figure.subfigs for axes in part.axes}
 
 
-def test_a_panel_for_each_figure_and_each_reward(tiny_recipe):
+def test_the_training_curves_have_a_panel_for_each_quantity_and_reward(tiny_recipe):
     run = write_run(tiny_recipe, 40)
     run.append({"step": 40, "alarm": "cut_off", "sentence": "Too short."})
     drawn = panels(training_curves(run, cursor=12))
@@ -30,7 +30,7 @@ def test_a_panel_for_each_figure_and_each_reward(tiny_recipe):
     assert [text.get_text() for text in drawn["Total reward"].texts] == [" best possible"]
 
 
-def test_two_runs_are_laid_over_each_other_with_their_names(tiny_recipe):
+def test_two_runs_are_drawn_in_the_same_panels_with_their_names(tiny_recipe):
     runs = [write_run(tiny_recipe, 20), write_run(tiny_recipe, 30)]
     runs[1].append({"step": 31, "kl": 0.1})
     drawn = panels(training_curves(*runs, smoothing=0.5))
@@ -51,7 +51,7 @@ def test_a_histogram_shows_the_limit():
     assert png(figure).startswith(b"\x89PNG")
 
 
-def test_reasoning_is_counted_over_steps(tiny_recipe):
+def test_reasoning_curves_show_length_and_checks(tiny_recipe):
     checked = IDEAL.replace("4*6=24", "4*6=23. Check: 4*6=24, not right.")
     length, checks = reasoning_curves(write_run(tiny_recipe, 4, texts=(checked, IDEAL))).axes
     assert length.get_title() == "Mean completion length (cut off: 0% at the end)"
@@ -61,7 +61,7 @@ def test_reasoning_is_counted_over_steps(tiny_recipe):
     assert list(checks.lines[0].get_ydata()) == pytest.approx([0.5] * 4)
 
 
-def test_stages_follow_one_another_over_the_work_done(tmp_path):
+def test_each_stage_is_drawn_after_the_work_of_the_stages_before(tmp_path):
     runs = [write_run(load_recipe(runs_dir=str(tmp_path / name)), 16) for name in "ab"]
     (axes,) = draw_stages({"first": runs[0], "second": runs[1]}, runs[0]).axes
     cost = sum(work(runs[0]))

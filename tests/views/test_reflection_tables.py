@@ -1,4 +1,4 @@
-"""Tables and curves of reflection: how often an answer goes back, and what came of it."""
+"""Tables and curves of reflection: how often an answer goes back, and with what result."""
 
 import pandas
 
@@ -21,7 +21,7 @@ def graded(text):
     return Graded(QUESTION, "24", text, (1,), False, True, True, True, {})
 
 
-def test_the_tables_count_and_show():
+def test_the_tables_show_counts_and_rates():
     stages = {"before": [graded("8*3*1")], "after": [graded(t) for t in (RESCUED, IN_VAIN, FIRST, SPOILED)]}
     html = reflection_table(stages, THINK).to_html()
     for cell in ("1.50", "50.0% [15.0, 85.0] of 4", "25.0% [4.6, 69.9] of 4", "50.0% [9.5, 90.5] of 2"):

@@ -1,4 +1,4 @@
-"""The report: one file, of a run at any stage, in which nothing acts."""
+"""The report of a run, finished or not, is one file without active content."""
 
 from html.parser import HTMLParser
 
@@ -10,7 +10,7 @@ from r1nb.views.report import write_report
 
 
 class Tags(HTMLParser):
-    """Every start tag with its attributes."""
+    """Collect every start tag with its attributes."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -21,7 +21,7 @@ class Tags(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
-def test_a_report_tells_the_whole_story(tiny_recipe):
+def test_a_report_has_alarms_curves_recipe_versions_and_answers(tiny_recipe):
     run = write_run(tiny_recipe, 40)
     run.append({"step": 40, "alarm": "cut_off", "sentence": "Too <short>."})
     text = write_report(run).read_text()
@@ -30,7 +30,7 @@ def test_a_report_tells_the_whole_story(tiny_recipe):
         assert word in text, word
 
 
-def test_a_report_loads_nothing(tiny_recipe):
+def test_a_report_loads_no_other_file(tiny_recipe):
     text = write_report(write_run(tiny_recipe, 3)).read_text()
     for tag, attributes in Tags(text).found:
         assert tag not in ("script", "link", "iframe", "object", "embed")
@@ -39,14 +39,14 @@ def test_a_report_loads_nothing(tiny_recipe):
     assert "default-src 'none'" in text
 
 
-def test_a_run_that_has_just_begun_has_a_report(tiny_recipe):
+def test_a_run_without_steps_has_a_report(tiny_recipe):
     text = write_report(new_run(tiny_recipe)).read_text()
     assert "None was raised." in text
     assert "Accuracy" not in text
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_completions_are_text(tiny_recipe, text):
+def test_markup_in_completions_is_escaped(tiny_recipe, text):
     page = write_report(write_run(tiny_recipe, 2, texts=(text, IDEAL))).read_text()
     found = [tag for tag, _ in Tags(page).found]
     assert (found.count("img"), found.count("b"), found.count("script"), found.count("style")) == (

@@ -1,4 +1,4 @@
-"""Tables: what a judge could not score is shown as not judged, never as wrong."""
+"""Tables show an answer that the judge could not score as not judged, not as wrong."""
 
 import json
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ ROW = {"question": "1 + 1?", "answer": "2"}
 
 @pytest.fixture
 def unsure(monkeypatch):
-    """A reward that judges answers and cannot judge those without a digit."""
+    """Return a reward that judges answers, but cannot judge answers without a digit."""
     from r1nb.rewards import registry
 
     monkeypatch.setattr(registry, "_OWN", dict(registry._OWN))
@@ -66,19 +66,19 @@ def test_side_by_side_marks_right_wrong_and_not_judged(unsure):
     assert list(table.data.columns) == ["question", "base", "adapter"]
 
 
-def test_rates_of_what_was_not_judged_are_dashes():
+def test_rates_of_answers_that_were_not_judged_are_dashes():
     table = tables.rates_table(
         {"all": summarize([graded(None)] * 2), "half": summarize([graded(None), graded(True)])}
     )
     rows = {row[0]: row[1:] for row in cells(table)}
-    assert rows["strict"] == [DASH, "100.0% [20.7, 100.0]"]  # of one
+    assert rows["strict"] == [DASH, "100.0% [20.7, 100.0]"]  # one answer was judged
     assert rows["judge"] == [DASH, "1.000"]
     assert rows["format"][0].startswith("0.0%")
 
 
 @pytest.fixture
 def unjudged_run(tiny_recipe):
-    """A run whose judge was not to be reached but in the middle of it."""
+    """Return a run whose judge answered only in the middle of it."""
     tiny_recipe.rewards = {"correctness_reward_func": 1.0, "xmlcount_reward_func": 1.0}
     run = write_run(tiny_recipe, 16, texts=(IDEAL, "twenty-four"))
     for step in (1, 16):
@@ -100,13 +100,13 @@ def unjudged_run(tiny_recipe):
     return run
 
 
-def test_validation_answers_that_were_not_judged(unjudged_run):
+def test_validation_answers_that_were_not_judged_have_dashes(unjudged_run):
     (first, second) = cells(tables.answers_table(unjudged_run, 8))
     assert [cell[0] for cell in first[2:]] == ["✓", "✓"]
     assert [cell[0] for cell in second[2:]] == [DASH, DASH]
 
 
-def test_completions_that_were_not_judged(unjudged_run):
+def test_completions_that_were_not_judged_have_dashes(unjudged_run):
     rows = cells(tables.completion_table(unjudged_run, [1], each=8))
     assert {row[3] for row in rows if row[2].startswith("twenty-four")} == {DASH}
     assert {row[3] for row in rows if row[2].startswith("<reasoning>")} == {"0.5"}
@@ -118,7 +118,7 @@ def test_completions_that_were_not_judged(unjudged_run):
     assert [card.split("advantage ")[1].split(",")[0] for card in grey] == ["+0.00", DASH]
 
 
-def test_moments_that_were_not_judged(unjudged_run):
+def test_evaluations_that_were_not_judged_have_dashes(unjudged_run):
     run = unjudged_run
     strict, *_ = cells(tables.accuracy_table(run))
     assert strict == ["strict", DASH, "100.0% [43.9, 100.0]", DASH]
@@ -129,12 +129,12 @@ def test_moments_that_were_not_judged(unjudged_run):
     assert [row[0] for row in passed[::2]] == ["test (0)", "test (1)", "test (0)"]
     assert passed[0][3:] == [DASH] * 4
     assert passed[2][3] == "100.0% [20.7, 100.0]"
-    assert passed[3][3:5] == [DASH, DASH]  # a vote of one or two is none
+    assert passed[3][3:5] == [DASH, DASH]  # no majority among fewer than 3 samples
     assert len(pass_curves(run).axes[0].lines) == 1
     assert cells(stages_table({"the run": run}, "test"))[2][4] == DASH
 
 
-def test_pictures_and_report_of_what_was_not_judged(unjudged_run):
+def test_figures_and_report_of_a_run_that_was_not_judged(unjudged_run):
     axes = new_figure(4, 3).subplots()
     draw_validation(axes, unjudged_run)
     assert [len(line.get_xdata()) for line in axes.lines] == [2, 2, 3]
@@ -145,7 +145,7 @@ def test_pictures_and_report_of_what_was_not_judged(unjudged_run):
     assert ">nan<" not in page
 
 
-def test_scores_that_were_not_given_are_no_zeros(unsure):
+def test_missing_scores_are_shown_as_dashes_and_not_as_zeros(unsure):
     names = ["unsure_reward_func", "xmlcount_reward_func"]
     rows = cells(tables.scores_table(names, {"asked": "2", "not": "two"}, "2"))
     assert rows == [["asked", "1.000", "0.000", "1.000"], ["not", DASH, "0.000", "0.000"]]
@@ -155,14 +155,14 @@ def test_scores_that_were_not_given_are_no_zeros(unsure):
     ]
 
 
-def test_playgrounds_say_what_was_not_judged(unsure):
+def test_playgrounds_name_rewards_that_were_not_judged(unsure):
     judge = make_judge({"unsure_reward_func": 1.0, "xmlcount_reward_func": 1.0})
     shown = reward_playground(judge, "two", {"answer": "2"}).children[2]
     assert f">{DASH}<" in shown.value
-    assert "what was not judged counts as 0" in shown.value
+    assert "rewards that were not judged count as 0" in shown.value
     *pairs, _, _ = group_playground(judge, ["2", "3", "two"], {"answer": "2"}).children
     notes = [pair.children[1].value for pair in pairs]
-    assert ["not judged: unsure, which counts as 0" in note for note in notes] == [False, False, True]
+    assert ["not judged, counted as 0: unsure" in note for note in notes] == [False, False, True]
 
 
 def test_a_run_without_figures_has_empty_tables(tiny_recipe):
@@ -172,6 +172,6 @@ def test_a_run_without_figures_has_empty_tables(tiny_recipe):
         assert table.to_html()
 
 
-def test_a_table_by_column_leaves_no_cell_empty():
+def test_a_table_by_column_fills_empty_cells_with_dashes():
     table = tables.table_by_column({"one": {"a": "1", "b": "2"}, "two": {"b": "3", "c": "4"}})
     assert cells(table) == [["a", "1", DASH], ["b", "2", "3"], ["c", DASH, "4"]]

@@ -1,4 +1,4 @@
-"""Each token on the colour of what the adapter changed, on a real model with its adapter on and off."""
+"""The token view colours each token by the adapter's effect, computed with a real model."""
 
 import math
 
@@ -18,7 +18,7 @@ def policy():
     from r1nb.recipes.loading import load_recipe
 
     recipe = load_recipe()
-    policy = load_policy(recipe, say=lambda line: None)
+    policy = load_policy(recipe)
     attach_lora(policy, recipe)
     return policy
 
@@ -31,7 +31,7 @@ def shift(policy, size: float) -> None:
 
 
 def log_likelihood(policy, text: str, adapter: bool) -> float:
-    """By the loss that transformers itself computes."""
+    """Return the log-likelihood, from the loss that transformers computes."""
     prompt = format_prompt(policy.tokenizer, REASONING.build_messages(QUESTION))
     start = len(policy.tokenizer(prompt, add_special_tokens=False).input_ids)
     ids = policy.tokenizer(prompt + text, add_special_tokens=False, return_tensors="pt").input_ids
@@ -57,7 +57,7 @@ def test_gains_add_up_to_the_ratio_of_likelihoods(policy):
     assert abs(ratio) > 0.1
 
 
-def test_colours_follow_the_gains(policy, monkeypatch):
+def test_colours_show_the_gains(policy, monkeypatch):
     likelier, less = ("a", FULL), ("b", -FULL / 2)
     monkeypatch.setattr("r1nb.views.token_view.token_gains", lambda *args: [likelier, less, ("c\n", 0.0)])
     page = show_gains(policy, QUESTION, "abc").data
@@ -69,7 +69,7 @@ def test_colours_follow_the_gains(policy, monkeypatch):
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, "é🙂 ñ", ""])
-def test_any_text_is_shown_and_does_nothing(policy, text):
+def test_any_text_is_shown_and_its_markup_is_escaped(policy, text):
     page = show_gains(policy, QUESTION, text).data
     assert not any(tag in page for tag in ("<script", "<img", "<style", "<b on", "\x1b", "\u202e"))
     gains = token_gains(policy, QUESTION, text, REASONING)

@@ -1,6 +1,6 @@
-"""vLLM itself, on a CPU: what r1nb trains and exports answers there as it does here (`make test-vllm`).
+"""The real vLLM on a CPU: adapters and exports of r1nb give the same answers in it (`make test-vllm`).
 
-Greedy, on test problems, in fp32 unless a test says otherwise.
+The answers are greedy, to test problems, and in fp32 unless a test says otherwise.
 """
 
 import itertools
@@ -25,7 +25,7 @@ from r1nb.training.callbacks import Recorder
 from r1nb.training.resume import new_run
 from r1nb.training.stages import grpo_trainer, sft, solution_examples
 
-GREEDY = Sampling(112)  # tokens of a completion, as in the recipe
+GREEDY = Sampling(112)  # tokens per completion, as in the recipe
 
 
 def recipe_for(folder, **changes):
@@ -46,7 +46,7 @@ def recipe_for(folder, **changes):
 
 
 def train(policy, recipe):
-    """A few steps of GRPO on the policy's adapter; returns their run."""
+    """Train the adapter of the policy for a few steps of GRPO, and return the run."""
     run = new_run(recipe)
     trainer = grpo_trainer(policy, load_rows("bundled", "train"), recipe, run.folder, [Recorder(run)])
     trainer.train()
@@ -54,8 +54,8 @@ def train(policy, recipe):
 
 
 def teach(recipe, folder):
-    """A policy whose adapter r1nb trained: a short SFT start, then GRPO."""
-    policy = load_policy(recipe, say=lambda line: None)
+    """Return a policy whose adapter was trained by r1nb: a short SFT start, then GRPO."""
+    policy = load_policy(recipe)
     attach_lora(policy, recipe)
     sft(policy, solution_examples(load_rows("bundled", "train"), recipe.layout), recipe, folder)
     train(policy, recipe)
@@ -67,7 +67,7 @@ def serve(model, **settings):
 
 
 def answers(llm, tokenizer, prompts, adapter=None):
-    """The ids of vLLM's greedy answers, without end token."""
+    """Return the ids of vLLM's greedy answers, without the end token."""
     texts = [format_prompt(tokenizer, prompt) for prompt in prompts]
     outputs = llm.generate(
         [{"prompt_token_ids": tokenizer(text, add_special_tokens=False).input_ids} for text in texts],
@@ -105,13 +105,13 @@ def adapter(trained, folder):
 
 @pytest.fixture(scope="module")
 def base_engine():
-    """The tests of this engine come first: the end of a later one takes vLLM's global state with it."""
+    """Return an engine. Its tests come first: a later engine deletes vLLM's global state when it ends."""
     return serve(DATA / "tiny-policy", enable_lora=True, max_lora_rank=16)
 
 
 @pytest.fixture(scope="module")
 def number():
-    """vLLM tells adapters by number and keeps what it has loaded under one."""
+    """Return a counter, because vLLM identifies adapters by number and never loads a number twice."""
     return itertools.count(1)
 
 
@@ -126,7 +126,7 @@ def test_a_trained_adapter_answers_in_vllm_as_in_peft(base_engine, trained, adap
 
 @pytest.fixture
 def served(trained, base_engine, number, monkeypatch):
-    """The trained policy as Unsloth hands it over: with vLLM to generate, and ways to give it the adapter."""
+    """Return the trained policy with the methods that Unsloth adds: generate with vLLM, pass adapters."""
     unsloth = {
         "fast_generate": base_engine.generate,
         "save_lora": trained.model.save_pretrained,
@@ -147,9 +147,9 @@ def test_generating_with_vllm_gives_the_same_completions(served, trained, prompt
     assert all(completion.text.startswith(prefill) for completion in ours)
 
 
-def test_a_completion_that_is_cut_off_says_so(served, trained, prompts):
+def test_a_completion_that_is_cut_off_is_marked(served, trained, prompts):
     lengths = sorted(len(ids) for ids in ids_of(trained.generate(prompts, GREEDY)))
-    limit = lengths[len(lengths) // 2]  # some end before it, some after, one exactly there
+    limit = lengths[len(lengths) // 2]  # some completions are shorter, some longer, one has this length
     ours = trained.generate(prompts, Sampling(limit))
     assert 0 < sum(completion.cut for completion in ours) < len(prompts)
     assert served.generate(prompts, Sampling(limit)) == ours
@@ -166,7 +166,7 @@ def test_a_completion_ends_at_any_end_token(served, trained, prompts, monkeypatc
     assert served.generate(prompts, GREEDY) == ours
 
 
-def test_vllm_answers_with_the_adapter_as_it_is_now(served, trained, prompts, monkeypatch):
+def test_vllm_uses_the_current_weights_of_the_adapter(served, trained, prompts, monkeypatch):
     before = served.generate(prompts, GREEDY)
     for name, weight in trained.model.named_parameters():
         if "lora_B" in name:
@@ -176,7 +176,7 @@ def test_vllm_answers_with_the_adapter_as_it_is_now(served, trained, prompts, mo
     assert now == trained.generate(prompts, GREEDY, adapter=False)
 
 
-def test_vllm_samples_when_asked_to(served, prompts):
+def test_vllm_samples_with_a_temperature(served, prompts):
     greedy = served.generate(prompts, GREEDY)
     sampled = served.generate(prompts, Sampling(GREEDY.max_tokens, 1.0))
     assert sampled != greedy
@@ -190,9 +190,9 @@ def test_the_merged_export_answers_in_vllm_as_the_adapter_does(trained, prompts,
 
 @pytest.fixture(scope="module")
 def exact_nf4():
-    """bitsandbytes reads 4-bit weights wrongly on a CPU if a row is no multiple of its blocks of 64.
+    """Replace bitsandbytes' dequantize_4bit: on a CPU it is wrong unless rows are multiples of 64, its block.
 
-    The tiny policy's rows are 160 and 432. Here each block is scaled by its own maximum, as on a GPU.
+    The tiny policy has rows of 160 and 432 weights. Each block is scaled by its own maximum, as on a GPU.
     """
     code = get_4bit_type("nf4", device="cpu")
 
@@ -202,7 +202,7 @@ def exact_nf4():
 
     library = torch.library.Library("bitsandbytes", "IMPL")
     library.impl("dequantize_4bit", dequantize, "CPU", allow_override=True)
-    return library  # the kernel is in use as long as this lives
+    return library  # the kernel is replaced while this object exists
 
 
 @pytest.fixture(scope="module")
@@ -216,16 +216,16 @@ def trained_in_4bit(exact_nf4, folder):
 
 
 def test_the_merged_export_of_a_4bit_policy_keeps_its_answers(trained_in_4bit, rows, folder, tmp_path):
-    """The adapter belongs to the 4-bit weights as they are; every other way of merging moves away from it."""
+    """The adapter was trained on the 4-bit weights; other ways of merging change more answers."""
     policy, recipe = trained_in_4bit, recipe_for(folder)
     prompts = rows["prompt"]
     merged = save_merged(policy, tmp_path / "merged")
-    full = load_policy(recipe, say=lambda line: None).model
+    full = load_policy(recipe).model
     adapter = policy.save_adapter(tmp_path / "adapter")
     onto_full = PeftModel.from_pretrained(full, adapter).merge_and_unload()
     onto_full.save_pretrained(tmp_path / "onto-full")
     policy.tokenizer.save_pretrained(tmp_path / "onto-full")
-    in_4bit = load_policy(recipe_for(folder, load_in_4bit=True), say=lambda line: None)
+    in_4bit = load_policy(recipe_for(folder, load_in_4bit=True))
 
     trained = policy.generate(prompts, GREEDY)
     ways = {
@@ -235,7 +235,7 @@ def test_the_merged_export_of_a_4bit_policy_keeps_its_answers(trained_in_4bit, r
         "onto unquantised, fp32": answers(serve(tmp_path / "onto-full"), policy.tokenizer, prompts),
     }
     in_4bit.load_adapter(adapter)
-    in_4bit.model = in_4bit.model.merge_and_unload()  # and quantised once more
+    in_4bit.model = in_4bit.model.merge_and_unload()  # quantises the sum again
     ways["merged in 4 bits"] = ids_of(in_4bit.generate(prompts, GREEDY))
 
     same, strict, lenient = {}, {}, {}
@@ -248,22 +248,22 @@ def test_the_merged_export_of_a_4bit_policy_keeps_its_answers(trained_in_4bit, r
         print(f"{way:32} same {same[way]:.3f}  strict {strict[way]:.3f}  lenient {lenient[way]:.3f}")
 
     asked = "4 bits and adapter, not merged"
-    assert strict[asked] > 0.5, "too weak a policy to show a difference"
-    assert same["merged, fp32"] >= 0.98  # the same weights: only sums in another order can differ
-    assert same["merged, bf16"] >= 0.90  # 8 bits of mantissa decide between near ties
+    assert strict[asked] > 0.5, "the policy is too weak to show a difference"
+    assert same["merged, fp32"] >= 0.98  # same weights; only the order of sums differs
+    assert same["merged, bf16"] >= 0.90  # rounding to 8 bits of mantissa decides near ties
     for way, margin in {"merged, fp32": 0.01, "merged, bf16": 0.03}.items():
         assert abs(strict[way] - strict[asked]) <= margin
         assert abs(lenient[way] - lenient[asked]) <= margin
     assert same["merged, fp32"] > max(same["onto unquantised, fp32"], same["merged in 4 bits"])
 
 
-def test_a_policy_that_comes_in_4_bits_is_exported_too(trained_in_4bit, prompts, folder, tmp_path):
-    """As the Hub's bnb-4bit models do; their 16-bit weights are nowhere at hand."""
-    base = load_policy(recipe_for(folder, load_in_4bit=True), say=lambda line: None)
+def test_a_base_that_is_stored_in_4_bits_can_be_exported_too(trained_in_4bit, prompts, folder, tmp_path):
+    """For example the bnb-4bit models of the Hub, whose 16-bit weights are not available."""
+    base = load_policy(recipe_for(folder, load_in_4bit=True))
     for part in (base.model, base.tokenizer):
         part.save_pretrained(tmp_path / "base")
     recipe = recipe_for(folder, load_in_4bit=True, model_name=str(tmp_path / "base"))
-    policy = load_policy(recipe, say=lambda line: None)
+    policy = load_policy(recipe)
     policy.load_adapter(trained_in_4bit.save_adapter(tmp_path / "adapter"))
     ours = ids_of(policy.generate(prompts, GREEDY))
     assert ours == ids_of(trained_in_4bit.generate(prompts, GREEDY))
@@ -272,15 +272,15 @@ def test_a_policy_that_comes_in_4_bits_is_exported_too(trained_in_4bit, prompts,
 
 
 def test_grpo_trains_with_vllm_in_the_same_process(folder, adapter, monkeypatch):
-    """TRL's colocate mode: the weights go to vLLM before each step and it samples from them."""
+    """In TRL's colocate mode, the weights are copied to vLLM before each step, and vLLM samples with them."""
 
     def keep_weights(layer, remove_weight):
         layer.cpu_linear = torch.nn.functional.linear
 
-    # vLLM would repack its weights for the CPU, and could not take new ones.
+    # Otherwise vLLM would repack its weights for the CPU, and could not be given new ones.
     monkeypatch.setattr("vllm.model_executor.layers.utils.dispatch_cpu_unquantized_gemm", keep_weights)
     recipe = recipe_for(folder, use_vllm=True, vllm_mode="colocate", vllm_max_model_length=320)
-    policy = load_policy(recipe, say=lambda line: None)
+    policy = load_policy(recipe)
     attach_lora(policy, recipe)
     set_peft_model_state_dict(policy.model, load_peft_weights(str(adapter)))
     start = {n: w.detach().clone() for n, w in policy.model.named_parameters() if "lora_" in n}
@@ -293,5 +293,5 @@ def test_grpo_trains_with_vllm_in_the_same_process(folder, adapter, monkeypatch)
         assert (log["tokens"] > 0).all()
         assert (log["total"] == log[list(recipe.rewards)].sum(axis=1)).all()
     assert all(not torch.equal(w, start[n]) for n, w in policy.model.named_parameters() if n in start)
-    # The adapter's own log-probabilities of what vLLM sampled (in bf16); the base's would be far off.
+    # vLLM (in bf16) and the adapter give the samples similar log-probabilities; the base's differ far more.
     assert max(run.series("sampling/sampling_logp_difference/mean")[1]) < 0.05
