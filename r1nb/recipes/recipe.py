@@ -110,7 +110,7 @@ class Recipe(Section):
         scoring, limit = self.scoring, self.grpo["max_completion_length"]
         if "judge_reward_func" in self.rewards and not (scoring.judge_url and scoring.judge_model):
             raise UserError(
-                "judge_reward_func needs judge_url and judge_model: set them for an OpenAI-like endpoint."
+                "judge_reward_func needs judge_url and judge_model of an OpenAI-compatible endpoint: set both."
             )
         if (cache := scoring.overlong_cache or 0) > limit:
             raise UserError(f"overlong_cache = {cache} is above max_completion_length = {limit}; lower it.")
@@ -144,7 +144,7 @@ class Recipe(Section):
         if data.train_split in data.test_splits or data.train_split.startswith("test"):
             raise UserError(
                 f"train_split = {data.train_split!r} is a test split: never train on it. Set "
-                "train_split='train'. If there is no other split, set test_splits='train[-100:]' too."
+                "train_split='train'. If the dataset has no other split, set test_splits='train[-100:]' too."
             )
         return self
 

@@ -62,12 +62,14 @@ def _load(dataset: str, split: str, question, answer, layout) -> tuple:
         raw, where = read_hub(name, subset or (named and named.subset), match[1]), name
     else:
         names = ", ".join([*BUNDLED, *SOURCES, f"{GYM}<task>"])
-        raise UserError(f"Unknown dataset {dataset!r}: use {names}, another Hub dataset, a file or a folder.")
+        raise UserError(
+            f"Unknown dataset {dataset!r}: name a file, a folder, another Hub dataset, or one of {names}."
+        )
     columns, known = raw.column_names, SOURCES.get(dataset) or source_of(raw)
     source = own_source(question, answer) if question else known
     if source is None or not set(source.columns) <= set(columns):
         lacks = f" has no {' and '.join(source.columns)}" if source else " is not like any known dataset"
-        hint = "" if question else ": say with question_column and answer_column which hold the two"
+        hint = "" if question else ": set question_column and answer_column to two of them"
         raise UserError(f"{where}{lacks}; its columns are {', '.join(columns)}{hint}.")
     raw = _slice(raw, split)
     if path.exists():  # a local file keeps its other columns
@@ -180,7 +182,7 @@ def _check_source(source: Source | None, dataset: str, rewards) -> None:
     suited = source.rewards if source else ("gym_reward_func",)
     judging = [name for name in rewards if find_reward(name).judges == "answer"]
     if wrong := [name for name in judging if suited and name not in (*suited, "judge_reward_func")]:
-        own = " If this is a file of yours, set question_column and answer_column." if source else ""
+        own = " If the dataset is your own file, set question_column and answer_column." if source else ""
         use = f"use {' or '.join(suited)}, as in rewards='{{{suited[0]}: 1.0}}'.{own}"
         raise UserError(f"{wrong[0]} cannot judge the answers of {dataset}: {use}")
 

@@ -85,7 +85,7 @@ def test_columns_of_another_dataset_do_not_change_how_a_file_is_read(tmp_path):
     slices = {"train_split": "train[:-3]", "test_splits": ["train[-3:]"], "validation_split": None}
     settings = slices | {"dataset": str(path), "validation_rows": 2}
     recipe = load_recipe(**settings)
-    with pytest.raises(UserError, match=r"judge_reward_func, .* a file of yours, set question_column"):
+    with pytest.raises(UserError, match=r"judge_reward_func, .* your own file, set question_column"):
         load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     recipe = load_recipe(**settings, question_column="instruction", answer_column="output")
     train, *_ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
