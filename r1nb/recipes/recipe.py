@@ -110,7 +110,7 @@ class Recipe(Section):
         scoring, limit = self.scoring, self.grpo["max_completion_length"]
         if "judge_reward_func" in self.rewards and not (scoring.judge_url and scoring.judge_model):
             raise UserError(
-                "judge_reward_func needs judge_url and judge_model of an OpenAI-compatible endpoint: set both."
+                "judge_reward_func needs judge_url and judge_model (an OpenAI-compatible endpoint): set both."
             )
         if (cache := scoring.overlong_cache or 0) > limit:
             raise UserError(f"overlong_cache = {cache} is above max_completion_length = {limit}; lower it.")
