@@ -191,7 +191,7 @@ def test_all_killed_runs_were_resumed():
     assert len(log) == 20
     for row in log:
         assert (row["each step once"], row["adapter identical"], row["within its interval"]) == ("True",) * 3
-    assert {row["victim"] for row in log} == {"all", "kernel", "parent"}
+    assert {row["victim"] for row in log} == {"all", "trainer", "proof"}
     assert sum(row["went on from step"] not in ("", "0") for row in log) >= 5
 
 
