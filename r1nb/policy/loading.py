@@ -58,12 +58,14 @@ def decode_plainly(model) -> list[str]:
     """
     from transformers import GenerationConfig
 
-    old = model.generation_config.to_diff_dict()
+    old, neutral = model.generation_config.to_diff_dict(), GenerationConfig._get_default_generation_params()
     model.generation_config = GenerationConfig(**{key: old[key] for key in TOKEN_IDS if key in old})
-    gone = [f"{key} = {value}" for key, value in old.items() if key not in (*TOKEN_IDS, *NO_EFFECT) and value]
-    if not gone:
-        return []
-    return [f"Not used of the model's generation_config.json, since the recipe decides: {', '.join(gone)}."]
+    known = (*TOKEN_IDS, *NO_EFFECT)
+    gone = {key: value for key, value in old.items() if key not in known and value not in (None, False)}
+    gone = [f"{key} = {value}" for key, value in gone.items() if value != neutral.get(key)]
+    return gone and [
+        f"Not used of the model's generation_config.json, since the recipe decides: {', '.join(gone)}."
+    ]
 
 
 def _check_targets(model, wanted: str | list[str]) -> None:

@@ -78,7 +78,7 @@ def copy_of_tiny(folder, template=None, **generation):
 OTHERS = (
     {
         "repetition_penalty": 3.0, "no_repeat_ngram_size": 2, "min_new_tokens": 20, "min_length": 400,
-        "suppress_tokens": [30, 31, 32], "begin_suppress_tokens": [30], "forced_bos_token_id": 30,
+        "suppress_tokens": [30, 31, 32], "begin_suppress_tokens": [30], "forced_bos_token_id": 33,
         "forced_eos_token_id": 2, "bad_words_ids": [[30], [31, 32]], "guidance_scale": 2.0, "max_time": 1e-6,
         "exponential_decay_length_penalty": [3, 2.0], "sequence_bias": [[[30], -9.0]], "use_cache": False,
     },
@@ -113,8 +113,20 @@ def test_a_models_generation_config_changes_no_answer(plain, tmp_path, generatio
     policy = load_policy(recipe)
     said = capsys.readouterr().out
     assert short_answers(policy, recipe, tmp_path / "out") == answers
-    told = [name for name in generation if name in said]
+    told = [name for name in generation if f" {name} = " in said]
     assert told == [name for name in generation if name not in NO_EFFECT]
+
+
+def test_neutral_values_of_a_generation_config_are_not_mentioned(tmp_path, capsys):
+    neutral = {
+        "repetition_penalty": 1.0,
+        "length_penalty": 1.0,
+        "num_beams": 1,
+        "do_sample": True,
+        "top_p": 0.9,
+    }
+    load_policy(load_recipe("tiny-cpu", model_name=copy_of_tiny(tmp_path / "model", **neutral)))
+    assert capsys.readouterr().out == ""
 
 
 def test_a_reply_may_end_with_any_of_the_models_end_tokens(tmp_path):
