@@ -5,7 +5,7 @@ from r1nb.rewards.grading import Judge
 from r1nb.rewards.mathematics import readable
 from r1nb.rewards.registry import columns_of, short_name
 from r1nb.text.arithmetic import solve_countdown
-from r1nb.text.prompts import Layout
+from r1nb.text.prompts import Layout, format_prompt
 
 STRICT = ("strict_format_reward_func", "r1_format_reward_func")
 FORMATS = (*STRICT, "soft_format_reward_func")
@@ -109,11 +109,34 @@ def _check_golds(rows, judge: Judge) -> list[str]:
     ]
 
 
+def check_text(policy, row: dict, layout: Layout) -> list[str]:
+    """A list of one sentence about text that is lost between the policy and the rewards; [] if none is.
+
+    The whole prompt must reach the policy. The row's ideal completion, written in the policy's tokens after
+    that prompt and decoded as TRL decodes it, must reach the rewards.
+    """
+    prompt, ideal, begun = format_prompt(policy.tokenizer, row["prompt"]), ideal_completion(row, layout), ""
+    if lost := [each["role"] for each in row["prompt"] if each["content"].strip() not in prompt]:
+        return [f"The chat template drops text of the {lost[0]} message: the policy does not read it."]
+    if prompt.rstrip().endswith(layout.tags[0]):
+        begun = f", since the prompt ends with {layout.tags[0]}"
+    ids = policy.tokenizer(ideal.removeprefix(layout.tags[0] if begun else ""), add_special_tokens=False)
+    text = policy._completion(ids.input_ids + policy.end_tokens[:1], "").text
+    if text.strip() == ideal.strip():
+        return []
+    why = layout.why_unreadable(text) or "other characters"
+    return [
+        f"An ideal completion reaches the rewards as {text[:40]!r} ... {text[-20:]!r} ({why}){begun}: the "
+        "tokenizer must keep its text in decoding (no special, unknown or end tokens in it)."
+    ]
+
+
 def check_groups(policy, rows, recipe, groups: int = 4, most: int = 32) -> list[str]:
     """Sample some groups as training will; returns a sentence for each problem.
 
-    Problems are rewards that never fire, groups without variance, and completions that are cut off. While no
-    group has variance, more groups are sampled, up to `most`: one right completion in 250 is enough to start.
+    Problems are text that is lost (check_text), rewards that never fire, groups without variance, and
+    completions that are cut off. While no group has variance, more groups are sampled, up to `most`: one
+    right completion in 250 is enough to start.
     """
     judge, sampling, size = recipe.judge(rows.column_names), recipe.sampling, recipe.group_size
     batch_size, sampled, totals = recipe.evaluation.eval_batch_size, [], []
@@ -122,7 +145,7 @@ def check_groups(policy, rows, recipe, groups: int = 4, most: int = 32) -> list[
         sampled += sample_groups(policy, some, judge, sampling, batch_size, size, title="first groups")
         totals = [[judge.total(g.rewards) for g in group] for group in sampled]
     graded = [g for group in sampled for g in group]
-    n, cut, found = len(graded), sum(g.cut for g in graded), []
+    n, cut, found = len(graded), sum(g.cut for g in graded), check_text(policy, rows[0], judge.layout)
     for name in judge.rewards:
         if unjudged := sum(g.rewards[name] is None for g in graded):
             found.append(f"{name} gave no score for {unjudged} of {n} completions: is its judge reachable?")

@@ -10,6 +10,7 @@ import json
 from r1nb.errors import UserError
 from r1nb.evaluation.accuracy import sample_groups
 from r1nb.paths import DATA, runs_folder, write_json
+from r1nb.policy.cards import prompt_format
 from r1nb.recipes.settings import Sampling
 from r1nb.rewards.grading import Judge
 from r1nb.tasks.rows import normalize
@@ -23,12 +24,15 @@ def pass_rates(policy, rows, recipe) -> list[float]:
 
     Completions are sampled as in training, but with the reply prefilled: the policy soon learns the format,
     and then only the answer counts. Earlier measurements are read from the folder of runs; those of the tiny
-    policy are shipped with it.
+    policy are shipped with it. Another prompt format is another measurement.
     """
-    name = f"pass-rates-{policy.fingerprint()}-{recipe.data.layout}.json"
-    ours = runs_folder(recipe.output.runs_dir) / name
+    base, options = recipe.model.model_name, recipe.grpo.get("chat_template_kwargs")
+    name = f"pass-rates-{policy.fingerprint()}-{recipe.data.layout}"
+    style = hashlib.sha256(prompt_format(policy.tokenizer, recipe.layout).encode()).hexdigest()[:8]
+    ours = runs_folder(recipe.output.runs_dir) / f"{name}-{style}.json"
+    shipped = [] if options or base != "tiny-policy" else [DATA / "tiny-policy" / f"{name}.json"]
     known: dict[str, float] = {}
-    for path in (DATA / "tiny-policy" / name, ours):
+    for path in (*shipped, ours):
         with contextlib.suppress(OSError, ValueError):  # missing or damaged: measured again
             known |= json.loads(path.read_text())
     judge, sampling = recipe.judge(rows.column_names), recipe.sampling

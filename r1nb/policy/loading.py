@@ -19,10 +19,14 @@ from r1nb.recipes.loading import default_runs_dir, load_recipe
 from r1nb.recipes.recipe import build_recipe
 from r1nb.rewards.registry import reward_names
 from r1nb.runs.run import Run
-from r1nb.text.prompts import ensure_chat_template
+from r1nb.text.templates import prepare_tokenizer
 
 LONGEST = 4096  # tokens of prompt and completion for a model that comes without a recipe
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+# Keys of generation_config.json that TRL and r1nb set themselves, or that do not change the tokens.
+NO_EFFECT = ("do_sample", "temperature", "top_p", "top_k", "max_length", "max_new_tokens", "use_cache",
+             "cache_implementation", "_from_model_config", "transformers_version")  # fmt: skip
 NEUTRAL = {"xmlcount_reward_func": 1.0}  # judges no answers: the dataset's own reward does
 
 
@@ -38,10 +42,30 @@ def load_policy(recipe) -> Policy:
             model, tokenizer = load(recipe)
         except OSError as error:
             raise UserError(cannot_load(base.model_name, error)) from None
-    ensure_chat_template(tokenizer)
+    told = prepare_tokenizer(tokenizer, recipe.layout, recipe.grpo.get("chat_template_kwargs"))
+    for sentence in told + decode_plainly(model):
+        print(sentence)
     if recipe.lora:
         _check_targets(model, recipe.lora.target_modules)
     return Policy(model, tokenizer, base)
+
+
+def decode_plainly(model) -> list[str]:
+    """Keep only the token ids of a model's generation_config; returns a sentence if others had an effect.
+
+    GRPO needs completions that are sampled from the policy itself, and evaluation measures the same policy. A
+    repetition penalty, forbidden tokens or a least length would change them behind the recipe's back.
+    """
+    from transformers import GenerationConfig
+
+    old, neutral = model.generation_config.to_diff_dict(), GenerationConfig._get_default_generation_params()
+    model.generation_config = GenerationConfig(**{key: old[key] for key in TOKEN_IDS if key in old})
+    known = (*TOKEN_IDS, *NO_EFFECT)
+    gone = {key: value for key, value in old.items() if key not in known and value not in (None, False)}
+    gone = [f"{key} = {value}" for key, value in gone.items() if value != neutral.get(key)]
+    return gone and [
+        f"Not used of the model's generation_config.json, since the recipe decides: {', '.join(gone)}."
+    ]
 
 
 def _check_targets(model, wanted: str | list[str]) -> None:

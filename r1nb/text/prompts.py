@@ -76,18 +76,6 @@ REASONING = Layout("reasoning", SYSTEM_PROMPT, ("<reasoning>", "</reasoning>", "
 THINK = Layout("think", R1_PROMPT, ("<think>", "</think>", "<answer>", "</answer>"))
 LAYOUTS = {layout.name: layout for layout in (REASONING, THINK)}
 
-# For models without a chat template: each message is a paragraph.
-PLAIN_CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ message['content'] + '\n\n' }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
-)
-
-
-def ensure_chat_template(tokenizer) -> None:
-    """Give the plain chat template to a tokenizer that has none; TRL then uses it too."""
-    if tokenizer.chat_template is None:
-        tokenizer.chat_template = PLAIN_CHAT_TEMPLATE
-
 
 def format_prompt(tokenizer, messages: list[dict[str, str]], prefill: str = "") -> str:
     """The text that the model continues: messages in the chat template, generation prompt, prefill.

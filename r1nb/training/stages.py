@@ -6,7 +6,7 @@ from r1nb.evaluation.proof import Proof, prove
 from r1nb.machine.configs import grpo_config, sft_config
 from r1nb.machine.out_of_memory import out_of_memory_in_words, remedy_for
 from r1nb.processes import is_main, whole_weights
-from r1nb.text.prompts import Layout
+from r1nb.text.prompts import Layout, completion_text, format_prompt
 
 
 def grpo_trainer(policy, rows, recipe, output_dir, callbacks=(), trainer_class=None):
@@ -54,13 +54,26 @@ def sft(policy, examples, recipe, output_dir, callbacks=()) -> float:
     trainer = SFTTrainer(
         model=policy.model,
         args=sft_config(recipe, output_dir),
-        train_dataset=examples,
+        train_dataset=examples.map(_as_tokens, fn_kwargs={"tokenizer": policy.tokenizer}),
         processing_class=policy.tokenizer,
         callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)
     with out_of_memory_in_words(remedy_for(recipe.name, recipe.grpo)):
         return trainer.train().training_loss
+
+
+def _as_tokens(example: dict, tokenizer) -> dict:
+    """An example as TRL's input_ids and labels: the prompt, then the reply as the policy should write it.
+
+    Many chat templates add an empty block of reasoning to a reply, or cut its reasoning out; then the reply
+    is taken as it is, and the end token follows.
+    """
+    prompt, reply = format_prompt(tokenizer, example["prompt"]), completion_text(example["completion"])
+    whole = tokenizer.apply_chat_template(example["prompt"] + example["completion"], tokenize=False)
+    end = whole.removeprefix(prompt + reply) if whole.startswith(prompt + reply) else tokenizer.eos_token
+    asked, written = tokenizer([prompt, reply + end], add_special_tokens=False).input_ids
+    return {"input_ids": asked + written, "labels": [-100] * len(asked) + written}
 
 
 def finish(run, policy, tests: dict, recipe, base: dict) -> Proof | None:

@@ -1,12 +1,16 @@
 """The checks before training find the planted problems."""
 
 import importlib.util
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 from datasets import Dataset
+from tokenizers import normalizers
 
 from r1nb.errors import UserError
-from r1nb.evaluation.checks import FLAWS, check_groups, check_rewards, flaw_table
+from r1nb.evaluation.checks import FLAWS, check_groups, check_rewards, check_text, flaw_table
+from r1nb.policy.loading import load_policy
 from r1nb.policy.policy import Completion
 from r1nb.recipes.loading import load_recipe
 from r1nb.rewards import registry
@@ -97,8 +101,19 @@ def test_a_missing_library_is_named_when_the_recipe_is_loaded(monkeypatch, name,
 class Scripted:
     """A policy that answers from a list, to plant the problems that the check must find."""
 
+    end_tokens: ClassVar = []
+
     def __init__(self, texts, cut=False):
-        self.texts, self.cut = texts, cut
+        self.texts, self.cut, self.tokenizer = texts, cut, self
+
+    def __call__(self, text, **options):  # its tokens are characters
+        return SimpleNamespace(input_ids=list(text))
+
+    def apply_chat_template(self, messages, **options):
+        return "".join(message["content"] for message in messages)
+
+    def _completion(self, ids, prefill):
+        return Completion("".join(ids), tuple(ids), False)
 
     def generate(self, prompts, *args, **kwargs):
         return [Completion(self.texts[i % len(self.texts)], (7,) * 3, self.cut) for i in range(len(prompts))]
@@ -117,3 +132,44 @@ def test_the_check_of_groups_names_the_problem(tiny_recipe):
     assert "cut off at 112 tokens" in check_groups(Scripted(["no"], cut=True), train, recipe)[-1]
     half = [ideal, *(ideal.replace("-1", str(n)) for n in range(400))]
     assert not check_groups(Scripted(half), train, recipe, groups=60)
+
+
+def with_special_tags(policy):
+    policy.tokenizer.add_special_tokens({"extra_special_tokens": ["<reasoning>", "</answer>"]})
+
+
+def with_begun_reply(policy):
+    policy.tokenizer.chat_template += "{{ '<reasoning>\n' }}"
+
+
+def without_system(policy):
+    policy.tokenizer.chat_template = "{{ messages[-1].content }}"
+
+
+def with_end_in_the_reply(policy):
+    line_break = policy.tokenizer.convert_tokens_to_ids(policy.tokenizer.tokenize("\n"))
+    policy.model.generation_config.eos_token_id = [2, *line_break]
+
+
+def in_small_letters(policy):
+    policy.tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+
+
+LOST = {
+    with_special_tags: "(<reasoning> is missing)",
+    with_begun_reply: "(<reasoning> is missing), since the prompt ends with <reasoning>",
+    without_system: "The chat template drops text of the system message: the policy does not read it.",
+    with_end_in_the_reply: "reaches the rewards as '<reasoning>' ... '<reasoning>' (</reasoning> is missing)",
+    in_small_letters: "(other characters)",
+}
+
+
+@pytest.mark.parametrize("plant", LOST, ids=lambda plant: plant.__name__)
+def test_text_that_is_lost_between_policy_and_rewards_is_named(tiny_recipe, plant):
+    policy = load_policy(tiny_recipe)
+    row = load_rows("bundled", "train")[0]
+    assert check_text(policy, row, tiny_recipe.layout) == []
+    plant(policy)
+    (sentence,) = check_text(policy, row, tiny_recipe.layout)
+    assert LOST[plant] in sentence
+    assert "\n" not in sentence

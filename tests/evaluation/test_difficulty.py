@@ -1,6 +1,7 @@
 """Pass rates of the base policy: they are measured once, and only useful problems are kept."""
 
 import json
+import shutil
 
 import pytest
 
@@ -84,3 +85,18 @@ def test_bounds_that_leave_too_few_problems_are_refused(policy, recipe_of):
 def test_impossible_bounds_are_refused(recipe_of, settings, words):
     with pytest.raises(UserError, match=words):
         recipe_of(**settings)
+
+
+def test_another_prompt_format_is_measured_anew(recipe_of, tmp_path, capsys):
+    shutil.copytree(DATA / "tiny-policy", tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").write_text(
+        "{{ messages[0].content + messages[1].content }}{% if short %}{{ 'Short: ' }}{% endif %}"
+    )
+    model = str(tmp_path / "model")
+    for options in ({"model_name": model}, {"model_name": model, "chat_template_kwargs": {"short": True}}):
+        recipe = recipe_of(max_completion_length=4, **options)
+        rows = load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0].select(range(2))
+        pass_rates(load_policy(recipe), rows, recipe)
+        assert "pass rate on 2 problems" in capsys.readouterr().out
+        pass_rates(load_policy(recipe), rows, recipe)
+        assert "pass rate" not in capsys.readouterr().out

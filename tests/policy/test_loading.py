@@ -7,17 +7,21 @@ import shutil
 
 import pytest
 import torch
+from datasets import Dataset
+from transformers import set_seed
+from trl import GRPOTrainer
 
 from r1nb.errors import UserError
 from r1nb.machine.configs import grpo_config
 from r1nb.policy.export import save_merged
-from r1nb.policy.loading import attach_lora, load_policy, load_trained
+from r1nb.policy.loading import NO_EFFECT, attach_lora, load_policy, load_trained
 from r1nb.recipes.loading import load_recipe
 from r1nb.recipes.settings import Sampling
 from r1nb.runs.run import CARD
-from r1nb.tasks.rows import load_rows
-from r1nb.text.prompts import REASONING, THINK, ensure_chat_template, format_prompt
+from r1nb.tasks.rows import drop_long_prompts, load_rows
+from r1nb.text.prompts import REASONING, THINK, format_prompt
 from r1nb.training.resume import new_run
+from r1nb.training.stages import grpo_trainer
 
 
 @pytest.fixture
@@ -59,11 +63,124 @@ def test_trl_and_r1nb_tokenize_a_prompt_alike(policy, tiny_recipe, tmp_path, pro
     assert trainer._tokenize_prompts(prompts)[0] == ours
 
 
-def test_a_model_without_a_chat_template_gets_the_plain_template(policy):
-    policy.tokenizer.chat_template = None
-    ensure_chat_template(policy.tokenizer)
-    text = format_prompt(policy.tokenizer, REASONING.build_messages("1+1?"), prefill="<reasoning>\n")
-    assert text.endswith("</answer>\n\n1+1?\n\n<reasoning>\n")
+def copy_of_tiny(folder, template=None, **generation):
+    """A copy of the tiny policy with another chat template or other values in generation_config.json."""
+    from r1nb.paths import DATA
+
+    shutil.copytree(DATA / "tiny-policy", folder)
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | generation))
+    if template:
+        (folder / "chat_template.jinja").write_text(template)
+    return str(folder)
+
+
+OTHERS = (
+    {
+        "repetition_penalty": 3.0, "no_repeat_ngram_size": 2, "min_new_tokens": 20, "min_length": 400,
+        "suppress_tokens": [30, 31, 32], "begin_suppress_tokens": [30], "forced_bos_token_id": 33,
+        "forced_eos_token_id": 2, "bad_words_ids": [[30], [31, 32]], "guidance_scale": 2.0, "max_time": 1e-6,
+        "exponential_decay_length_penalty": [3, 2.0], "sequence_bias": [[[30], -9.0]], "use_cache": False,
+    },
+    {"stop_strings": ["<answer>"], "return_dict_in_generate": True, "num_beams": 2, "length_penalty": 3.0},
+    {
+        "do_sample": True, "temperature": 0.1, "top_k": 1, "top_p": 0.1, "num_return_sequences": 2,
+        "min_p": 0.5, "typical_p": 0.2, "epsilon_cutoff": 0.02,
+    },
+)  # fmt: skip
+
+
+def short_answers(policy, recipe, folder):
+    """Answers of eight tokens, greedy and sampled, and completions that TRL samples."""
+    prompts = [REASONING.build_messages(f"How much is {n} plus 5?") for n in range(3)]
+    trainer = grpo_trainer(policy, Dataset.from_list([{"prompt": each} for each in prompts]), recipe, folder)
+    ids = trainer._tokenize_prompts(prompts)[0]
+    greedy, sampled = (policy.generate(prompts, Sampling(8, heat)) for heat in (0.0, 0.9) if not set_seed(1))
+    return greedy, sampled, trainer._generate_single_turn(ids, None, {}, 1)[0]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    recipe = load_recipe("tiny-cpu", max_completion_length=8, per_device_train_batch_size=8)
+    return recipe, short_answers(load_policy(recipe), recipe, tmp_path_factory.mktemp("plain"))
+
+
+@pytest.mark.parametrize("generation", OTHERS, ids=lambda generation: next(iter(generation)))
+def test_a_models_generation_config_changes_no_answer(plain, tmp_path, generation, capsys):
+    recipe, answers = plain
+    model = copy_of_tiny(tmp_path / "model", **generation)
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"model_name": model})})
+    policy = load_policy(recipe)
+    said = capsys.readouterr().out
+    assert short_answers(policy, recipe, tmp_path / "out") == answers
+    told = [name for name in generation if f" {name} = " in said]
+    assert told == [name for name in generation if name not in NO_EFFECT]
+
+
+def test_neutral_values_of_a_generation_config_are_not_mentioned(tmp_path, capsys):
+    neutral = {
+        "repetition_penalty": 1.0,
+        "length_penalty": 1.0,
+        "num_beams": 1,
+        "do_sample": True,
+        "top_p": 0.9,
+    }
+    load_policy(load_recipe("tiny-cpu", model_name=copy_of_tiny(tmp_path / "model", **neutral)))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_reply_may_end_with_any_of_the_models_end_tokens(tmp_path):
+    model = copy_of_tiny(tmp_path / "model", eos_token_id=[2, 20], repetition_penalty=1.5)
+    policy = load_policy(load_recipe("tiny-cpu", model_name=model))
+    done = policy._completion([30, 31, 20, 0, 0], "")
+    assert (policy.end_tokens, done.cut, done.ids) == ([2, 20], False, (30, 31))
+
+
+TEMPLATE = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{{ 'Plainly: ' if not enable_thinking else"
+    " '<think>\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("thinks", [False, True])
+def test_one_prompt_in_training_measuring_counting_and_on_the_card(tmp_path, thinks, capsys):
+    recipe = load_recipe(
+        "tiny-cpu", model_name=copy_of_tiny(tmp_path / "model", TEMPLATE), max_steps=1, save_steps=1,
+        chat_template_kwargs={"enable_thinking": thinks}, per_device_train_batch_size=8,
+        runs_dir=str(tmp_path), max_completion_length=4,
+    )  # fmt: skip
+    policy = load_policy(recipe)
+    assert ("ends each prompt with '<think>\\n'" in capsys.readouterr().out) == thinks
+    ending = "<|im_start|>assistant\n" + ("" if thinks else "Plainly: ")
+    rows = load_rows("bundled", "train").select(range(8))
+    prompt = format_prompt(policy.tokenizer, rows[0]["prompt"])
+    assert prompt.endswith(ending)
+    count = len(policy.tokenizer(prompt, add_special_tokens=False).input_ids)
+    assert len(drop_long_prompts(rows.select([0]), policy.tokenizer, count, 1)) == 1
+    with pytest.raises(UserError, match=f"the shortest prompt has {count} tokens"):
+        drop_long_prompts(rows.select([0]), policy.tokenizer, count - 1, 1)
+    attach_lora(policy, recipe)
+    seen = []
+
+    class Spy(GRPOTrainer):
+        def _generate_single_turn(self, prompt_ids, *args, **kwargs):
+            seen.extend(policy.tokenizer.batch_decode(prompt_ids))
+            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+
+    grpo_trainer(policy, rows, recipe, tmp_path / "out", trainer_class=Spy).train()
+    assert seen
+    assert set(seen) <= {format_prompt(policy.tokenizer, each) for each in rows["prompt"]}
+    folder = policy.save_adapter(tmp_path / "adapter")
+    assert json.loads((folder / CARD).read_text())["prompt"].endswith(ending)
+    fresh = load_policy(recipe)
+    fresh.load_adapter(folder)  # the card fits
+    other = recipe.grpo | {"chat_template_kwargs": {"enable_thinking": not thinks}}
+    other = load_policy(recipe.model_copy(update={"grpo": other}))
+    with pytest.raises(UserError, match="was trained with another prompt format"):
+        other.load_adapter(folder)
+    merged, _, _ = load_trained(save_merged(policy, tmp_path / "merged"))
+    assert format_prompt(merged.tokenizer, rows[0]["prompt"]) == prompt
 
 
 def test_answers_do_not_depend_on_the_rest_of_the_batch(policy, prompts):

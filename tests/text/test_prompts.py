@@ -1,30 +1,14 @@
 """The format: prompts as messages and as text, and completions split at their tags."""
 
 import pytest
-from jinja2 import Template
 
 from r1nb.text.prompts import (
     REASONING,
     SYSTEM_PROMPT,
     completion_text,
-    ensure_chat_template,
-    format_prompt,
 )
 
 TAGS, PREFILL = REASONING.tags, REASONING.prefill
-
-
-class TinyTokenizer:
-    """The part of a tokenizer that a prompt needs: a chat template and its rendering."""
-
-    def __init__(self, chat_template=None):
-        self.chat_template = chat_template
-
-    def apply_chat_template(self, messages, add_generation_prompt, tokenize):
-        assert not tokenize
-        return Template(self.chat_template).render(
-            messages=messages, add_generation_prompt=add_generation_prompt, eos_token="<eos>"
-        )
 
 
 def test_messages_are_the_system_prompt_and_the_question():
@@ -39,24 +23,6 @@ def test_an_ideal_reply_has_the_format_of_the_system_prompt():
     assert ideal == "<reasoning>\n...\n</reasoning>\n<answer>\n...\n</answer>"
     assert SYSTEM_PROMPT.endswith(ideal)
     assert ideal.startswith(PREFILL)
-
-
-def test_a_tokenizer_without_a_chat_template_gets_plain_paragraphs():
-    tokenizer = TinyTokenizer()
-    ensure_chat_template(tokenizer)
-    assert format_prompt(tokenizer, REASONING.build_messages("How many?")) == (
-        f"{SYSTEM_PROMPT}\n\nHow many?\n\n"
-    )
-    reply = {"role": "assistant", "content": "Two."}
-    assert format_prompt(tokenizer, [reply]) == "Two.\n\n<eos>"
-
-
-def test_a_chat_template_is_kept_and_adds_the_generation_prompt():
-    template = "{{ messages[-1].content }}{% if add_generation_prompt %}|assistant:{% endif %}"
-    tokenizer = TinyTokenizer(template)
-    ensure_chat_template(tokenizer)
-    assert tokenizer.chat_template == template
-    assert format_prompt(tokenizer, REASONING.build_messages("Hi"), PREFILL) == f"Hi|assistant:{PREFILL}"
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from r1nb.policy.loading import attach_lora, load_policy, load_trained
 from r1nb.recipes.loading import load_recipe
 from r1nb.runs.run import Run
 from r1nb.tasks.rows import load_splits
+from r1nb.text.prompts import REASONING, format_prompt
 from r1nb.training.callbacks import Recorder, Validation, Watchdog
 from r1nb.training.resume import begin_run, new_run, resumable
-from r1nb.training.stages import finish, grpo_trainer, sft, solution_examples
+from r1nb.training.stages import _as_tokens, finish, grpo_trainer, sft, solution_examples
 from r1nb.views.live import LiveView
 
 
@@ -146,3 +147,25 @@ def test_a_run_without_an_adapter_trains_and_saves_the_whole_model(tmp_path):
     weights = dict(policy.model.named_parameters())
     assert all(weight.equal(weights[name]) for name, weight in again.model.named_parameters())
     assert (run.model / "README.md").read_text().count("# Full fine-tuning of tiny-policy") == 1
+
+
+APPENDED = "{{ m.role + ': ' + (m.content if m.role != 'assistant' else %s) + '<|im_end|>\\n' }}"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["m.content", "'<think>\\n\\n</think>\\n\\n' + m.content", "m.content.split('</reasoning>')[-1]", "''"],
+    ids=["as it is", "an empty block before it", "without its reasoning", "dropped"],
+)
+def test_sft_trains_the_reply_that_the_rewards_will_see(parts, reply):
+    _, policy, train, *_ = parts
+    template = "{% for m in messages %}" + APPENDED % reply + "{% endfor %}"
+    policy.tokenizer.chat_template = template + "{% if add_generation_prompt %}assistant: {% endif %}"
+    example = solution_examples(train.select(range(1)), REASONING)[0]
+    tokens = _as_tokens(example, policy.tokenizer)
+    written = [label for label in tokens["labels"] if label != -100]
+    end = "<|im_end|>\n" if reply == "m.content" else "<|im_end|>"  # as the template ends it
+    assert policy.tokenizer.decode(written) == example["completion"][0]["content"] + end
+    prompt = policy.tokenizer.decode(tokens["input_ids"][: -len(written)])
+    assert prompt == format_prompt(policy.tokenizer, example["prompt"])
+    assert tokens["input_ids"][-len(written) :] == written
