@@ -125,7 +125,7 @@ def same_answer(given: str, gold: str) -> bool:
 
     The comparison of text ignores case and the amount of white space. An empty gold equals nothing.
     """
-    given = given.strip().removeprefix("**").removesuffix("**")  # bold, in Markdown
+    given, gold = (text.strip().removeprefix("**").removesuffix("**") for text in (given, gold))  # bold
     number = to_number(gold)
     if number is not None:
         return to_number(given) == number

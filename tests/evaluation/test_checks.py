@@ -117,3 +117,15 @@ def test_the_check_of_groups_names_the_problem(tiny_recipe):
     assert "cut off at 112 tokens" in check_groups(Scripted(["no"], cut=True), train, recipe)[-1]
     half = [ideal, *(ideal.replace("-1", str(n)) for n in range(400))]
     assert not check_groups(Scripted(half), train, recipe, groups=60)
+
+
+def test_a_reward_that_lacks_its_column_is_named(monkeypatch):
+    monkeypatch.setattr(registry, "_OWN", dict(registry._OWN))
+
+    @reward(high=1.0)
+    def hint_reward_func(text, answer, hint):
+        return float(hint in text)
+
+    with pytest.raises(UserError, match="hint_reward_func needs hint: a column of the dataset"):
+        check(hint_reward_func=1.0)
+    check([row | {"hint": "six"} for row in ROWS], hint_reward_func=1.0)

@@ -39,7 +39,8 @@ NUMBERS = {
 }
 THOUSANDS = ["9{,}500", r"9\,500", r"9\ 500", r"9\!500", r"9,\!500", r"9\;500", r"9\thinspace 500", "9~500",
              "9'500", "9\N{RIGHT SINGLE QUOTATION MARK}500", "9\N{THIN SPACE}500",
-             "9\N{NARROW NO-BREAK SPACE}500", "9\N{NO-BREAK SPACE}500", "9 {,} 500", "$9{,}500$", r"9\,500."]  # fmt: skip
+             "9\N{NARROW NO-BREAK SPACE}500", "9\N{NO-BREAK SPACE}500", "9 {,} 500", "$9{,}500$",
+             r"9\,500."]  # fmt: skip
 NUMBERS |= dict.fromkeys(THOUSANDS, "9500")
 NUMBERS |= {r"1\,080\,000.5": "1080000.5", r"-1{,}080": "-1080", "3{,}14": "3.14", "0{,}500": "0.5"}
 NO_NUMBERS = [
