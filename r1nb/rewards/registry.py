@@ -22,6 +22,9 @@ SHIPPED = {
     "demo": ["demo_correctness_reward_func", "demo_int_reward_func", "demo_strict_format_reward_func",
              "demo_soft_format_reward_func", "demo_xmlcount_reward_func"],
 }  # fmt: skip
+# Columns of these names cannot be used: TRL passes arguments so named, or gives the columns a meaning.
+RESERVED = ("self", "prompts", "completion", "completions", "completion_ids", "trainer_state", "log_extra",
+            "log_metric", "environments", "image", "images")  # fmt: skip
 _OWN: dict[str, "Reward"] = {}  # the rewards that the user defined, by name
 
 
@@ -63,6 +66,11 @@ class Reward:
         return [name for name, required in parameters if required and name not in self.options]
 
     @property
+    def reads(self) -> set[str]:
+        """The columns that it uses if the dataset has them, with the gold answer."""
+        return {"answer", *_parameters(self.function)} - set(RESERVED)
+
+    @property
     def used_options(self) -> dict:
         """The options that the function, or the parsing of its answer block, uses."""
         names = {*_parameters(self.function), *(["layout"] if self.block else [])}
@@ -72,7 +80,7 @@ class Reward:
         """The same reward with options set, as in math_reward_func.bind(layout=THINK)."""
         return replace(self, options=self.options | options)
 
-    def explain(self, text: str, answer: str = "", **columns) -> tuple[float | None, str]:
+    def explain(self, text: str, answer: str = "", /, **columns) -> tuple[float | None, str]:
         """Score one completion: (score, the reason in words)."""
         if missing := [name for name in self.needs if columns.get(name) is None]:
             raise UserError(
@@ -89,7 +97,7 @@ class Reward:
         score, reason = result if isinstance(result, tuple) else (result, "")
         return (None if score is None else float(score)), reason
 
-    def score(self, text: str, answer: str = "", **columns) -> float | None:
+    def score(self, text: str, answer: str = "", /, **columns) -> float | None:
         """The score of one completion."""
         return self.explain(text, answer, **columns)[0]
 
@@ -105,6 +113,8 @@ class Reward:
             log_extra("tokens", [len(ids) for ids in tokens])
             log_extra("cut", [not ids or ids[-1] not in self.end_tokens for ids in tokens])
         lists = {k: v for k, v in columns.items() if isinstance(v, list) and len(v) == count}
+        if "prompt" in self.reads and "prompts" in lists:  # TRL leaves out the column of this name
+            lists.setdefault("prompt", lists["prompts"])
 
         def one(i: int) -> float | None:
             gold = "" if golds[i] is None else str(golds[i])

@@ -48,7 +48,8 @@ def _read_jsonl(path: Path) -> list[dict]:
             continue
         row = None
         with contextlib.suppress(ValueError):  # not JSON, or not UTF-8
-            row = json.loads(line.decode("utf-8-sig"))
+            # NaN, which is not JSON, but which pandas writes for a missing value, becomes null
+            row = json.loads(line.decode("utf-8-sig"), parse_constant=lambda _: None)
         if not isinstance(row, dict):
             shown = line[:40].decode("utf-8", "replace")
             raise ValueError(f"line {number} is not a JSON object in UTF-8: {shown!r}")

@@ -3,12 +3,12 @@
 import re
 from pathlib import Path
 
-from datasets import Dataset, ReadInstruction
+from datasets import Dataset, ReadInstruction, concatenate_datasets
 
 from r1nb.errors import UserError
 from r1nb.paths import DATA
 from r1nb.rewards.gym import PROBLEMS, gym_problem, gym_tasks
-from r1nb.rewards.registry import find_reward
+from r1nb.rewards.registry import RESERVED, find_reward
 from r1nb.tasks.files import read_hub, read_local
 from r1nb.tasks.sources import SOURCES, Source, own_source, source_of
 from r1nb.text.prompts import LAYOUTS, REASONING, Layout
@@ -65,15 +65,21 @@ def _load(dataset: str, split: str, question, answer, layout) -> tuple:
         raise UserError(
             f"Unknown dataset {dataset!r}: name a file, a folder, another Hub dataset, or one of {names}."
         )
+    flat = raw.flatten()  # names a field of a column of structs, as reward_model.ground_truth
+    fields = [name for name in {question, answer} & set(flat.column_names) if name not in raw.column_names]
+    raw = concatenate_datasets([raw, flat.select_columns(fields)], axis=1) if fields else raw
     columns, known = raw.column_names, SOURCES.get(dataset) or source_of(raw)
     source = own_source(question, answer) if question else known
     if source is None or not set(source.columns) <= set(columns):
         lacks = f" has no {' and '.join(source.columns)}" if source else " is not like any known dataset"
         hint = "" if question else ": set question_column and answer_column to two of them"
-        raise UserError(f"{where}{lacks}; its columns are {', '.join(columns)}{hint}.")
+        raise UserError(f"{where}{lacks}; its columns are {', '.join(flat.column_names)}{hint}.")
     raw = _slice(raw, split)
     if path.exists():  # a local file keeps its other columns
         others = [column for column in columns if column not in source.columns]
+        if taken := [column for column in others if column in RESERVED]:
+            print(f"Left out columns of {where} whose names TRL uses itself: {', '.join(taken)}.")
+        others = [column for column in others if column not in RESERVED]
         rows = [{c: row[c] for c in others} | _row(source, row, layout) for row in raw]
         rows = Dataset.from_list(rows)
     else:  # other columns on the Hub hold long texts that are not used here
@@ -93,6 +99,8 @@ def _load(dataset: str, split: str, question, answer, layout) -> tuple:
 def _row(source: Source, row: dict, layout: Layout) -> dict:
     try:
         read = source.read(row)
+    except UserError:
+        raise
     except ODD_CELL:
         read = dict.fromkeys(("question", "answer", "solution"), "")
         read |= {column: None for column in ("nums", "target") if column in source.columns}

@@ -4,10 +4,19 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
+
+import numpy
+
+from r1nb.errors import UserError
+from r1nb.text.prompts import completion_text
 
 MARKER = "####"  # stands before the gold
 MARKS = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator marks, <<48/2=24>>
 CORRECT, MATH = "correctness_reward_func", "math_reward_func"
+AFTER = re.compile(r"\n|\b[Tt]he (?:final )?answer is\b|</?s>|<\|")  # what follows a gold is not part of it
+MISSING = ("nan", "NaN", "NaT", "<NA>")  # a missing value that pandas wrote as text
+SPEAKERS = {"user": "question", "human": "question", "assistant": "answer", "gpt": "answer"}
 
 
 @dataclass(frozen=True)
@@ -29,9 +38,11 @@ class Source:
 
 
 def final_answer(text: str) -> str:
-    r"""The final answer of a solution: the text after the last ####, or in the last \boxed{}; else ""."""
-    if MARKER in text:
-        return text.rpartition(MARKER)[2].strip()
+    r"""The final answer of a solution: the line after the last ####, or in the last \boxed{}; else ""."""
+    _, marker, after = text.rpartition(MARKER)
+    if marker and "\\boxed{" not in after:
+        after = re.sub(r"^\s*(?:the )?(?:final )?answer(?: is)?:? ", "", after, flags=re.IGNORECASE).strip()
+        return after if "\\begin{" in after else AFTER.split(after)[0].strip()
     _, boxed, rest = text.rpartition("\\boxed{")
     depth = 1
     for i, character in enumerate(rest if boxed else ""):
@@ -41,8 +52,49 @@ def final_answer(text: str) -> str:
     return ""
 
 
-def _text(row: dict, column: str) -> str:
-    return "" if row[column] is None else str(row[column])
+def cell_text(cell, column: str, part: str) -> str:
+    """The text of a cell; "" if its value is missing. Of chat messages it is that of the question or answer.
+
+    `part` is "question" or "answer". Raises UserError if the cell holds several texts.
+    """
+    if isinstance(cell, bool) or cell is None:
+        return "" if cell is None else str(cell)
+    if isinstance(cell, float | Decimal):
+        return _plain_number(cell)
+    if isinstance(cell, bytes):
+        return cell.decode("utf-8", "replace")
+    if isinstance(cell, dict) and _speaker(cell):
+        cell = [cell]
+    if isinstance(cell, list) and cell and all(isinstance(turn, dict) and _speaker(turn) for turn in cell):
+        cell = [_said(turn) for turn in cell if SPEAKERS.get(_speaker(turn)) == part]
+    if isinstance(cell, list) and len(cell) < 2 and not (cell and isinstance(cell[0], dict | list)):
+        return cell_text(cell[0], column, part) if cell else ""
+    shown = f"The column {column} holds {str(cell)[:80]}"
+    if isinstance(cell, dict):
+        fields = " or ".join(f"{column}.{field}" for field in cell)
+        raise UserError(f"{shown}, which is a struct: set {part}_column to one of its fields, {fields}.")
+    if isinstance(cell, list):
+        raise UserError(f"{shown}, which is a list: make it one text in each row, or leave such rows out.")
+    text = cell if isinstance(cell, str) else str(cell).removesuffix(" 00:00:00")  # a date has no time
+    return "" if text.strip() in MISSING else text
+
+
+def _speaker(turn: dict):
+    return turn.get("role") or turn.get("from")
+
+
+def _said(turn: dict) -> str:
+    content = turn.get("content", turn.get("value"))
+    return completion_text([{"content": content}])
+
+
+def _plain_number(number: float | Decimal) -> str:
+    """A number without exponent and without .0; "" if it is not finite."""
+    if not Decimal(number).is_finite():
+        return ""
+    if isinstance(number, float) and number % 1 and float(numpy.float32(number)) == number:
+        number = numpy.float32(number)  # a column of 32 bits has 0.10000000149011612 for 0.1
+    return format(Decimal(str(number)), "f").removesuffix(".0")
 
 
 def _reader(question: str, answer: str, gold=final_answer, solution: str = "") -> Callable[[dict], dict]:
@@ -52,10 +104,11 @@ def _reader(question: str, answer: str, gold=final_answer, solution: str = "") -
     """
 
     def read(row: dict) -> dict:
-        text = _text(row, answer)
+        text = cell_text(row[answer], answer, "answer")
         steps = MARKS.sub("", text.partition(MARKER)[0]).strip() if final_answer(text) else ""
-        worked = _text(row, solution) if solution else steps
-        return {"question": _text(row, question), "answer": gold(text), "solution": worked}
+        worked = cell_text(row[solution], solution, "answer") if solution else steps
+        asked = cell_text(row[question], question, "question")
+        return {"question": asked, "answer": gold(text), "solution": worked}
 
     return read
 

@@ -1,7 +1,9 @@
 """Read numbers from text and compare answers, for rewards and evaluation."""
 
 import re
+import unicodedata
 from decimal import Decimal
+from fractions import Fraction
 
 MINUS = str.maketrans(dict.fromkeys("‐‑‒–—―−⁻﹣－", "-"))  # noqa: RUF001
 DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
@@ -20,18 +22,42 @@ NO_UNIT = re.compile(  # "41 or more", "5 million" and "10 minus two" are not 41
     rf"|half|halves|quarters?|{PART}s|{PART}(?=\W*$|\s+of\b)|(?<=^1 ){PART})\b",
     re.IGNORECASE,
 )
-LAST = re.compile(rf"(?:(?<!\w)-)?{CURRENCY}?(?:{DIGITS}(?:\.[0-9]+)?|(?<![.\w])\.[0-9]+)")
+SEPARATOR = r"(?:\s*\{\\?,\}\s*|,?\s*\\!|\\[,:;> ]|\\thinspace\s*|[~'’\u00a0\u2007\u2009\u202f])"  # noqa: RUF001
+GROUPED = re.compile(rf"(?<![0-9.])[1-9][0-9]{{0,2}}(?:{SEPARATOR}[0-9]{{3}})+(?![0-9])")  # 9{,}500, 9'500
+SPACE = r"(?:[^\S\n]|~|\\[,:;! ])"
+DECIMAL = rf"(?:{DIGITS}(?:\.[0-9]+)?|(?<![.\w])\.[0-9]+)"
+LATEX = r"\\[dtc]?frac\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))"
+RATIO = rf"{DIGITS}{SPACE}*/{SPACE}*{DIGITS}(?![0-9]|[.,][0-9])"
+TIMES = r"\s*(?:\\times|\\cdot|[×·*x])\s*"  # noqa: RUF001
+POWER = r"\s?\^\s?(?:\{\s*[+-]?[0-9]+\s*\}|[+-]?[0-9]+)"
+MIXED = re.compile(
+    rf"(?<![\w.^/])(?P<whole>{DIGITS})(?P<part>{SPACE}*{LATEX}|{SPACE}+{RATIO}(?!\w))"  # 2\frac{2}{3}, 2 2/3
+)
+VALUE = re.compile(  # sign, whole, fraction; or sign, decimal, exponent; or sign, exponent of ten
+    rf"([+-]?)\s*(?:(?:({DIGITS})\s+)?({RATIO})"
+    rf"|({DECIMAL})(?:[eE]([+-]?[0-9]{{1,4}})|(?:{TIMES}10({POWER}))?)|10({POWER}))\s*(?:\\?%)?"
+)
+LAST = re.compile(  # of 1/2, 2 2/3, 1e-7, 7^2 and 9 500, the end alone is not a number
+    rf"(?:(?<!\w)-)?{CURRENCY}?(?:(?:{DIGITS}{SPACE}*)?{LATEX}|(?:{DIGITS}{SPACE}+)?{RATIO}"
+    rf"|[1-9][0-9]{{0,2}}(?: [0-9]{{3}})+(?![0-9])|{DECIMAL}(?:[eE][+-]?[0-9]+|(?:{TIMES}10)?{POWER})?)"
+)
 LONGEST = 100  # characters; a longer answer is prose, not a number
+
+
+def plain(text: str) -> str:
+    """The text with ASCII minus signs and without LaTeX's separators: 9{,}500 is 9500, and 1{,}5 is 1.5."""
+    text = GROUPED.sub(lambda number: re.sub("[^0-9]", "", number[0]), text.translate(MINUS))
+    return re.sub(r"(?<=[0-9])\{,\}(?=[0-9])", ".", text)
 
 
 def to_number(text: str) -> Decimal | None:
     """The number that the whole text states, or None if it does not state exactly one.
 
-    Apart from ASCII digits, the text may have a sign, a currency symbol, commas between thousands, a full
-    stop at the end, % and a unit in words. "41 or 42", "1e9", "NaN" and very long texts are not numbers.
+    Apart from ASCII digits, the text may have a sign, a currency symbol, commas or LaTeX's separators between
+    thousands, a full stop at the end, % and a unit in words. "41 or 42", "1e9", "NaN" and very long texts are
+    not numbers.
     """
-    text = text.strip().translate(MINUS)
-    if len(text) > LONGEST or not (match := NUMBER.fullmatch(text)):
+    if len(text := text.strip()) > LONGEST or not (match := NUMBER.fullmatch(plain(text))):
         return None
     before, after, digits, unit = match.groups()
     if (before and after) or (unit and not unit[0].isalpha()) or NO_UNIT.search(f"{digits} {unit}"):
@@ -41,8 +67,57 @@ def to_number(text: str) -> Decimal | None:
 
 def is_integer(text: str) -> bool:
     """Whether a text is only an integer: true for 72, -5 and 1,080; false for 72.0, 18 eggs and ²."""
-    text = text.strip().translate(MINUS)
-    return len(text) <= LONGEST and re.fullmatch(f"-?{DIGITS}", text) is not None
+    text = text.strip()
+    return len(text) <= LONGEST and re.fullmatch(f"-?{DIGITS}", plain(text)) is not None
+
+
+def to_value(text: str) -> Decimal | Fraction | None:
+    r"""The exact value that the whole text states: as to_number, or a fraction, 2 2/3, 1e9, 3 \times 10^{8}.
+
+    A fraction is a Fraction, any other number a Decimal; 50% is 50. None if the text states something else.
+    """
+    number = to_number(text)
+    if number is not None or len(text) > LONGEST:
+        return number
+    text = re.sub(LATEX, lambda m: f" {m[1] or m[2]}/{m[3] or m[4]}", spell_out(text))
+    if not (match := VALUE.fullmatch(re.sub(SPACE, " ", text).strip())):
+        return None
+    sign, whole, ratio, decimal, *exponents = (re.sub(r"[,\s{}^]", "", part or "") for part in match.groups())
+    if ratio:
+        top, bottom = map(int, ratio.split("/"))
+        return int(f"{sign}1") * (int(whole or 0) + Fraction(top, bottom)) if bottom else None
+    exponent = "".join(exponents) or "0"
+    return Decimal(f"{sign}{decimal or 1}e{exponent}") if len(exponent) <= 5 else None
+
+
+def spell_out(text: str) -> str:
+    """The text as `plain` returns it, with 1/2 for ½ and 10^{-3} for 10⁻³."""
+
+    def ascii_digits(characters: str) -> str:
+        return unicodedata.normalize("NFKC", characters)
+
+    text = re.sub("(?<=[0-9])(⁻?)([⁰¹²³⁴-⁹]+)", lambda m: f"^{{{m[1]}{ascii_digits(m[2])}}}", text)
+    text = re.sub(r"(?<=\w)\s?(?=[¼-¾⅐-⅞])", " ", text)  # 2½ is 2 1/2
+    text = re.sub("[¼-¾⅐-⅞]", lambda m: ascii_digits(m[0]), text)
+    return plain(text).replace("⁄", "/")  # noqa: RUF001
+
+
+def same_value(a: Decimal | Fraction, b: Decimal | Fraction) -> bool:
+    """Whether two values are equal; 0.333333 equals 1/3.
+
+    A decimal equals a fraction if it is the fraction, rounded or cut after at least six places, of which it
+    shows five from the first digit that is not 0.
+    """
+    if isinstance(a, Decimal) and isinstance(b, Decimal):
+        return a == b  # Python compares decimals exactly
+    one, other = Fraction(a), Fraction(b)
+    decimal = next((value for value in (a, b) if isinstance(value, Decimal)), None)
+    if one == other or decimal is None:
+        return one == other
+    _, digits, exponent = decimal.as_tuple()
+    rest = abs(other if decimal is a else one) - abs(Fraction(decimal))
+    close = one * other > 0 and -1 <= 2 * rest / Fraction(10) ** exponent < 2
+    return close and exponent <= -6 and len(digits) >= 5
 
 
 def same_answer(given: str, gold: str) -> bool:
@@ -50,7 +125,7 @@ def same_answer(given: str, gold: str) -> bool:
 
     The comparison of text ignores case and the amount of white space. An empty gold equals nothing.
     """
-    given = given.strip().removeprefix("**").removesuffix("**")  # bold, in Markdown
+    given, gold = (text.strip().removeprefix("**").removesuffix("**") for text in (given, gold))  # bold
     number = to_number(gold)
     if number is not None:
         return to_number(given) == number
@@ -59,5 +134,5 @@ def same_answer(given: str, gold: str) -> bool:
 
 def last_number(text: str) -> str | None:
     """The last number anywhere in a text, or None. Lenient grading takes it as the answer."""
-    matches = list(LAST.finditer(text.translate(MINUS)))
+    matches = list(LAST.finditer(spell_out(text)))
     return matches[-1].group() if matches else None

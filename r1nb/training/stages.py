@@ -12,18 +12,21 @@ from r1nb.text.prompts import Layout, completion_text, format_prompt
 def grpo_trainer(policy, rows, recipe, output_dir, callbacks=(), trainer_class=None):
     """The GRPO trainer of a recipe, as notebook 03 builds it; it does not print its logs.
 
+    It gets the prompts and the columns that the rewards read: TRL would give a meaning to some of the others.
     `trainer_class` is trl.GRPOTrainer or a class with the same arguments; the default is SharedPromptTrainer.
     """
     from transformers import PrinterCallback
 
     from r1nb.training.trainer import SharedPromptTrainer
 
+    rewards = recipe.reward_funcs(policy.end_tokens)
+    read = {"prompt"}.union(*(reward.reads for reward in rewards))
     trainer = (trainer_class or SharedPromptTrainer)(
         model=policy.model,
         processing_class=policy.tokenizer,
-        reward_funcs=recipe.reward_funcs(policy.end_tokens),
+        reward_funcs=rewards,
         args=grpo_config(recipe, output_dir),
-        train_dataset=rows,
+        train_dataset=rows.select_columns([name for name in rows.column_names if name in read]),
         callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)

@@ -173,3 +173,15 @@ def test_text_that_is_lost_between_policy_and_rewards_is_named(tiny_recipe, plan
     (sentence,) = check_text(policy, row, tiny_recipe.layout)
     assert LOST[plant] in sentence
     assert "\n" not in sentence
+
+
+def test_a_reward_that_lacks_its_column_is_named(monkeypatch):
+    monkeypatch.setattr(registry, "_OWN", dict(registry._OWN))
+
+    @reward(high=1.0)
+    def hint_reward_func(text, answer, hint):
+        return float(hint in text)
+
+    with pytest.raises(UserError, match="hint_reward_func needs hint: a column of the dataset"):
+        check(hint_reward_func=1.0)
+    check([row | {"hint": "six"} for row in ROWS], hint_reward_func=1.0)

@@ -176,6 +176,21 @@ def test_your_own_reward_can_ask_for_the_answer_block(monkeypatch):
     assert think(completions=[texts[0], THINK.format_reply("so", "4")]) == [0.0, 1.0]
 
 
+def test_columns_may_have_the_names_of_parameters(monkeypatch):
+    monkeypatch.setattr(registry, "_OWN", {})
+
+    @reward(high=1.0)
+    def odd_reward_func(completion, gold, text, prompt):
+        return float(text == "x" and prompt == "What?")
+
+    columns = {"text": "x", "answer": "y", "self": 1, "function": 1, "columns": 1, "options": 1}
+    assert odd_reward_func.score("7", "7", prompt="What?", **columns) == 1.0
+    assert find_reward("xmlcount_reward_func").score("7", "7", **columns) == 0.0
+    batch = {name: [value] for name, value in columns.items() if name != "self"}
+    assert odd_reward_func(prompts=["What?"], completions=["7"], **batch) == [1.0]
+    assert odd_reward_func.reads == {"answer", "text", "prompt"}
+
+
 def test_a_reason_goes_with_every_score(gym):
     for name in NAMES:
         if name.startswith("demo") or name == "judge_reward_func":

@@ -33,6 +33,22 @@ def test_strict_lenient_and_format(text, strict, lenient, layout):
     assert (graded.strict, graded.lenient, graded.format) == (strict, lenient, layout)
 
 
+@pytest.mark.parametrize(
+    ("text", "gold", "lenient"),
+    [
+        ("The profit is $9{,}500$.", "9500", True),
+        ("The profit is $9{,}500$.", "500", False),
+        (r"The profit is 9\,500", "9,500", True),
+        ("It is 1/2.", "2", False),
+        ("It is 1e-7.", "-7", False),
+        ("It is 72, in total, so she earns that.", "72", True),
+    ],
+)
+def test_the_whole_last_number_counts(text, gold, lenient):
+    (graded,) = grade({"question": ["?"], "answer": [gold]}, [Completion(text, (7,), False)], FIVE)
+    assert graded.lenient is lenient
+
+
 def test_a_summary_counts_and_averages():
     right, bare = REASONING.format_reply("6*7=42", "42"), "42"
     completions = [Completion(right, (7,) * 20, False), Completion(bare, (7,) * 2, True)]

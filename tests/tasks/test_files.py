@@ -1,6 +1,9 @@
 """Your own data: which files are read, how, and which are refused."""
 
+import datetime
 import json
+import math
+from decimal import Decimal
 
 import pytest
 
@@ -143,3 +146,146 @@ def test_a_folder_with_the_parquet_files_of_the_hub_is_read(tmp_path):
 def test_a_file_has_one_split():
     with pytest.raises(UserError, match=r"has one split: use 'train', .* 'train\[-9:\]', not 'test'"):
         load_rows(str(DATA / "samples" / "openai_gsm8k.jsonl"), "test")
+
+
+NAN = math.nan
+ASKED = {"role": "user", "content": "2 + 2?"}
+TOLD = {"role": "assistant", "content": "It is 4.\n#### 4"}
+SYSTEM = {"role": "system", "content": "Think."}
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("cells", "golds"),
+    [
+        ([3.0, NAN], ["3"]),
+        ([3.5, None], ["3.5"]),
+        (["3", None], ["3"]),
+        (["3", "nan", "<NA>", "NaT", "NaN"], ["3"]),
+        ([1e-7, 1e22, -0.5], ["0.0000001", "10000000000000000000000", "-0.5"]),
+        ([3, math.inf, -math.inf], ["3"]),
+        ([True, False], ["True", "False"]),
+        ([["3"], ["4"], []], ["3", "4"]),
+        ([["so\n#### 3"]], ["3"]),
+        ([[3.0], [NAN]], ["3"]),
+        ([[TOLD], [ASKED]], ["4"]),
+        ([[SYSTEM, ASKED, TOLD]], ["4"]),
+        ([TOLD], ["4"]),
+        ([[{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]], ["4"]),
+        ([[{"role": "assistant", "content": [{"type": "text", "text": "4"}]}]], ["4"]),
+    ],
+)
+def test_a_gold_is_read_from_any_cell(tmp_path, suffix, cells, golds):
+    rows = [{"q": f"What is {n}?", "a": cell} for n, cell in enumerate(cells)]
+    path = write_table(tmp_path, suffix, rows)
+    assert load_rows(path, "train", question="q", answer="a")["answer"] == golds
+
+
+@pytest.mark.parametrize(
+    ("cell", "gold"),
+    [
+        (datetime.date(2026, 1, 31), "2026-01-31"),
+        (datetime.datetime(2026, 1, 31), "2026-01-31"),
+        (datetime.datetime(2026, 1, 31, 12, 30), "2026-01-31 12:30:00"),
+        (datetime.time(12, 30), "12:30:00"),
+        (Decimal("3.50"), "3.50"),
+        (b"3", "3"),
+    ],
+)
+def test_a_gold_of_parquets_own_types_is_read(tmp_path, cell, gold):
+    path = write_table(tmp_path, "parquet", [{"q": "a?", "a": cell}, {"q": "b?", "a": None}])
+    assert load_rows(path, "train", question="q", answer="a")["answer"] == [gold]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "numbers", "golds"),
+    [
+        ("float32", [0.1, 0.25, 3, NAN, 1 / 3], ["0.1", "0.25", "3", "0.33333334"]),
+        ("float64", [0.1, 0.123456789, 1e-300], ["0.1", "0.123456789", f"{1e-300:.300f}"]),
+        ("int8", [3, -4], ["3", "-4"]),
+        ("bool", [True, False], ["True", "False"]),
+        ("str", ["3", "1,080"], ["3", "1,080"]),
+    ],
+)
+def test_a_column_of_numpys_values_keeps_its_digits(tmp_path, dtype, numbers, golds):
+    import numpy
+
+    column = numpy.array(numbers, dtype)
+    path = write_table(tmp_path, "parquet", {"q": [f"{n}?" for n in range(len(column))], "a": column})
+    assert load_rows(path, "train", question="q", answer="a")["answer"] == golds
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    "cell",
+    ["2 + 2?", [ASKED], [SYSTEM, ASKED], [SYSTEM, ASKED, TOLD], ASKED, ["2 + 2?"],
+     [{"from": "human", "value": "2 + 2?"}],
+     [{"role": "user", "content": [{"type": "text", "text": "2 + 2?"}]}]],
+)  # fmt: skip
+def test_a_question_is_read_from_text_or_chat_messages(tmp_path, suffix, cell):
+    path = write_table(tmp_path, suffix, [{"prompt": cell, "gold": 4}, {"prompt": None, "gold": 5}])
+    (row,) = load_rows(path, "train", question="prompt", answer="gold")
+    assert (row["question"], row["answer"]) == ("2 + 2?", "4")
+    assert [turn["role"] for turn in row["prompt"]] == ["system", "user"]
+    assert row["prompt"][1]["content"] == "2 + 2?"
+
+
+def test_question_and_gold_may_be_in_one_conversation(tmp_path):
+    path = write_table(tmp_path, "jsonl", [{"messages": [SYSTEM, ASKED, TOLD]}])
+    (row,) = load_rows(path, "train", question="messages", answer="messages")
+    assert (row["question"], row["answer"], row["solution"]) == ("2 + 2?", "4", "It is 4.")
+
+
+VERL = {"data_source": "openai/gsm8k", "prompt": [ASKED],
+        "reward_model": {"style": "rule", "ground_truth": "4"},
+        "extra_info": {"question": "Two and two?", "gold": {"value": 4.0}}}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("question", "answer", "asked"),
+    [
+        ("prompt", "reward_model.ground_truth", "2 + 2?"),
+        ("extra_info.question", "reward_model.ground_truth", "Two and two?"),
+        ("prompt", "extra_info.gold.value", "2 + 2?"),
+    ],
+)
+def test_a_field_of_a_struct_is_named_with_a_dot(tmp_path, suffix, question, answer, asked):
+    (row,) = load_rows(write_table(tmp_path, suffix, [VERL]), "train", question=question, answer=answer)
+    assert (row["question"], row["answer"]) == (asked, "4")
+    assert row["reward_model"] == VERL["reward_model"]  # a reward may read it
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (
+            VERL | {"a": VERL["reward_model"]},
+            "set answer_column to one of its fields, a.style or a.grou",
+        ),
+        (
+            {"prompt": "2 + 2?", "a": ["3", "4"]},
+            r"The column a holds \['3', '4'\], which is a list: make it one",
+        ),
+        ({"prompt": "2 + 2?", "a": [["4"]]}, "The column a holds .* which is a list"),
+        ({"prompt": [ASKED, TOLD, ASKED], "a": "4"}, "The column prompt holds .* which is a list"),
+        ({"prompt": {"x": "2 + 2?"}, "a": "4"}, "set question_column to one of its fields, prompt.x"),
+    ],
+)
+def test_a_cell_with_several_texts_is_refused(tmp_path, row, words):
+    with pytest.raises(UserError, match=words):
+        load_rows(write_table(tmp_path, "jsonl", [row]), "train", question="prompt", answer="a")
+
+
+def test_the_fields_of_structs_are_listed(tmp_path):
+    with pytest.raises(UserError, match=r"columns are data_source, prompt, reward_model\.style, rew"):
+        load_rows(write_table(tmp_path, "jsonl", [VERL]), "train", question="prompt", answer="ground_truth")
+
+
+def test_columns_that_trl_uses_itself_are_left_out(tmp_path, capsys):
+    others = dict.fromkeys(("images", "image", "completions", "prompts", "log_extra", "self"), "x")
+    rows = [{"question": "1?", "answer": "#### 1", "text": "x", "kind": None, **others}]
+    (row,) = load_rows(write_table(tmp_path, "jsonl", rows), "train")
+    assert row.keys() == {"question", "answer", "text", "kind", "solution", "prompt"}
+    said = capsys.readouterr().out
+    assert "Left out columns of mine.jsonl whose names TRL uses itself: images, image, completions, " in said

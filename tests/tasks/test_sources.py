@@ -172,6 +172,20 @@ def test_a_judge_may_judge_any_dataset():
     [
         ("so 6\n#### 1,080", "1,080"),
         (r"first \boxed{1}, then \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+        ("3*2=6.\n#### 6\nThe answer is: 6", "6"),
+        ("#### 6 The answer is: 6", "6"),
+        ("#### 6. The final answer is 6.", "6."),
+        ("#### 6<|eot_id|>", "6"),
+        ("#### 6</s>", "6"),
+        ("####\n6\n\nI hope it helps.", "6"),
+        ("#### The answer is: 6", "6"),
+        ("#### Answer: 6", "6"),
+        ("#### 6\r\nThe answer is: 6", "6"),
+        ("#### New York\nis right", "New York"),
+        (r"#### \boxed{6}", "6"),
+        ("#### Conclusion\nThe answer is \\boxed{6}.", "6"),
+        ("#### \\begin{pmatrix}1\n2\\end{pmatrix}", "\\begin{pmatrix}1\n2\\end{pmatrix}"),
+        ("six #### ", ""),
         (r"\boxed{{}", ""),
         ("nothing", ""),
         ("", ""),
@@ -179,6 +193,16 @@ def test_a_judge_may_judge_any_dataset():
 )
 def test_the_final_answer_of_a_solution_is_found(text, answer):
     assert final_answer(text) == answer
+
+
+@pytest.mark.parametrize("end", ["6\nThe answer is: 6", "**6**", "6.", "$6", "6 dollars\n", "6\n\n---\nDone"])
+def test_the_right_answer_earns_full_marks_whatever_follows_the_gold(tmp_path, end):
+    row = {"query": "3 packs at 2 dollars?", "response": f"3*2=6.\n#### {end}"}
+    (tmp_path / "train.jsonl").write_text(json.dumps(row))
+    (row,) = load_rows(tmp_path, "train", question="query", answer="response")
+    score = find_reward("correctness_reward_func").score
+    assert score(REASONING.format_reply("3*2=6.", "6"), row["answer"]) == 2.0
+    assert score(REASONING.format_reply("3*2=6.", "7"), row["answer"]) == 0.0
 
 
 def test_all_tasks_of_reasoning_gym_score_their_gold(gym):

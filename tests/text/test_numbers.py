@@ -1,10 +1,14 @@
 """Reading numbers from text, and whether two answers are the same."""
 
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
+from hypothesis import given as any_of
+from hypothesis import settings
+from hypothesis import strategies as st
 
-from r1nb.text.numbers import is_integer, last_number, same_answer, to_number
+from r1nb.text.numbers import is_integer, last_number, same_answer, same_value, to_number, to_value
 
 NUMBERS = {
     "72": "72",
@@ -33,6 +37,12 @@ NUMBERS = {
     "5 km/h": "5",
     "3 m\N{SUPERSCRIPT TWO}": "3",
 }
+THOUSANDS = ["9{,}500", r"9\,500", r"9\ 500", r"9\!500", r"9,\!500", r"9\;500", r"9\thinspace 500", "9~500",
+             "9'500", "9\N{RIGHT SINGLE QUOTATION MARK}500", "9\N{THIN SPACE}500",
+             "9\N{NARROW NO-BREAK SPACE}500", "9\N{NO-BREAK SPACE}500", "9 {,} 500", "$9{,}500$",
+             r"9\,500."]  # fmt: skip
+NUMBERS |= dict.fromkeys(THOUSANDS, "9500")
+NUMBERS |= {r"1\,080\,000.5": "1080000.5", r"-1{,}080": "-1080", "3{,}14": "3.14", "0{,}500": "0.5"}
 NO_NUMBERS = [
     "",
     " \n",
@@ -135,13 +145,33 @@ def test_same_answer(given, gold, same):
         ("COVID-19", "19"),
         ("the answer is ...72", "72"),
         ("it is .5", "0.5"),
+        ("The total is 72 clips, altogether.", "72"),
+        ("It is 72, in total, so she earns that.", "72"),
+        ("72,", "72"),
+        ("It is -3, below zero,", "-3"),
+        *((f"The profit is ${text}$, she says.", "9500") for text in THOUSANDS),
+        ("it is 48/2=24", "24"),
+        ("on 12/5/2020", "2020"),
+        ("in 2020 500 people", "500"),
+        ("1/2, then 3", "3"),
+        ("the area is 5 m\N{SUPERSCRIPT TWO}", "5"),
     ],
 )
 def test_last_number(text, number):
     assert to_number(last_number(text) or "") == Decimal(number)
 
 
-@pytest.mark.parametrize("text", ["", "none", "\N{SUPERSCRIPT TWO}", "\N{ARABIC-INDIC DIGIT TWO}"])
+@pytest.mark.parametrize(
+    "text", ["1/2", "2 2/3", r"2\frac{2}{3}", "2\N{VULGAR FRACTION ONE HALF}", "1e-7", "2^{10}",
+             "7\N{SUPERSCRIPT TWO}", r"6.6 \times 10^{-34}", "9 500",
+             "\N{VULGAR FRACTION ONE HALF}"], ids=ascii,
+)  # fmt: skip
+def test_the_end_of_a_number_is_not_the_last_number(text):
+    """A wrong gold that is only its end must not count as right."""
+    assert to_number(last_number(f"So it is {text}.")) is None
+
+
+@pytest.mark.parametrize("text", ["", "none", "#### ,", "\N{SUPERSCRIPT TWO}", "\N{ARABIC-INDIC DIGIT TWO}"])
 def test_a_text_without_a_number_has_no_last_number(text):
     assert last_number(text) is None
 
@@ -169,3 +199,86 @@ def test_a_word_that_changes_the_number_is_not_a_unit(text):
 @pytest.mark.parametrize("text", listed(UNITS))
 def test_a_word_that_only_looks_like_a_fraction_is_a_unit(text):
     assert to_number(text) == int(text.split()[0])
+
+
+HALF, MINUS = "\N{VULGAR FRACTION ONE HALF}", "\N{MINUS SIGN}"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1/2", "1/2"), ("2 2/3", "8/3"), (r"2\frac{2}{3}", "8/3"), (r"2 \dfrac23", "8/3"),
+     ("-1 1/2", "-3/2"), (f"{MINUS}1 1/2", "-3/2"), (r"-1\frac{1}{2}", "-3/2"), (f"2{HALF}", "5/2"),
+     (f"-{HALF}", "-1/2"), ("2~2/3", "8/3"), ("1e-7", "1e-7"), ("1.5E+3", "1500"), ("10^{-7}", "1e-7"),
+     (r"6.6 \times 10^{-34}", "6.6e-34"), ("10^5", "1e5"), ("1,000/3", "1000/3"), ("+5", "5"),
+     ("3\N{MULTIPLICATION SIGN}10\N{SUPERSCRIPT MINUS}\N{SUPERSCRIPT SEVEN}", "3e-7"),
+     (r"12\frac{1}{2}\%", "25/2"), ("2\N{FRACTION SLASH}3", "2/3")],
+    ids=ascii,
+)  # fmt: skip
+def test_to_value_reads_fractions_and_powers(text, value):
+    assert to_value(text) == Fraction(value)
+
+
+@pytest.mark.parametrize(
+    "text", ["1/0", "2 1/0", "1/2/3", "--1/2", "1/2 cup", "x", "1e99999", "2^3", "1.5 1/2", "1e"]
+)
+def test_to_value_refuses_other_text(text):
+    assert to_value(text) is None
+
+
+@pytest.mark.parametrize(
+    ("decimal", "fraction", "same"),
+    [("0.333333", "1/3", True), ("0.666667", "2/3", True), ("0.6666666", "2/3", True),
+     ("-0.083333", "-1/12", True), ("0.333334", "1/3", False), ("0.3333", "1/3", False),
+     ("0.1250001", "1/8", False), ("0.333333", "-1/3", False), ("0.000000", "1/3000000", False),
+     ("0.0000003", "1/3000000", False)],
+)  # fmt: skip
+def test_a_fraction_may_be_rounded_to_six_places(decimal, fraction, same):
+    assert same_value(Decimal(decimal), Fraction(fraction)) is same
+    assert same_value(Fraction(fraction), Decimal(decimal)) is same
+
+
+WHOLE, SPACES = st.integers(0, 99_999_999), st.sampled_from([" ", "~", r"\ ", r"\,", "\N{NO-BREAK SPACE}"])
+SEPARATORS = st.sampled_from(["", ",", "{,}", r"\,", r"\!", r",\!", r"\ ", "~", "'", "\N{THIN SPACE}"])
+SIGNS = st.sampled_from(["", "-", MINUS])
+FRACTIONS = st.sampled_from(["{}/{}", r"\frac{{{}}}{{{}}}", r"\dfrac{{{}}}{{{}}}", "{} / {}"])
+POWERS = st.sampled_from(["e{}", "E{}", r" \times 10^{{{}}}", r"\cdot 10^{{{}}}", " x 10^{}"])
+
+
+@st.composite
+def written(draw):
+    """A number as people write it, and its value, made from its parts: (text, Fraction)."""
+    sign, whole, top = draw(SIGNS), draw(WHOLE), draw(st.integers(1, 99))
+    kind, bottom, size = draw(st.integers(0, 3)), draw(st.integers(2, 99)), draw(st.integers(-40, 40))
+    digits, places = draw(st.integers(0, 9_999)), draw(st.integers(4, 6))
+    text = f"{whole:,}".replace(",", draw(SEPARATORS))
+    if kind == 0:
+        value = Fraction(whole)
+    elif kind == 1:
+        text, value = f"{text}.{digits:0{places}}", whole + Fraction(digits, 10**places)
+    elif kind == 2:
+        text, value = draw(FRACTIONS).format(top, bottom), Fraction(top, bottom)
+        if draw(st.booleans()):
+            text, value = f"{whole % 1000}{draw(SPACES)}{text}", whole % 1000 + value
+    else:
+        text = f"{digits / 1000:.3f}{draw(POWERS).format(size)}"
+        value = Fraction(digits, 1000) * Fraction(10) ** size
+    return sign + text, -value if sign else value
+
+
+@settings(max_examples=500, deadline=None, derandomize=True, database=None)
+@any_of(written())
+def test_a_number_is_read_in_any_notation(made):
+    text, value = made
+    assert to_value(text) == value, ascii(text)
+    assert to_value(last_number(f"So 12 of them: {text}, or so, she says.")) == value, ascii(text)
+    number = to_number(text)
+    assert number is None or number == value, ascii(text)
+
+
+@settings(max_examples=500, deadline=None, derandomize=True, database=None)
+@any_of(written(), written())
+def test_only_equal_numbers_are_the_same(one, other):
+    gold = other[0]
+    same = same_answer(one[0], gold)
+    assert not same or one[1] == other[1], ascii((one, other))
+    assert same_value(to_value(one[0]), to_value(gold)) == (one[1] == other[1]), ascii((one, other))

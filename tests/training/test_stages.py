@@ -9,6 +9,8 @@ from r1nb.evaluation.proof import prove
 from r1nb.machine.configs import grpo_config
 from r1nb.policy.loading import attach_lora, load_policy, load_trained
 from r1nb.recipes.loading import load_recipe
+from r1nb.rewards import registry
+from r1nb.rewards.registry import reward
 from r1nb.runs.run import Run
 from r1nb.tasks.rows import load_splits
 from r1nb.text.prompts import REASONING, format_prompt
@@ -66,6 +68,27 @@ def test_a_run_records_training_validation_evaluation_and_proof(parts):
     again = evaluate_tests(run, "before", policy, fewer, recipe)  # other problems are asked
     assert [g.ids for g in again["test"]] == [g.ids for g in before["test"][:2]]  # with the base
     assert run.finished
+
+
+def test_columns_that_trl_would_use_do_not_reach_it(parts, tmp_path, monkeypatch):
+    """An empty images column makes TRL take the policy for one that sees."""
+    monkeypatch.setattr(registry, "_OWN", {})
+
+    @reward(high=1.0)
+    def kind_reward_func(text, answer, text_too, kind=""):
+        return float(text_too == kind)
+
+    recipe, policy, train, *_ = parts
+    rewards = recipe.rewards | {"kind_reward_func": 1.0}
+    recipe = recipe.model_copy(update={"rewards": rewards, "grpo": recipe.grpo | {"max_steps": 1}})
+    names = ("text", "text_too", "kind", "images", "image", "completions", "prompts", "tools",
+             "trainer_state", "log_extra", "environment", "completion", "completion_ids", "self")  # fmt: skip
+    train = train.map(lambda row: row | dict.fromkeys(names, None) | {"text_too": "x", "kind": "x"})
+    attach_lora(policy, recipe)
+    trainer = grpo_trainer(policy, train, recipe, tmp_path)
+    assert set(trainer.train_dataset.column_names) == {"prompt", "answer", "text_too", "kind"}
+    trainer.train()
+    assert trainer.state.log_history[0]["rewards/kind_reward_func/mean"] == 1.0
 
 
 def test_a_run_whose_loss_is_not_finite_is_stopped_with_an_alarm(parts, capsys):
