@@ -137,11 +137,15 @@ def reward(high: float, low: float = 0.0, **fields):
 
     def register(function: Callable) -> Reward:
         made = Reward(function, high, low, **fields)
-        if not str(function.__module__).startswith("r1nb.rewards."):
-            _OWN[function.__name__] = made
-        return made
+        return made if str(function.__module__).startswith("r1nb.rewards.") else define(made)
 
     return register
+
+
+def define(reward: Reward) -> Reward:
+    """Let recipes of this process name a reward."""
+    _OWN[reward.__name__] = reward
+    return reward
 
 
 def reward_names() -> list[str]:
