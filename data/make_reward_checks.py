@@ -1,4 +1,4 @@
-"""Attack ten rewards with a planted hole and r1nb's own, and train the tiny policy on each: make check-rewards.
+"""Attack ten rewards with a planted hole and r1nb's own; train the tiny policy on each: make check-rewards.
 
 Writes data/results/check-rewards.csv: what check_reward said of each, and what the policy came to write.
 """
