@@ -7,7 +7,7 @@ LOG ?= data/results/torture.csv
 export JUPYTER_PLATFORM_DIRS := 1
 
 .PHONY: help train test browser test-unsloth test-vllm test-distributed check-pins lab lint \
-        notebooks bench speedrun torture faults smollm2 gpu .venv
+        notebooks bench speedrun torture faults check-rewards smollm2 gpu .venv
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -93,6 +93,9 @@ bench: .venv/installed ## compare a step with plain TRL's; measure scoring and c
 
 speedrun: .venv/installed ## measure completions and CPU seconds until 80 %, and plain TRL's (about 25 minutes)
 	$(BIN)/python data/make_experiments.py speedrun runs
+
+check-rewards: .venv/installed ## attack rewards with planted holes, and r1nb's own (about 15 minutes)
+	$(BIN)/python data/make_reward_checks.py
 
 faults: .venv/installed ## plant faults and check that the watchdog names each (about 20 minutes)
 	$(BIN)/python data/make_faults.py

@@ -36,6 +36,7 @@ from .tasks.rows import (
 from .tasks.rows import (
     load_splits as load_splits,
 )
+from .training.attack import check_reward as check_reward
 from .training.callbacks import Recorder as Recorder
 from .training.callbacks import Validation as Validation
 from .training.callbacks import Watchdog as Watchdog

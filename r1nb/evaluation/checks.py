@@ -1,5 +1,7 @@
 """Check before training that the rewards tell good completions from bad ones, and that GRPO can learn."""
 
+import math
+
 from r1nb.evaluation.accuracy import sample_groups
 from r1nb.rewards.grading import Judge
 from r1nb.rewards.mathematics import readable
@@ -158,11 +160,12 @@ def check_groups(policy, rows, recipe, groups: int = 4, most: int = 32) -> list[
     ]
     if all(len(set(group)) == 1 for group in totals):
         remedy = "add a short SFT start (recipe section sft), or take problems the policy sometimes solves"
-        if min(min(group) for group in totals) >= judge.best_total:
+        best = f" of {judge.best_total:g}" if math.isfinite(judge.best_total) else ""
+        if best and min(min(group) for group in totals) >= judge.best_total:
             remedy = "take harder problems"
         found.append(
-            f"In each of {len(totals)} groups all {size} completions earn the same ({totals[0][0]:g} of "
-            f"{judge.best_total:g} in the first): GRPO has nothing to choose from; {remedy}."
+            f"In each of {len(totals)} groups all {size} completions earn the same ({totals[0][0]:g}{best} "
+            f"in the first): GRPO has nothing to choose from; {remedy}."
         )
     elif silent:
         found.append(f"On {n} completions these rewards never fired: {', '.join(silent)}.")

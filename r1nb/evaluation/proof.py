@@ -16,6 +16,7 @@ from r1nb.paths import write_json
 from r1nb.policy.loading import load_policy
 from r1nb.processes import alone
 from r1nb.recipes.loading import load_recipe
+from r1nb.rewards.own import use_copies
 from r1nb.runs.run import Run
 from r1nb.text.statistics import wilson
 
@@ -102,6 +103,7 @@ def main(folder: str, task: str, result: str) -> None:
     from torch.nn.utils import get_total_norm
 
     run = Run(folder)
+    use_copies(run.folder)
     recipe = load_recipe(run)
     changes = {"engine": "transformers", "fast_inference": False}
     changes |= {} if recipe.lora else {"model_name": str(run.model)}

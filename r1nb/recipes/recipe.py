@@ -102,7 +102,9 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _check_rewards(self):
         for name in self.rewards:
-            library = find_reward(name).library
+            library = (
+                "" if ":" in name else find_reward(name).library
+            )  # a run's own code is not executed here
             if library and importlib.util.find_spec(library) is None:
                 raise UserError(f"{name} needs {library}, which is missing: pip install 'r1nb[rewards,gym]'.")
         if not any(self.rewards.values()):

@@ -49,11 +49,12 @@ class Reward:
     threads: int = 1
     library: str = ""  # it must be installed
     options: dict = field(default_factory=dict)
+    name: str = ""  # in recipes and logs, if it is not the function's
     end_tokens: tuple[int, ...] = ()  # if set, it logs each completion's gold, length and truncation
 
     @property
     def __name__(self) -> str:  # TRL names its metrics after it
-        return self.function.__name__
+        return self.name or self.function.__name__
 
     @property
     def __doc__(self) -> str:
@@ -107,11 +108,7 @@ class Reward:
         golds = [""] * count if answer is None else answer
         if isinstance(golds, str) or len(golds) != count:
             raise UserError(f"answer has {len(golds)} golds for {count} completions: give one gold for each.")
-        if self.end_tokens and log_extra:
-            tokens = columns["completion_ids"]
-            log_extra("answer", list(golds))
-            log_extra("tokens", [len(ids) for ids in tokens])
-            log_extra("cut", [not ids or ids[-1] not in self.end_tokens for ids in tokens])
+        self._log_completions(golds, log_extra, columns)
         lists = {k: v for k, v in columns.items() if isinstance(v, list) and len(v) == count}
         if "prompt" in self.reads and "prompts" in lists:  # TRL leaves out the column of this name
             lists.setdefault("prompt", lists["prompts"])
@@ -125,6 +122,13 @@ class Reward:
             with ThreadPoolExecutor(self.threads) as pool:
                 return list(pool.map(one, range(count)))
         return [one(i) for i in range(count)]
+
+    def _log_completions(self, golds, log_extra, columns: dict) -> None:
+        if self.end_tokens and log_extra:
+            tokens = columns["completion_ids"]
+            log_extra("answer", list(golds))
+            log_extra("tokens", [len(ids) for ids in tokens])
+            log_extra("cut", [not ids or ids[-1] not in self.end_tokens for ids in tokens])
 
 
 @cache
@@ -143,11 +147,15 @@ def reward(high: float, low: float = 0.0, **fields):
 
     def register(function: Callable) -> Reward:
         made = Reward(function, high, low, **fields)
-        if not str(function.__module__).startswith("r1nb.rewards."):
-            _OWN[function.__name__] = made
-        return made
+        return made if str(function.__module__).startswith("r1nb.rewards.") else define(made)
 
     return register
+
+
+def define(reward: Reward) -> Reward:
+    """Let recipes of this process name a reward."""
+    _OWN[reward.__name__] = reward
+    return reward
 
 
 def reward_names() -> list[str]:
@@ -156,7 +164,12 @@ def reward_names() -> list[str]:
 
 
 def find_reward(name: str) -> Reward:
-    """Find a reward by its function's name, the user's own first; raises UserError if there is none."""
+    """Find a reward by its function's name, the user's own first; raises UserError if there is none.
+
+    A name such as my_rewards.py:brief or my_package.rewards:brief executes that file or module.
+    """
+    if ":" in name:
+        return importlib.import_module("r1nb.rewards.own").load_own(name)
     if name in _OWN:
         return _OWN[name]
     for module, names in SHIPPED.items():
@@ -172,5 +185,5 @@ def columns_of(row: dict) -> dict:
 
 
 def short_name(name: str) -> str:
-    """A reward function's name without its ending, for tables and legends."""
-    return name.removesuffix("_func").removesuffix("_reward")
+    """A reward function's name without its file and its ending, for tables and legends."""
+    return name.rpartition(":")[2].removesuffix("_func").removesuffix("_reward")

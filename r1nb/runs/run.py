@@ -128,8 +128,8 @@ class Run(Evaluations):
         return self.recipe["rewards"]
 
     @cached_property
-    def ranges(self) -> dict[str, tuple[float, float]]:
-        """(lowest, highest) score of each reward, including rewards defined only in the run's notebook."""
+    def ranges(self) -> dict[str, tuple[float | None, float | None]]:
+        """(lowest, highest) score of each reward, also of those of the user; None if it is unknown."""
         return self.environment["rewards"]
 
     @cached_property
@@ -137,9 +137,12 @@ class Run(Evaluations):
         """Versions, machine, and what else is needed to repeat the run."""
         return json.loads((self.folder / "environment.json").read_text())
 
-    def best_total(self) -> float:
-        """The total reward of an ideal completion."""
-        return sum(self.ranges[name][1] * weight for name, weight in self.reward_weights.items())
+    def best_total(self) -> float | None:
+        """The total reward of an ideal completion; None if the range of a reward is unknown."""
+        weights = {name: weight for name, weight in self.reward_weights.items() if weight}
+        if any(self.ranges[name][1] is None for name in weights):
+            return None
+        return sum(self.ranges[name][1] * weight for name, weight in weights.items())
 
     @main_only
     def append(self, record: dict) -> None:

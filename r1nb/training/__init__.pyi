@@ -1,3 +1,4 @@
+from .attack import check_reward as check_reward
 from .callbacks import Recorder as Recorder
 from .callbacks import Validation as Validation
 from .callbacks import Watchdog as Watchdog

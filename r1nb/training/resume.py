@@ -20,6 +20,7 @@ from r1nb.machine.out_of_memory import out_of_memory_in_words, remedy_for
 from r1nb.policy.adapters import NOT_FINITE, is_finite
 from r1nb.processes import from_main, processes
 from r1nb.rewards.judge import require_judge
+from r1nb.rewards.own import hashes, keep_copies
 from r1nb.runs.checkpoints import last_checkpoint
 from r1nb.runs.run import Run
 
@@ -43,6 +44,7 @@ def begin_run(recipe, rows=None, reuse: bool = False, **facts) -> Run:
     if "judge_reward_func" in recipe.rewards:
         require_judge(recipe.scoring.judge_url, recipe.scoring.judge_model)
     facts |= {} if rows is None else {"data": fingerprint(rows)}
+    facts |= {"reward_files": hashes(recipe.rewards)} if hashes(recipe.rewards) else {}
     facts |= {"processes": processes()} if processes() > 1 else {}
     if recipe.lora and recipe.lora.start_from:
         facts.setdefault("parent", Path(recipe.lora.start_from).name)
@@ -65,9 +67,13 @@ def begin_run(recipe, rows=None, reuse: bool = False, **facts) -> Run:
 def new_run(recipe, **facts) -> Run:
     """Create a run folder for a recipe; environment.json holds versions, machine, rewards and `facts`."""
     rewards = recipe.judge().rewards.items()
-    ranges = {name: [reward.low, reward.high] for name, reward in rewards}
+    ranges = {
+        name: [r if math.isfinite(r) else None for r in (reward.low, reward.high)] for name, reward in rewards
+    }
     recorded = {**environment(), "rewards": ranges, **facts}
-    return Run.create(recipe.output.runs_dir, recipe.model_dump(), recorded)
+    run = Run.create(recipe.output.runs_dir, recipe.model_dump(), recorded)
+    keep_copies(recipe.rewards, run.folder)
+    return run
 
 
 def fingerprint(rows) -> dict:
@@ -84,7 +90,7 @@ def _newest(recipe, facts: dict) -> Run | None:
         # A broken run folder is skipped.
         with contextlib.suppress(UserError, OSError, ValueError, AttributeError, yaml.YAMLError):
             same = all(run.recipe.get(k) == v for k, v in wanted.items() if k not in MAY_DIFFER)
-            known = {"data", "parent", "processes", *facts}
+            known = {"data", "parent", "processes", "reward_files", *facts}
             if same and all(run.environment.get(k) == facts.get(k) for k in known):
                 failed = any(line["alarm"] == "not_finite" for line in run.alarms())
                 return None if failed else run

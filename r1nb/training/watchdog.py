@@ -119,10 +119,16 @@ def _far_from_base(steps, n, args):
         yield _alarm("far_from_base", kl=kl)
 
 
+def _best(judge, steps) -> float:
+    """The total reward of an ideal completion; if that is unknown, the highest mean so far."""
+    best = judge.best_total
+    return best if math.isfinite(best) else max(line["reward"] for line in steps)
+
+
 def _fallen(steps, half, judge, checkpoints):
     means = {end: _mean(steps[:end], "reward", half) for end in range(len(steps), half - 1, -half)}
     at = max(means, key=means.get, default=None)
-    if at and means[at] > 0.25 * judge.best_total and (now := means[len(steps)]) < 0.4 * means[at]:
+    if at and means[at] > 0.25 * _best(judge, steps) and (now := means[len(steps)]) < 0.4 * means[at]:
         best = steps[at - 1]["step"]
         yield _alarm("fallen", now=now, most=means[at], best=best, back=_back(checkpoints, best + 1))
 
@@ -143,7 +149,7 @@ def _no_variance(steps, n, judge, args):
     share, reward = _mean(steps, "frac_reward_zero_std", n), _mean(steps, "reward", n)
     if share < 0.9 or args.scale_rewards == "batch":  # TRL's figure is then about the batch
         return
-    best, kind = judge.best_total, "no_variance"
+    best, kind = _best(judge, steps), "no_variance"
     if not any(line["reward"] for line in steps):
         kind = "nothing_earned"
     elif reward < 0.5 * best:
@@ -181,7 +187,7 @@ def _still(steps, n):
 
 def _collapsed(steps, n, few, judge):
     start, now = _mean(steps[:few], "entropy", few), _mean(steps, "entropy", n)
-    if now < 0.02 * start and _mean(steps, "reward", n) < 0.8 * judge.best_total:
+    if now < 0.02 * start and _mean(steps, "reward", n) < 0.8 * _best(judge, steps):
         yield _alarm("collapsed", now=now, start=start)
 
 

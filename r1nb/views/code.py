@@ -1,6 +1,7 @@
 """The code of a training run with the values of its recipe, to read or to paste into an empty notebook."""
 
 import json
+from pathlib import Path
 from textwrap import wrap
 
 from r1nb.machine.configs import grpo_arguments
@@ -135,7 +136,8 @@ def _adapter(recipe) -> Code:
 def _rewards(recipe) -> Code:
     """The list of reward functions; those that are not r1nb's own are defined in the notebook."""
     functions, reasons = {}, {}
-    for name, reward in recipe.judge().rewards.items():
+    for key, reward in recipe.judge().rewards.items():
+        name = key.rpartition(":")[2]
         options = reward.used_options
         if "layout" in options:
             options |= {"layout": Code("THINK")}
@@ -144,10 +146,15 @@ def _rewards(recipe) -> Code:
             )
         bound = ", ".join(f"{key}={_written(value)}" for key, value in options.items())
         function = f"{name}.bind({bound})" if bound else name
-        functions[function], reasons[function] = BARE, recipe.why.get(name)
+        functions[function], reasons[function] = BARE, recipe.why.get(key)
     shipped = {name for names in REWARDS.values() for name in names}
     imported = {name: BARE for name in recipe.rewards if name in shipped}
+    own = [name.rpartition(":") for name in recipe.rewards if ":" in name]
     return _code(
+        *(
+            f"from {Path(where).stem if where.endswith('.py') else where} import {name}"
+            for where, _, name in own
+        ),
         *([_call("from r1nb.rewards import ", imported)] if imported else []),
         *_layout_import(recipe),
         "",

@@ -21,9 +21,9 @@ def reward_playground(judge: Judge, completion: str, row: dict) -> widgets.VBox:
         lines, scores = [], {}
         for name, reward in judge.rewards.items():
             scores[name], reason = reward.explain(text.value, gold.value, **columns_of(row))
-            lines.append([short_name(name), number(scores[name]), f"{reward.high:g}", reason])
+            lines.append([short_name(name), number(scores[name]), number(reward.high, "g"), reason])
         note = "rewards that were not judged count as 0" if None in scores.values() else ""
-        lines.append(["weighted total", number(judge.total(scores)), f"{judge.best_total:g}", note])
+        lines.append(["weighted total", number(judge.total(scores)), number(judge.best_total, "g"), note])
         table = table_of(lines, ["reward", "score", "of", "why"])
         note = f"<p><i>{legend(text.value, judge.layout)}</i></p>"
         shown.value = colored(text.value, judge.layout) + note + table.to_html()

@@ -98,12 +98,13 @@ def _draw_spread(axes, run) -> None:
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, 0.86))  # below the limit
 
 
-def _draw_limit(axes, highs: set[float], what: str) -> None:
+def _draw_limit(axes, highs: set[float | None], what: str) -> None:
     """Draw a line at the maximum if all runs have the same; start the axis at 0 or at the lowest value."""
-    low = min([0.0, *(value for line in axes.lines for value in line.get_ydata())])
-    high = max(highs, default=0) or 0.1  # the maximum of a penalty is 0
+    drawn = [value for line in axes.lines for value in line.get_ydata()]
+    low, known = min([0.0, *drawn]), highs - {None}
+    high = max(known or drawn, default=0) or 0.1  # the maximum of a penalty is 0
     axes.set_ylim(low, high + 0.15 * (high - low))
-    if len(highs) == 1:
+    if len(highs) == len(known) == 1:
         axes.axhline(*highs, color="grey", linewidth=0.8, linestyle="--")
         axes.text(0, *highs, f" {what}", va="bottom", fontsize=7, color="dimgrey")
 

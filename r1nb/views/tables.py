@@ -1,5 +1,7 @@
 """Tables for notebooks. All text in them is escaped, so that markup in a completion is shown as text."""
 
+import math
+
 from r1nb.evaluation.comparison import by_group, sources_of_gain, telling_changes
 from r1nb.rewards.grading import Judge, summarize, summarize_samples
 from r1nb.rewards.registry import find_reward, reward_names, short_name
@@ -96,8 +98,8 @@ def rate_cell(summary: dict, rate: str) -> str:
 
 
 def number(value: float | None, form: str = ".3f") -> str:
-    """A number as text; a dash for None and for NaN, which means "not judged" in the completion log."""
-    return DASH if value is None or value != value else format(value, form)
+    """A number as text; a dash for None, NaN ("not judged" in the completion log) and an unknown maximum."""
+    return DASH if value is None or not math.isfinite(value) else format(value, form)
 
 
 def completion_table(run, steps: list[int], each: int):
@@ -180,7 +182,7 @@ def reasons_table(name: str, completions: list[str], answer: str = "", **columns
     scorer = find_reward(name)
     explained = [(text, *scorer.explain(text, answer, **columns)) for text in completions]
     rows = [[text, number(score), reason] for text, score, reason in explained]
-    return table_of(rows, ["completion", f"of {scorer.high:g}", "why"])
+    return table_of(rows, ["completion", f"of {number(scorer.high, 'g')}", "why"])
 
 
 def rewards_table():

@@ -1,0 +1,169 @@
+"""Reward functions of your own, which a recipe names by file or module: my_rewards.py:brief."""
+
+import asyncio
+import contextlib
+import hashlib
+import importlib.util
+import inspect
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from math import inf, isfinite
+from pathlib import Path
+
+from r1nb.errors import UserError, did_you_mean
+from r1nb.rewards.registry import Reward
+from r1nb.text.prompts import completion_text
+
+FOLDER = "rewards"  # in a run folder: copies of the files that its recipe names
+_COPIES: list[Path] = []  # a run's FOLDER, in the process that proves it
+
+
+@dataclass(frozen=True, eq=False)
+class TrlReward(Reward):
+    """A function with TRL's own signature, f(prompts, completions, **columns), sync or async.
+
+    Its range is unknown: `low` and `high` are infinite. It is called like TRL calls it: completions are lists
+    with one chat message. Without **columns it gets only the arguments that it names.
+    """
+
+    @property
+    def needs(self) -> list[str]:
+        return []
+
+    @property
+    def used_options(self) -> dict:
+        return {}
+
+    def explain(self, text: str, answer: str = "", **columns) -> tuple[float | None, str]:
+        return self([text], [answer], **{name: [value] for name, value in columns.items()})[0], ""
+
+    def __call__(self, completions, answer=None, log_extra=None, **columns) -> list[float | None]:
+        self._log_completions(answer, log_extra, columns)
+        messages = [[{"role": "assistant", "content": completion_text(c)}] for c in completions]
+        prompts = columns.pop("prompts", None) or columns.pop("prompt", None) or [[] for _ in messages]
+        given = columns | {"prompts": prompts, "completions": messages, "answer": answer}
+        given |= {"log_extra": log_extra or (lambda *_: None), "trainer_state": columns.get("trainer_state")}
+        parameters = inspect.signature(self.function).parameters.values()
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            given = {p.name: given[p.name] for p in parameters if p.name in given}
+        try:
+            scores = self.function(**given)
+            if inspect.isawaitable(scores):
+                with ThreadPoolExecutor(1) as thread:  # a notebook has an event loop of its own
+                    scores = thread.submit(asyncio.run, _wait(scores)).result()
+            return self._checked(scores, len(messages))
+        except UserError:
+            raise
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            raise UserError(f"{self.__name__} failed on {_first(messages)!r} ({why}): correct it.") from error
+
+    def _checked(self, scores, count: int) -> list[float | None]:
+        scores = list(scores)
+        if len(scores) != count:
+            raise UserError(
+                f"{self.__name__} returned {len(scores)} scores for {count} completions: return one for each."
+            )
+        numbers = [None if score is None else float(score) for score in scores]
+        if bad := [n for n in numbers if n is not None and not isfinite(n)]:
+            raise UserError(f"{self.__name__} returned {bad[0]}: return a finite number, or None.")
+        return numbers
+
+
+async def _wait(awaitable):
+    return await awaitable
+
+
+def _first(messages: list) -> str:
+    return messages[0][0]["content"][:60] if messages else ""
+
+
+def file_of(name: str) -> Path | None:
+    """The file in a name such as my_rewards.py:brief; None if the name begins with a module."""
+    where = name.rpartition(":")[0]
+    return Path(where).expanduser() if where.endswith(".py") else None
+
+
+def load_own(name: str) -> Reward:
+    """Execute the file, or import the module, of a name; return its function as a Reward of that name.
+
+    The function is a Reward, or any function that TRL takes. Raises UserError if it cannot be loaded.
+    """
+    where, _, function = name.rpartition(":")
+    file = file_of(name)
+    with _in_words(where):
+        module = _execute(file) if file else importlib.import_module(where)
+    found = getattr(module, function, None)
+    if isinstance(found, Reward):
+        return replace(found, name=name)
+    if callable(found):
+        return TrlReward(found, high=inf, low=-inf, name=name)
+    known = {key for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
+    raise UserError(f"{where} has no function {function!r}{did_you_mean(function, known)}")
+
+
+def keep_copies(names, folder: Path) -> dict[str, str]:
+    """Copy the files that reward names begin with into a run folder; returns {name: sha256 of its file}.
+
+    Modules that lie beside a file and that it imports are not copied, and are named.
+    """
+    for file in {file_of(name) for name in names} - {None}:
+        (folder / FOLDER).mkdir(exist_ok=True)
+        shutil.copyfile(file, folder / FOLDER / file.name)
+        beside = sorted(_imported_beside(file))
+        if beside:
+            print(f"{file.name} imports {', '.join(beside)}, which the run folder does not hold a copy of.")
+
+
+def hashes(names) -> dict[str, str]:
+    """{name: sha256, 16 digits} of the files that reward names begin with."""
+    files = {name: file_of(name) for name in names}
+    return {name: _digest(file) for name, file in files.items() if file and file.is_file()}
+
+
+def use_copies(run_folder: Path) -> None:
+    """Take files of rewards from a run's copies in this process."""
+    _COPIES[:] = [run_folder / FOLDER]
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
+def _execute(file: Path):
+    """The module of a file; a file that has changed is executed again."""
+    copies = [folder / file.name for folder in _COPIES if (folder / file.name).is_file()]
+    file = (copies[0] if copies else file).resolve()
+    if not file.is_file():
+        raise UserError(f"{file} does not exist, but the recipe's rewards name it.")
+    name = f"_r1nb_own_{_digest(file)}_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, file)
+        module = importlib.util.module_from_spec(spec)
+        sys.path.insert(0, str(file.parent))  # it may import modules beside it, as a script may
+        try:
+            spec.loader.exec_module(module)
+        finally:
+            sys.path.remove(str(file.parent))
+        sys.modules[name] = module
+    return sys.modules[name]
+
+
+def _imported_beside(file: Path) -> set[str]:
+    """The names of files in the same folder that have been imported."""
+    files = {Path(getattr(module, "__file__", None) or "") for module in list(sys.modules.values())}
+    return {path.name for path in files if path.parent == file.resolve().parent and path != file.resolve()}
+
+
+@contextlib.contextmanager
+def _in_words(what: str):
+    """Turn an error of the user's code into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise UserError(f"{what} cannot be loaded ({why}), but the recipe's rewards name it.") from error
