@@ -33,10 +33,15 @@ class TrlReward(Reward):
         return []
 
     @property
+    def reads(self) -> set[str] | None:
+        parameters = inspect.signature(self.function).parameters.values()
+        return None if any(p.kind is p.VAR_KEYWORD for p in parameters) else {p.name for p in parameters}
+
+    @property
     def used_options(self) -> dict:
         return {}
 
-    def explain(self, text: str, answer: str = "", **columns) -> tuple[float | None, str]:
+    def explain(self, text: str, answer: str = "", /, **columns) -> tuple[float | None, str]:
         return self([text], [answer], **{name: [value] for name, value in columns.items()})[0], ""
 
     def __call__(self, completions, answer=None, log_extra=None, **columns) -> list[float | None]:
@@ -45,9 +50,8 @@ class TrlReward(Reward):
         prompts = columns.pop("prompts", None) or columns.pop("prompt", None) or [[] for _ in messages]
         given = columns | {"prompts": prompts, "completions": messages, "answer": answer}
         given |= {"log_extra": log_extra or (lambda *_: None), "trainer_state": columns.get("trainer_state")}
-        parameters = inspect.signature(self.function).parameters.values()
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            given = {p.name: given[p.name] for p in parameters if p.name in given}
+        if self.reads is not None:
+            given = {name: given[name] for name in self.reads if name in given}
         try:
             scores = self.function(**given)
             if inspect.isawaitable(scores):

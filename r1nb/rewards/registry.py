@@ -67,8 +67,8 @@ class Reward:
         return [name for name, required in parameters if required and name not in self.options]
 
     @property
-    def reads(self) -> set[str]:
-        """The columns that it uses if the dataset has them, with the gold answer."""
+    def reads(self) -> set[str] | None:
+        """The columns that it uses if the dataset has them, with the gold answer; None: all of them."""
         return {"answer", *_parameters(self.function)} - set(RESERVED)
 
     @property

@@ -20,13 +20,14 @@ def grpo_trainer(policy, rows, recipe, output_dir, callbacks=(), trainer_class=N
     from r1nb.training.trainer import SharedPromptTrainer
 
     rewards = recipe.reward_funcs(policy.end_tokens)
-    read = {"prompt"}.union(*(reward.reads for reward in rewards))
+    read = [reward.reads for reward in rewards]
+    columns = rows.column_names if None in read else {"prompt"}.union(*read)
     trainer = (trainer_class or SharedPromptTrainer)(
         model=policy.model,
         processing_class=policy.tokenizer,
         reward_funcs=rewards,
         args=grpo_config(recipe, output_dir),
-        train_dataset=rows.select_columns([name for name in rows.column_names if name in read]),
+        train_dataset=rows.select_columns([name for name in rows.column_names if name in columns]),
         callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)
