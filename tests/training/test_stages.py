@@ -9,6 +9,7 @@ from r1nb.evaluation.proof import prove
 from r1nb.machine.configs import grpo_config
 from r1nb.policy.loading import attach_lora, load_policy, load_trained
 from r1nb.recipes.loading import load_recipe
+from r1nb.runs.checkpoints import last_checkpoint
 from r1nb.runs.run import Run
 from r1nb.tasks.rows import load_splits
 from r1nb.training.callbacks import Recorder, Validation, Watchdog
@@ -146,3 +147,24 @@ def test_a_run_without_an_adapter_trains_and_saves_the_whole_model(tmp_path):
     weights = dict(policy.model.named_parameters())
     assert all(weight.equal(weights[name]) for name, weight in again.model.named_parameters())
     assert (run.model / "README.md").read_text().count("# Full fine-tuning of tiny-policy") == 1
+
+
+def test_an_adapter_on_head_and_embedding_is_trained_saved_and_proven(tiny_recipe):
+    tiny_recipe.lora.target_modules = ["embed_tokens", "lm_head"]
+    recipe = tiny_recipe.model_copy(
+        update={"grpo": tiny_recipe.grpo | {"learning_rate": 0.05, "save_steps": 1}}
+    )
+    rows, _, tests = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
+    policy = load_policy(recipe)
+    run = begin_run(recipe, rows)
+    before = evaluate_tests(run, "before", policy, tests, recipe)
+    attach_lora(policy, recipe)
+    trainer = grpo_trainer(policy, rows, recipe, run.folder, [Recorder(run)])
+    with resumable(trainer, run) as checkpoint:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    proof = finish(run, policy, tests, recipe, before)
+    assert proof.norm > 0
+    assert run.series("adapter/norm")[1][-1] == pytest.approx(proof.norm)
+    assert proof.same_as_trained == proof.n
+    assert load_trained(run.folder)[0].has_adapter
+    assert last_checkpoint(run)[0] == 2
