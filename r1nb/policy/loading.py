@@ -192,7 +192,8 @@ def with_base(recipe, base: Path | str | None = None):
             load_config(recipe.model.model_name)
             return recipe
         except UserError as error:
-            base = environment_overrides().get("model_name")
+            given = environment_overrides()
+            base = given.get("model_name", given.get("model.model_name"))
             if base is None:
                 raise UserError(
                     f"{str(error).rstrip('.')}; if the base model lies elsewhere now, set "

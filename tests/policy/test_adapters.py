@@ -401,18 +401,20 @@ def test_an_adapter_whose_base_was_moved_takes_its_new_place(moved, monkeypatch)
         load_trained(adapter)
     assert load_trained(adapter, base=there)[1].model.model_name == str(there)
     assert load_trained(adapter, "tiny-policy")[0].has_adapter
-    monkeypatch.setenv("R1NB_SET", f"model_name={there}")
-    policy, recipe, _ = load_trained(adapter)
-    assert policy.has_adapter
-    assert recipe.model.model_name == str(there)
+    for key in ("model_name", "model.model_name"):
+        monkeypatch.setenv("R1NB_SET", f"{key}={there}")
+        policy, recipe, _ = load_trained(adapter)
+        assert policy.has_adapter
+        assert recipe.model.model_name == str(there)
 
 
 def test_another_base_is_refused_wherever_it_is_named(moved, monkeypatch):
     adapter, there = moved
     with pytest.raises(UserError, match="was made for here, not for tiny-countdown as loaded here"):
         load_trained(adapter, base="tiny-countdown")
-    with pytest.raises(UserError, match="nowhere' is not a model folder"):
-        load_trained(adapter, base=there / "nowhere")
+    for no_model in (there / "nowhere", there.parent, ""):
+        with pytest.raises(UserError, match=r"' is not a model folder: config\.json is missing"):
+            load_trained(adapter, base=no_model)
     monkeypatch.setenv("R1NB_SET", "model_name=tiny-countdown")
     with pytest.raises(UserError, match="was made for here"):
         load_trained(adapter)
