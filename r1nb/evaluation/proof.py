@@ -13,7 +13,8 @@ from pathlib import Path
 from r1nb.errors import UserError, run_main
 from r1nb.evaluation.accuracy import evaluate
 from r1nb.paths import write_json
-from r1nb.policy.loading import load_policy
+from r1nb.policy.adapters import starting_at_0
+from r1nb.policy.loading import load_policy, with_base
 from r1nb.processes import alone
 from r1nb.recipes.loading import load_recipe
 from r1nb.rewards.own import use_copies
@@ -105,6 +106,8 @@ def main(folder: str, task: str, result: str) -> None:
     run = Run(folder)
     use_copies(run.folder)
     recipe = load_recipe(run)
+    if recipe.lora:
+        recipe = with_base(recipe)
     changes = {"engine": "transformers", "fast_inference": False}
     changes |= {} if recipe.lora else {"model_name": str(run.model)}
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=changes)})
@@ -115,8 +118,7 @@ def main(folder: str, task: str, result: str) -> None:
     norm = None
     if recipe.lora:
         policy.load_adapter(run.adapter, recipe.layout)
-        weights = [w.detach() for name, w in policy.model.named_parameters() if "lora_B" in name]
-        norm = float(get_total_norm(weights))
+        norm = float(get_total_norm([weights.detach() for weights in starting_at_0(policy.model)]))
     rows = Dataset.from_list(json.loads(Path(task).read_text()))
     graded = evaluate(policy, rows, recipe.judge(rows.column_names), recipe.greedy, batch_size)
     answers = {"ids": [g.ids for g in graded], "strict": [g.strict for g in graded], "norm": norm}

@@ -21,7 +21,7 @@ def locate(name: str) -> tuple[str, dict]:
         file = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
         return str(file.parent), {"gguf_file": file.name}
     path = Path(name).expanduser()
-    if name.startswith((".", "/", "~")) and not (path / "config.json").is_file():
+    if (path.is_dir() or name.startswith((".", "/", "~"))) and not (path / "config.json").is_file():
         raise UserError(f"model_name = {name!r} is not a model folder: config.json is missing.")
     return (str(path) if path.is_dir() else name), {}
 

@@ -8,7 +8,7 @@ import json
 import re
 from pathlib import Path
 
-from r1nb.errors import UserError, first_line
+from r1nb.errors import UserError, did_you_mean, first_line
 from r1nb.machine.model_files import not_finite, read_tensors
 from r1nb.policy.cards import Card, prompt_format, read_card, short_name
 from r1nb.text.prompts import LAYOUTS, Layout
@@ -17,10 +17,16 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # The keys of adapter_config.json that are used. Any other key that has an effect must have its default value.
 TAKEN = ("r", "lora_alpha", "target_modules", "exclude_modules", "lora_dropout", "fan_in_fan_out",
          "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform",
-         "layers_pattern")  # fmt: skip
+         "layers_pattern", "lora_bias", "modules_to_save",
+         "trainable_token_indices")  # fmt: skip
 OF_NO_EFFECT = ("task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path",
                 "revision", "inference_mode", "init_lora_weights", "megatron_core",
-                "qalora_group_size")  # fmt: skip
+                "qalora_group_size", "eva_config")  # fmt: skip
+# Values of init_lora_weights that leave the base model as it is. The others (pissa, olora, corda, loftq,
+# lora_ga ...) take a part out of its weights, so that such an adapter does not belong on the whole base.
+KEEP_THE_BASE = ("none", "true", "false", "gaussian", "eva", "orthogonal", "mica")
+MATRIX_A = re.compile("lora_(embedding_)?A")
+AT_0 = re.compile("lora_(B|embedding_A)")
 NOT_FINITE = (
     "The trained weights are not finite, so the policy is neither evaluated nor saved: go back to the last "
     "checkpoint in the run folder, or train again with a lower learning_rate."
@@ -31,6 +37,42 @@ def is_finite(model) -> bool:
     """Whether all trained weights of a model are finite: a model with NaN cannot answer."""
     trained = {name: w for name, w in model.named_parameters() if w.requires_grad or "lora_" in name}
     return not not_finite(trained)
+
+
+def starting_at_0(model) -> list:
+    """The matrices of an adapter that are 0 before training: B, but A for an embedding."""
+    return [weights for name, weights in model.named_parameters() if AT_0.search(name)]
+
+
+def check_targets(model, recipe) -> None:
+    """Raise UserError if a name in target_modules matches no module, or one that cannot be trained here.
+
+    PEFT itself needs only one match overall.
+    """
+    from torch.nn import Linear
+
+    wanted = recipe.lora.target_modules
+    if wanted == "all-linear":
+        return
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    tied = head is not None and head.weight is embedding.weight
+    why = ""
+    if recipe.model.engine == "unsloth":
+        why = "Unsloth trains all its weights, without LoRA"
+    elif recipe.grpo.get("use_vllm") and tied:
+        why = "it shares its weights with another layer, so that vLLM would sample from another model"
+    modules = dict(model.named_modules())
+    for want in [wanted] if isinstance(wanted, str) else wanted:
+        pattern = want if isinstance(wanted, str) else rf"(?:.*\.)?{re.escape(want)}"
+        matched = [name for name in modules if re.fullmatch(pattern, name)]
+        if why and (name := next((name for name in matched if modules[name] in (head, embedding)), "")):
+            raise UserError(f"target_modules = {wanted!r} includes {name}, but {why}: leave it out.")
+        if not matched:
+            known = {name.rpartition(".")[2] for name, m in modules.items() if isinstance(m, Linear)}
+            raise UserError(
+                f"target_modules = {wanted!r}: the model has no {want!r}{did_you_mean(want, known)} It has "
+                f"{', '.join(sorted(known))}; all-linear selects all of them."
+            )
 
 
 def load_onto(policy, folder: Path, layout: Layout | None = None):
@@ -49,9 +91,11 @@ def load_onto(policy, folder: Path, layout: Layout | None = None):
     except (OSError, ValueError) as error:
         why = f"{WEIGHTS} in {folder.name} is damaged ({first_line(error)})"
         raise UserError(f"{why}: copy the adapter again.") from None
+    # PEFT stores the base's own weights, too, if lm_head or an embedding has an adapter.
+    of_base = {name: tensors.pop(name) for name in [*tensors] if ".base_layer." in name}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     card, name = read_card(folder), short_name(settings.model_name)
-    if why := _why_not(policy, config, shapes, card, layout):
+    if why := _why_not(policy, config, shapes, card, layout) or _other_base(policy, of_base):
         raise UserError(f"The adapter in {folder.name} {why}.")
     if not card and named not in ("", name):
         print(f"{folder.name} has no card; it names {named} as its base model, but {name} is loaded.")
@@ -76,6 +120,13 @@ def _read_config(folder: Path, model_name: str):
         raise UserError(f"{CONFIG} in {folder.name} cannot be read ({why}).") from None
     if kind != "LORA":
         raise UserError(f"{CONFIG} in {folder.name} has peft_type {kind!r}: r1nb loads only LoRA adapters.")
+    begun = raw.get("init_lora_weights")
+    if str(begun).lower() not in KEEP_THE_BASE:
+        raise UserError(
+            f"{CONFIG} in {folder.name} has init_lora_weights = {str(begun)[:60]!r}, which changed the base "
+            "model: where it was trained, save it again with PEFT's save_pretrained(..., "
+            "path_initial_model_for_weight_conversion=...), or merge it, and load the result."
+        )
     defaults = LoraConfig().to_dict()
     for key, value in raw.items():
         if key not in (*TAKEN, *OF_NO_EFFECT) and value and value != defaults.get(key):
@@ -92,12 +143,14 @@ def _read_config(folder: Path, model_name: str):
 def _why_not(policy, config, shapes: dict[str, tuple], card: Card | None, layout: Layout | None) -> str:
     """Say why an adapter does not fit the policy's model, from its tensors and its card; "" if it fits."""
     name, limit = short_name(policy.model_settings.model_name), policy.model_settings.max_lora_rank
-    ranks = sorted({shape[0] for tensor, shape in shapes.items() if "lora_A" in tensor and shape})
+    ranks = sorted({shape[0] for tensor, shape in shapes.items() if shape and MATRIX_A.search(tensor)})
     if not config.rank_pattern and ranks != [config.r]:
         found = ", ".join(map(str, ranks)) or "none"
         return f"has rank {found}, but its {CONFIG} says r = {config.r!r}: copy both again, from the same run"
     if limit and (rank := max(ranks, default=0)) > limit:
         return f"has rank {rank}: set max_lora_rank={rank}, now {limit}"
+    if policy.model_settings.fast_inference and (config.modules_to_save or config.trainable_token_indices):
+        return "holds more than LoRA, which vLLM does not load: set fast_inference=False and use_vllm=False"
     if not card:
         return ""
     if card.base_fingerprint != policy.fingerprint():
@@ -115,6 +168,19 @@ def _why_not(policy, config, shapes: dict[str, tuple], card: Card | None, layout
     return ""
 
 
+def _other_base(policy, of_base: dict) -> str:
+    """Say which weights of the base model, stored in an adapter, differ from the policy's; "" if none does.
+
+    PEFT would overwrite the policy's with them.
+    """
+    ours = policy.model.state_dict()
+    for name, theirs in of_base.items():
+        name = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+        if name not in ours or not ours[name].cpu().equal(theirs.to(ours[name].dtype)):
+            return f"was trained on a base model with another {name}; load it on its own base model"
+    return ""
+
+
 def _attach(policy, folder: Path, config, shapes: dict[str, tuple]):
     from peft import PeftModel, get_peft_model_state_dict
 
@@ -122,22 +188,31 @@ def _attach(policy, folder: Path, config, shapes: dict[str, tuple]):
     try:
         trainable = policy.model_settings.engine == "unsloth"
         model = PeftModel.from_pretrained(base, str(folder), config=config, is_trainable=trainable)
-        expected = {name: tuple(w.shape) for name, w in get_peft_model_state_dict(model).items()}
+        own = get_peft_model_state_dict(model, save_embedding_layers=False)
+        expected = {name: tuple(w.shape) for name, w in own.items()}
         if expected != shapes:
             missing, foreign = len(expected.keys() - shapes.keys()), len(shapes.keys() - expected.keys())
             raise ValueError(f"{missing} of its {len(expected)} tensors are missing, {foreign} unexpected")
         return model
     except Exception as error:  # PEFT checks few values before it uses them
-        _strip(base)
+        strip(base)
         name = short_name(policy.model_settings.model_name)
         why = f"does not fit {name}, or its {CONFIG} is damaged: {first_line(error)}"
         raise UserError(f"The adapter in {folder.name} {why}.") from None
 
 
-def _strip(model) -> None:
-    """Remove the LoRA layers that PEFT has put into a model, even if it failed halfway."""
-    for name, module in list(model.named_modules()):
-        if hasattr(module, "base_layer"):
-            model.set_submodule(name, module.base_layer)
+def strip(model):
+    """The base model without the layers that PEFT has put into it, even if PEFT failed halfway.
+
+    PEFT's unload would leave the trained copies of modules_to_save in the base model.
+    """
+    from torch.nn import Module
+
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    for name, module in reversed(list(model.named_modules())):  # first the inner ones
+        places = (getattr(module, key, None) for key in ("base_layer", "original_module", "token_adapter"))
+        if original := next((place for place in places if isinstance(place, Module)), None):
+            model.set_submodule(name, original)
     if hasattr(model, "peft_config"):
         del model.peft_config
+    return model

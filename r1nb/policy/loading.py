@@ -5,18 +5,19 @@ There are two engines: transformers + PEFT anywhere, and Unsloth (with vLLM for 
 
 import importlib.util
 import os
-import re
 from pathlib import Path
 
-from r1nb.errors import UserError, did_you_mean, first_line
+from r1nb.errors import UserError, first_line
 from r1nb.machine.engine import compute_dtype, fall_back, prepare_unsloth, require_unsloth
 from r1nb.machine.model_files import cannot_load, load_config, locate
 from r1nb.machine.out_of_memory import is_out_of_memory, out_of_memory_in_words, remedy_for
+from r1nb.policy.adapters import check_targets, strip
 from r1nb.policy.cards import Card, read_card
 from r1nb.policy.policy import Policy
 from r1nb.processes import processes
-from r1nb.recipes.loading import default_runs_dir, load_recipe
+from r1nb.recipes.loading import default_runs_dir, environment_overrides, load_recipe
 from r1nb.recipes.recipe import build_recipe
+from r1nb.recipes.settings import ModelSettings
 from r1nb.rewards.registry import reward_names
 from r1nb.runs.run import Run
 from r1nb.text.templates import prepare_tokenizer
@@ -46,7 +47,7 @@ def load_policy(recipe) -> Policy:
     for sentence in told + decode_plainly(model):
         print(sentence)
     if recipe.lora:
-        _check_targets(model, recipe.lora.target_modules)
+        check_targets(model, recipe)
     return Policy(model, tokenizer, base)
 
 
@@ -66,23 +67,6 @@ def decode_plainly(model) -> list[str]:
     return gone and [
         f"Not used of the model's generation_config.json, since the recipe decides: {', '.join(gone)}."
     ]
-
-
-def _check_targets(model, wanted: str | list[str]) -> None:
-    """Raise UserError if a name in target_modules matches no module: PEFT needs only one match overall."""
-    from torch.nn import Linear
-
-    if wanted == "all-linear":
-        return
-    modules = dict(model.named_modules())
-    for want in [wanted] if isinstance(wanted, str) else wanted:
-        pattern = want if isinstance(wanted, str) else rf"(?:.*\.)?{re.escape(want)}"
-        if not any(re.fullmatch(pattern, name) for name in modules):
-            known = {name.rpartition(".")[2] for name, m in modules.items() if isinstance(m, Linear)}
-            raise UserError(
-                f"target_modules = {wanted!r}: the model has no {want!r}{did_you_mean(want, known)} It has "
-                f"{', '.join(sorted(known))}; all-linear selects all of them."
-            )
 
 
 def _load_plain(recipe) -> tuple:
@@ -162,7 +146,7 @@ def attach_lora(policy: Policy, recipe) -> None:
     if policy.has_adapter:  # a notebook's cells are run again
         if recipe.model.engine == "unsloth":
             raise UserError("This policy already has an adapter: run the notebook from the top.")
-        policy.model = policy.model.unload()
+        policy.model = strip(policy.model)
     if recipe.lora is None:
         policy.model.requires_grad_(True)
     elif recipe.lora.start_from:
@@ -187,11 +171,12 @@ def _continue_adapter(policy: Policy, recipe) -> None:
     policy.model.set_adapter("default")  # PEFT trains only the active adapter
 
 
-def load_trained(folder: Path | str | None = None):
+def load_trained(folder: Path | str | None = None, base: Path | str | None = None):
     """(policy, recipe, folder) from a run folder, an adapter folder or a whole model's folder.
 
     None takes the newest finished run. The recipe is that of the run; outside a run it is the recipe on the
-    card, and if there is no card, `tiny-cpu` with the model of the folder.
+    card, and if there is no card, `tiny-cpu` with the model of the folder. `base` is the folder or name of an
+    adapter's base model, if it lies elsewhere than where the adapter was trained.
     """
     if folder is None:
         run = Run.latest(default_runs_dir())
@@ -206,6 +191,12 @@ def load_trained(folder: Path | str | None = None):
     if not is_adapter and not (trained / "config.json").is_file():
         raise UserError(f"{folder} has neither adapter_config.json nor config.json: not an adapter or model.")
     recipe = _recipe_of(trained, is_adapter)
+    if is_adapter:
+        recipe = with_base(recipe, base)
+    elif base is not None:
+        raise UserError(
+            f"{trained.name} is a whole model, which needs no base model: leave out base={base!r}."
+        )
     prepare_unsloth(recipe.model)
     import torch
 
@@ -216,6 +207,24 @@ def load_trained(folder: Path | str | None = None):
     if is_adapter:
         policy.load_adapter(trained, recipe.layout)
     return policy, recipe, trained
+
+
+def with_base(recipe, base: Path | str | None = None):
+    """The recipe with the base model `base`; if none is given and the recipe's is not found, R1NB_SET's."""
+    if base is None:
+        try:
+            load_config(recipe.model.model_name)
+            return recipe
+        except UserError as error:
+            given = environment_overrides()
+            base = given.get("model_name", given.get("model.model_name"))
+            if base is None:
+                raise UserError(
+                    f"{str(error).rstrip('.')}; if the base model lies elsewhere now, set "
+                    "R1NB_SET='model_name=...' to its folder or name, or give load_trained(..., base=...)."
+                ) from None
+    model = ModelSettings(**dict(recipe.model) | {"model_name": str(base)})
+    return recipe.model_copy(update={"model": model})
 
 
 def _recipe_of(trained: Path, is_adapter: bool):

@@ -1,16 +1,19 @@
 """The policy: a model, its tokenizer and perhaps a LoRA adapter, which answers prompts."""
 
 import hashlib
+import re
 import tempfile
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from r1nb.errors import UserError
-from r1nb.policy.adapters import NOT_FINITE, is_finite, load_onto
+from r1nb.policy.adapters import NOT_FINITE, is_finite, load_onto, strip
 from r1nb.policy.cards import short_name, write_cards
 from r1nb.recipes.settings import Sampling
 from r1nb.text.prompts import REASONING, Layout, format_prompt
+
+OF_ADAPTER = re.compile(r"lora_|\.modules_to_save\.|\.trainable_tokens_")  # in names of weights
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ class Policy:
 
         digest = hashlib.sha256()
         for name, weight in sorted(self.model.named_parameters()):
-            if "lora_" in name or ("norm" not in name and "embed_tokens" not in name):
+            if OF_ADAPTER.search(name) or ("norm" not in name and "embed_tokens" not in name):
                 continue
             stride = max(1, weight.numel() // 4096)
             digest.update(str(tuple(weight.shape)).encode())
@@ -159,7 +162,7 @@ class Policy:
         Raises UserError if the adapter does not fit this base model (adapters.load_onto).
         """
         if self.has_adapter:
-            self.model = self.model.unload()
+            self.model = strip(self.model)
         self.model = load_onto(self, Path(folder).expanduser(), layout)
         if self.model_settings.engine == "unsloth":
             from unsloth import FastLanguageModel

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, create_model
 
+from r1nb.errors import UserError
+
 # Keys of TRL that r1nb sets itself, so a recipe must not set them.
 RESERVED = {"output_dir", "reward_weights", "log_completions", "num_completions_to_print", "disable_tqdm",
             "save_only_model"}  # fmt: skip
@@ -24,6 +26,14 @@ def _absolute(name: str) -> str:
     """The absolute path of an existing file or folder, valid in any working directory; else the name."""
     path = Path(name).expanduser()
     return str(path.resolve()) if name and name not in SHIPPED and path.exists() else name
+
+
+def _without_whole_modules(names) -> None:
+    """None; raises UserError if LoraConfig's modules_to_save is set."""
+    if names:
+        raise UserError(
+            f"modules_to_save = {names!r}: r1nb trains LoRA matrices only; add the names to target_modules."
+        )
 
 
 AtLeastOne = Annotated[int, Field(ge=1)]
@@ -74,6 +84,7 @@ class LoraSettings(Section):
     lora_alpha: AtLeastOne
     target_modules: str | list[str]
     lora_dropout: float = Field(0.0, ge=0, lt=1)
+    modules_to_save: Annotated[None, BeforeValidator(_without_whole_modules)] = Field(None, exclude=True)
     start_from: str | None = None  # a finished run (name or folder) whose adapter is trained further
     use_gradient_checkpointing: str | None = None  # "unsloth": Unsloth's own implementation
 

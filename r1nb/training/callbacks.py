@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from r1nb.errors import UserError
 from r1nb.evaluation.accuracy import evaluate
+from r1nb.policy.adapters import starting_at_0
 from r1nb.processes import whole_weights
 from r1nb.rewards.grading import Judge, as_records, summarize
 from r1nb.runs.run import Run
@@ -34,7 +35,7 @@ class Recorder(TrainerCallback):
     def on_log(self, args, state, control, logs=None, model=None, **kwargs):
         begin = time.perf_counter()
         if "loss" in logs:
-            lora = [w for name, w in model.named_parameters() if w.requires_grad and "lora_B" in name]
+            lora = [weights for weights in starting_at_0(model) if weights.requires_grad]
             if self.run.recipe["lora"]:
                 with whole_weights(lora):
                     norm = float(get_total_norm([weights.detach() for weights in lora])) if lora else 0.0

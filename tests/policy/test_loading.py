@@ -13,6 +13,7 @@ from trl import GRPOTrainer
 
 from r1nb.errors import UserError
 from r1nb.machine.configs import grpo_config
+from r1nb.policy.adapters import check_targets
 from r1nb.policy.export import save_merged
 from r1nb.policy.loading import NO_EFFECT, attach_lora, load_policy, load_trained
 from r1nb.recipes.loading import load_recipe
@@ -261,6 +262,37 @@ def test_target_modules_that_the_model_lacks_are_refused(tiny_recipe, wanted, wo
     tiny_recipe.lora.target_modules = wanted
     with pytest.raises(UserError, match=re.escape(words)) if words else contextlib.nullcontext():
         load_policy(tiny_recipe)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "change", "words"),
+    [
+        (
+            ["q_proj", "lm_head"],
+            {"engine": "unsloth"},
+            "includes lm_head, but Unsloth trains all its weights",
+        ),
+        (["embed_tokens"], {"engine": "unsloth"}, r"includes model\.embed_tokens, but Unsloth"),
+        (["q_proj", "lm_head"], {"use_vllm": True}, "includes lm_head, but it shares its weights"),
+        (r".*(q_proj|embed_tokens)", {"use_vllm": True}, r"includes model\.embed_tokens, but it shares"),
+        (["q_proj"], {"use_vllm": True}, ""),
+        (["q_proj", "lm_head"], {}, ""),
+    ],
+)
+def test_a_head_that_cannot_be_trained_is_refused_before_training(policy, tiny_recipe, wanted, change, words):
+    tiny_recipe.lora.target_modules = wanted
+    tiny_recipe.model.engine = change.get("engine", "transformers")
+    tiny_recipe.grpo["use_vllm"] = change.get("use_vllm", False)
+    with pytest.raises(UserError, match=words) if words else contextlib.nullcontext():
+        check_targets(policy.model, tiny_recipe)
+
+
+def test_whole_modules_are_refused_with_the_other_way():
+    for raw in (["lm_head"], ["lm_head", "embed_tokens"], "lm_head"):
+        with pytest.raises(UserError, match=r"modules_to_save = .*: r1nb trains LoRA .* to target_modules"):
+            load_recipe("tiny-cpu", modules_to_save=raw)
+    assert load_recipe("tiny-cpu", modules_to_save=None) == load_recipe("tiny-cpu")
+    assert "modules_to_save" not in load_recipe("tiny-cpu").lora.model_dump()
 
 
 def test_the_same_seed_starts_from_the_same_adapter(tiny_recipe):

@@ -11,6 +11,7 @@ from r1nb.policy.loading import attach_lora, load_policy, load_trained
 from r1nb.recipes.loading import load_recipe
 from r1nb.rewards import registry
 from r1nb.rewards.registry import reward
+from r1nb.runs.checkpoints import last_checkpoint
 from r1nb.runs.run import Run
 from r1nb.tasks.rows import load_splits
 from r1nb.text.prompts import REASONING, format_prompt
@@ -192,3 +193,24 @@ def test_sft_trains_the_reply_that_the_rewards_will_see(parts, reply):
     prompt = policy.tokenizer.decode(tokens["input_ids"][: -len(written)])
     assert prompt == format_prompt(policy.tokenizer, example["prompt"])
     assert tokens["input_ids"][-len(written) :] == written
+
+
+def test_an_adapter_on_head_and_embedding_is_trained_saved_and_proven(tiny_recipe):
+    tiny_recipe.lora.target_modules = ["embed_tokens", "lm_head"]
+    recipe = tiny_recipe.model_copy(
+        update={"grpo": tiny_recipe.grpo | {"learning_rate": 0.05, "save_steps": 1}}
+    )
+    rows, _, tests = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
+    policy = load_policy(recipe)
+    run = begin_run(recipe, rows)
+    before = evaluate_tests(run, "before", policy, tests, recipe)
+    attach_lora(policy, recipe)
+    trainer = grpo_trainer(policy, rows, recipe, run.folder, [Recorder(run)])
+    with resumable(trainer, run) as checkpoint:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    proof = finish(run, policy, tests, recipe, before)
+    assert proof.norm > 0
+    assert run.series("adapter/norm")[1][-1] == pytest.approx(proof.norm)
+    assert proof.same_as_trained == proof.n
+    assert load_trained(run.folder)[0].has_adapter
+    assert last_checkpoint(run)[0] == 2
