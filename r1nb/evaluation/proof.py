@@ -14,8 +14,12 @@ from r1nb.errors import UserError, run_main
 from r1nb.evaluation.accuracy import evaluate
 from r1nb.paths import write_json
 from r1nb.policy.loading import load_policy
+from r1nb.policy.policy import Completion
 from r1nb.processes import alone
-from r1nb.recipes.loading import load_recipe
+from r1nb.recipes.loading import recipe_of_run
+from r1nb.recipes.recipe import NEUTRAL
+from r1nb.rewards.grading import grade, make_judge
+from r1nb.rewards.registry import find_reward
 from r1nb.runs.run import Run
 from r1nb.text.statistics import wilson
 
@@ -68,16 +72,21 @@ def prove(run, rows, trained: list, base: list) -> Proof:
     """
     from accelerate.utils import release_memory
 
+    for name in run.reward_weights:
+        find_reward(name)  # raises if it is unknown: the answers are graded in this process
+    judge = recipe_of_run(run).judge(rows.column_names)
     release_memory()  # frees unused memory for the fresh process
     print(f"Loading the saved weights of {run.name} in a fresh process, to compare their answers.")
     with tempfile.TemporaryDirectory() as folder:
         task, result = Path(folder, "rows.json"), Path(folder, "answers.json")
-        task.write_text(json.dumps(list(rows), default=str))
+        task.write_text(json.dumps(list(rows), default=str), encoding="utf-8")
         command = [sys.executable, "-m", "r1nb.evaluation.proof", str(run.folder), str(task), str(result)]
-        done = subprocess.run(command, env=alone(), capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, env=alone(), capture_output=True, text=True, errors="replace", check=False
+        )
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         if not done.returncode:
-            proof = _compare(json.loads(result.read_text()), trained, base)
+            proof = _compare(json.loads(result.read_text(encoding="utf-8")), rows, judge, trained, base)
         elif "Out of memory" in reason:
             why = f"there was not enough memory to load it in a second process ({reason})."
             proof = Proof(0, 0, 0, not_run=why)
@@ -87,12 +96,13 @@ def prove(run, rows, trained: list, base: list) -> Proof:
     return proof
 
 
-def _compare(fresh: dict, trained: list, base: list) -> Proof:
-    """Make the Proof; `fresh` is the result of the fresh process: {"ids", "strict", "norm"}."""
-    answers, n = [tuple(ids) for ids in fresh["ids"]], len(fresh["ids"])
+def _compare(fresh: dict, rows, judge, trained: list, base: list) -> Proof:
+    """Make the Proof; `fresh` is the result of the fresh process: {"answers": [text, ids, cut], "norm"}."""
+    completions = [Completion(text, tuple(ids), cut) for text, ids, cut in fresh["answers"]]
+    graded, answers, n = grade(rows[:], completions, judge), [c.ids for c in completions], len(completions)
     same = sum(ids == graded.ids for ids, graded in zip(answers, trained, strict=True))
     others = sum(ids != graded.ids for ids, graded in zip(answers, base, strict=True))
-    strict, right = sum(map(bool, fresh["strict"])) / n, sum(bool(graded.strict) for graded in trained)
+    strict, right = sum(bool(g.strict) for g in graded) / n, sum(bool(graded.strict) for graded in trained)
     return Proof(n, same, others, fresh["norm"], strict, [right / n, *wilson(right, n)])
 
 
@@ -102,7 +112,7 @@ def main(folder: str, task: str, result: str) -> None:
     from torch.nn.utils import get_total_norm
 
     run = Run(folder)
-    recipe = load_recipe(run)
+    recipe = recipe_of_run(run)
     changes = {"engine": "transformers", "fast_inference": False}
     changes |= {} if recipe.lora else {"model_name": str(run.model)}
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=changes)})
@@ -115,10 +125,11 @@ def main(folder: str, task: str, result: str) -> None:
         policy.load_adapter(run.adapter, recipe.layout)
         weights = [w.detach() for name, w in policy.model.named_parameters() if "lora_B" in name]
         norm = float(get_total_norm(weights))
-    rows = Dataset.from_list(json.loads(Path(task).read_text()))
-    graded = evaluate(policy, rows, recipe.judge(rows.column_names), recipe.greedy, batch_size)
-    answers = {"ids": [g.ids for g in graded], "strict": [g.strict for g in graded], "norm": norm}
-    Path(result).write_text(json.dumps(answers))
+    rows = Dataset.from_list(json.loads(Path(task).read_text(encoding="utf-8")))
+    # The parent grades the answers, since only it may know the run's rewards.
+    graded = evaluate(policy, rows, make_judge(NEUTRAL, recipe.layout), recipe.greedy, batch_size)
+    answers = {"answers": [[g.completion, g.ids, g.cut] for g in graded], "norm": norm}
+    Path(result).write_text(json.dumps(answers), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import yaml
 
 from r1nb.errors import UserError, did_you_mean
 from r1nb.paths import RECIPES, runs_folder
-from r1nb.recipes.recipe import Recipe, build_recipe
+from r1nb.recipes.recipe import Recipe, build_recipe, salvage_recipe
 from r1nb.recipes.settings import OURS, RESERVED, OutputSettings, section_keys
 
 SECTIONS = ("grpo", *OURS, "sft")  # a key in several sections means the first of them
@@ -44,6 +44,15 @@ def load_recipe(name="tiny-cpu", /, **overrides) -> Recipe:
     recipe = build_recipe(raw | {"name": Path(name).stem})
     check_writable(runs_folder(recipe.output.runs_dir))
     return recipe
+
+
+def recipe_of_run(run) -> Recipe:
+    """The recipe of a run, for sampling from it: what is unknown here is left out, and that is said.
+
+    `load_recipe(run)` refuses such a recipe instead, because another run would be trained without that.
+    """
+    default = build_recipe(_read("tiny-cpu")).model_dump()
+    return salvage_recipe(run.recipe, default, f"The recipe of {run.label}")
 
 
 def default_runs_dir() -> str:

@@ -4,6 +4,7 @@ Its keys have the names of TRL (`grpo`), PEFT (`lora`) and transformers or Unslo
 sets every value that TRL or Unsloth would otherwise choose.
 """
 
+import copy
 import dataclasses
 import importlib.util
 import re
@@ -16,13 +17,16 @@ from r1nb.processes import processes
 from r1nb.recipes import settings
 from r1nb.recipes.settings import RESERVED, Sampling, Section, section_keys, trl_section
 from r1nb.rewards.grading import Judge, make_judge
-from r1nb.rewards.registry import find_reward
+from r1nb.rewards.registry import find_reward, reward_names
 from r1nb.text.prompts import LAYOUTS, Layout
 
 # pydantic's wording (regular expressions), and the plainer words that replace it.
 PLAINER = {"be a valid dictionary.*": "hold key: value lines", "(Input|Value) should": "must",
            ",? (unable to|after) .*": "", "greater than or equal to": "at least",
            "less than or equal to": "at most"}  # fmt: skip
+
+
+NEUTRAL = {"xmlcount_reward_func": 1.0}  # judges no answers: the dataset's own reward does
 
 
 class Recipe(Section):
@@ -102,8 +106,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _check_rewards(self):
         for name in self.rewards:
-            library = find_reward(name).library
-            if library and importlib.util.find_spec(library) is None:
+            if library := _missing_library(name):
                 raise UserError(f"{name} needs {library}, which is missing: pip install 'r1nb[rewards,gym]'.")
         if not any(self.rewards.values()):
             raise UserError("rewards: give at least one reward a weight above 0.")
@@ -156,6 +159,54 @@ def build_recipe(raw: dict) -> Recipe:
         return Recipe.model_validate({key: value for key, value in raw.items() if key not in empty})
     except ValidationError as error:
         raise UserError(_sentence(error.errors())) from None
+
+
+def _missing_library(name: str) -> str:
+    """The library that a reward needs and that is not installed; "" if there is none."""
+    library = find_reward(name).library
+    return library if library and importlib.util.find_spec(library) is None else ""
+
+
+def known_rewards(weights: dict, said: str) -> dict:
+    """The rewards that this process can compute; the others are named, after the words `said`.
+
+    A reward of weight 1 that judges no answers stands in if none is left.
+    """
+    here = [name for name in reward_names() if name in weights and not _missing_library(name)]
+    if unknown := ", ".join(weights.keys() - set(here)):
+        print(f"{said} has rewards that are unknown here and left out: {unknown}.")
+    kept = {name: weight for name, weight in weights.items() if name in here}
+    return kept if any(kept.values()) else NEUTRAL
+
+
+def salvage_recipe(raw: dict, default: dict, said: str) -> Recipe:
+    """A recipe for sampling from a run that another version of r1nb or TRL made, or another process.
+
+    Rewards and keys that are unknown here, and values that are refused today, are left out; what is missing
+    is taken from `default`. Each is named, after the words `said`. Raises UserError if that is not enough.
+    """
+    raw = copy.deepcopy(raw) | {"rewards": known_rewards(raw["rewards"], said)}
+    while True:
+        try:
+            return build_recipe(raw)
+        except UserError as error:
+            if not isinstance(error.__context__, ValidationError):
+                raise
+            mistakes = error.__context__.errors()
+        for mistake in mistakes:
+            *sections, key = mistake["loc"][:2] or [None]
+            part = raw[sections[0]] if sections else raw
+            if mistake["type"] == "missing":
+                source = default[sections[0]] if sections else default
+                part[key] = source[key]
+                print(f"{said} lacks {'.'.join([*sections, key])}: {part[key]!r} is taken for it.")
+            elif key in part:
+                print(
+                    f"{said} is read without {'.'.join([*sections, key])} = {part.pop(key)!r:.80}, "
+                    "which is refused today."
+                )
+            else:
+                raise UserError(_sentence(mistakes))
 
 
 def _sentence(mistakes: list[dict]) -> str:

@@ -14,13 +14,13 @@ import os
 import re
 import tempfile
 import time
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import yaml
 
-from r1nb.errors import UserError
-from r1nb.paths import runs_folder, write_json
+from r1nb.errors import UserError, say_once
+from r1nb.paths import read_json, runs_folder, write_json
 from r1nb.processes import main_only
 from r1nb.runs.evaluations import Evaluations
 
@@ -53,7 +53,7 @@ class Run(Evaluations):
         number = 1 + max((int(m[1]) for path in parent.iterdir() if (m := taken(path.name))), default=0)
         new = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))  # renamed once its files are written
         new.chmod(0o755)
-        (new / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+        (new / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
         write_json(new / "environment.json", environment)
         while True:
             folder = parent / f"{name}-{number:03d}"
@@ -67,9 +67,16 @@ class Run(Evaluations):
 
     @classmethod
     def all(cls, runs_dir: str) -> "list[Run]":
-        """All runs in a folder of runs, the newest first."""
-        recipes = runs_folder(runs_dir).glob("[!.]*/recipe.yaml")  # .new-*: still being created
-        return sorted((cls(path.parent) for path in recipes), key=lambda run: run.made, reverse=True)
+        """All runs in a folder of runs, the newest first; says once which are left out as broken."""
+        runs = []
+        for path in runs_folder(runs_dir).glob("[!.]*/recipe.yaml"):  # .new-*: still being created
+            try:
+                run = cls(path.parent)
+                run.recipe  # noqa: B018  # raises if it is torn
+                runs.append(run)
+            except UserError as error:
+                say_once(f"{error} The other runs can be used.")
+        return sorted(runs, key=lambda run: run.made, reverse=True)
 
     @classmethod
     def named(cls, name: str, runs_dir: str) -> "Run":
@@ -118,10 +125,7 @@ class Run(Evaluations):
     @cached_property
     def recipe(self) -> dict:
         """The recipe as it was used, as plain values by section."""
-        recipe = yaml.safe_load((self.folder / "recipe.yaml").read_text())
-        if not isinstance(recipe, dict) or not {"grpo", "rewards", "data"} <= set(recipe):
-            raise UserError(f"{self.label}/recipe.yaml is not a recipe: move that folder away.")
-        return recipe
+        return _parse_recipe(self.folder / "recipe.yaml", self.made)
 
     @property
     def reward_weights(self) -> dict[str, float]:
@@ -129,16 +133,20 @@ class Run(Evaluations):
 
     @cached_property
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """(lowest, highest) score of each reward, including rewards defined only in the run's notebook."""
-        return self.environment["rewards"]
+        """(lowest, highest) score of each reward, including rewards defined only in the run's notebook; {} if
+        environment.json is torn.
+        """
+        return self.environment.get("rewards", {})
 
     @cached_property
     def environment(self) -> dict:
-        """Versions, machine, and what else is needed to repeat the run."""
-        return json.loads((self.folder / "environment.json").read_text())
+        """Versions, machine, and what else is needed to repeat the run; {} if environment.json is torn."""
+        return read_json(self.folder / "environment.json", {})
 
-    def best_total(self) -> float:
-        """The total reward of an ideal completion."""
+    def best_total(self) -> float | None:
+        """The total reward of an ideal completion; None if the range of a reward is unknown."""
+        if not self.reward_weights.keys() <= self.ranges.keys():
+            return None
         return sum(self.ranges[name][1] * weight for name, weight in self.reward_weights.items())
 
     @main_only
@@ -154,14 +162,15 @@ class Run(Evaluations):
             os.fsync(file.fileno())
 
     def history(self) -> list[dict]:
-        """The lines so far, without incomplete ones (still being written, or their writer was killed)."""
+        """The lines so far, without torn ones (still being written, or their writer was killed)."""
         path = self.folder / "history.jsonl"
         content = path.read_bytes() if path.is_file() else b""
         if len(content) != self._size:
             self._size, self._lines = len(content), []
             for text in content.split(b"\n")[:-1]:
-                with contextlib.suppress(ValueError):
+                with contextlib.suppress(ValueError, AttributeError, TypeError, KeyError):
                     line = {_renamed(key): value for key, value in json.loads(text).items()}
+                    line["step"] = int(line["step"])
                     if "resumed" in line:  # training went back to that step
                         self._lines = [earlier for earlier in self._lines if earlier["step"] <= line["step"]]
                     self._lines.append(line)
@@ -229,10 +238,11 @@ class Run(Evaluations):
             wanted = ", ".join(map(str, steps)) or "1 or later"
             raise UserError(f"Run {self.name} has no completions of step {wanted}.")
         log = pandas.concat(logs, ignore_index=True)
+        lost = dict.fromkeys(self.reward_weights, float("nan"))
+        for name, missing in (lost | {"answer": "", "tokens": 0, "cut": False}).items():
+            log[name] = log.get(name, missing)  # the default, if no reward function logged it
         # None counts as 0, as in TRL.
         log["total"] = sum(log[name].fillna(0) * weight for name, weight in self.reward_weights.items())
-        for name, missing in (("answer", ""), ("tokens", 0), ("cut", False)):
-            log[name] = log.get(name, missing)  # the default, if no reward function logged it
         return log
 
     def logged(self, step: int) -> int | None:
@@ -242,17 +252,40 @@ class Run(Evaluations):
     def _logs(self) -> dict[int, Path]:
         """{step: file} of TRL's completion log."""
         files = (self.folder / "completions").glob("completions_*.parquet")
-        return {int(path.stem.rpartition("_")[2]): path for path in files}
+        numbered = {path.stem.rpartition("_")[2]: path for path in files}
+        return {int(number): path for number, path in numbered.items() if number.isdecimal()}
 
     def rejection(self) -> dict:
         """The contents of rejection.json (older runs: harvest.json); {} without rejection sampling."""
         paths = (self.folder / name for name in (REJECTION, "harvest.json"))
-        return next((json.loads(path.read_text()) for path in paths if path.is_file()), {})
+        return next((read_json(path, {}) for path in paths if path.is_file()), {})
 
     def checkpoints(self) -> list[int]:
         """The steps of the checkpoints that are kept."""
         numbers = [path.name.rpartition("-")[2] for path in self.folder.glob("checkpoint-*")]
         return sorted(int(number) for number in numbers if number.isdigit())
+
+
+@cache
+def _parse_recipe(path: Path, made: float) -> dict:
+    """Parse the recipe.yaml of a run; `made` is its time, so that a changed file is parsed again.
+
+    Raises UserError if the file is torn: a recipe has at least the sections data, grpo and rewards.
+    """
+    try:
+        recipe = yaml.safe_load(path.read_bytes())
+        steps, weights = recipe["grpo"]["max_steps"], recipe["rewards"].values()
+        if (
+            all(isinstance(number, int | float) for number in (steps, *weights))
+            and "dataset" in recipe["data"]
+        ):
+            return recipe
+    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError, AttributeError):
+        pass
+    where = f"{path.parent.parent.name}/{path.parent.name}"
+    raise UserError(
+        f"{where}/recipe.yaml is not a recipe, or it is torn: restore it, or move that folder away."
+    )
 
 
 def _renamed(key: str) -> str:

@@ -53,7 +53,7 @@ def training_curves(*runs, smoothing: float = 0.0, cursor: int | None = None) ->
         _draw_spread(total, runs[0])
     else:
         plain(total, legend="best")
-    _draw_limit(total, {run.best_total() for run in runs}, "best possible")
+    _draw_limit(total, {run.best_total() for run in runs} - {None}, "best possible")
     for name, axes in rewards.items():
         plain(axes, short_name(name))
         _draw_limit(axes, {run.ranges[name][1] for run in runs if name in run.ranges}, "maximum")

@@ -1,6 +1,7 @@
 """Write the report of a run: one HTML file that opens by double click, without network and scripts."""
 
 import base64
+import json
 from datetime import datetime
 from pathlib import Path
 
@@ -26,8 +27,8 @@ def write_report(run) -> Path:
         curves=base64.b64encode(png(figure)).decode(),
         evaluated=all(run.graded(moment) for moment in MOMENTS),
         steps=sorted({run.logged(step) or run.logged(last) for step in (1, last // 2, last)} - {None}),
-        recipe=(run.folder / "recipe.yaml").read_text(),
-        environment=(run.folder / "environment.json").read_text(),
+        recipe=(run.folder / "recipe.yaml").read_text(encoding="utf-8"),
+        environment=json.dumps(run.environment, indent=1),
     )
     path = run.folder / "report.html"
     path.write_text(page, encoding="utf-8")
