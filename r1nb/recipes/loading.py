@@ -10,7 +10,7 @@ import yaml
 from r1nb.errors import UserError, did_you_mean
 from r1nb.paths import RECIPES, runs_folder
 from r1nb.recipes.recipe import Recipe, build_recipe, salvage_recipe
-from r1nb.recipes.settings import OURS, RESERVED, OutputSettings, section_keys
+from r1nb.recipes.settings import OURS, RESERVED, OutputSettings, section_keys, unknown_key
 
 SECTIONS = ("grpo", *OURS, "sft")  # a key in several sections means the first of them
 WHOLE = ("rewards", "lora", "sft")  # sections that can be replaced as a whole, the last two also by null
@@ -139,7 +139,10 @@ def _replace(raw: dict, overrides: dict) -> dict:
         if name in WHOLE:
             continue
         if name not in places:
-            raise UserError(f"Unknown setting {name!r}{did_you_mean(name, places)}")
+            section, _, key = name.rpartition(".")
+            section = section if section in SECTIONS else ""
+            known = section_keys(section) if section else places
+            raise UserError(f"Unknown setting {name!r}{unknown_key(section, key, known)}")
         section, key = places[name]
         if section == "lora" and raw.get(section, {}) is None:
             why = "is a setting of the adapter, but this recipe has none (lora: null)"

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from r1nb.errors import UserError, did_you_mean
 from r1nb.processes import processes
 from r1nb.recipes import settings
-from r1nb.recipes.settings import RESERVED, Sampling, Section, section_keys, trl_section
+from r1nb.recipes.settings import RESERVED, Sampling, Section, section_keys, trl_section, unknown_key
 from r1nb.rewards.grading import Judge, make_judge
 from r1nb.rewards.registry import find_reward, reward_names
 from r1nb.text.prompts import LAYOUTS, Layout
@@ -220,12 +220,14 @@ def _sentence(mistakes: list[dict]) -> str:
     if kind == "extra_forbidden" and RESERVED.intersection(keys):
         return f"{name} is set by r1nb itself; take it out of the recipe."
     if kind == "extra_forbidden":
-        known = section_keys(section) if keys else {*Recipe.model_fields, "like"}
-        return f"Unknown key {name}{did_you_mean(keys[0] if keys else section, known)}"
+        if keys:
+            return f"Unknown key {name}{unknown_key(section, keys[0], section_keys(section))}"
+        return f"Unknown key {name}{unknown_key('', section, {*Recipe.model_fields, 'like'})}"
     if kind == "missing":
         missing = [".".join(map(str, m["loc"])) for m in mistakes if m["type"] == kind]
         return f"The recipe lacks {', '.join(missing)}; see recipes/smollm2-135m.yaml."
     for theirs, plain in PLAINER.items():
         words = re.sub(theirs, plain, words)
     known = re.findall(r"'([^']+)'", words)
-    return f"{name} = {value!r}: {words}{did_you_mean(str(value), known)}"
+    end = "; 0 means all tokens." if name == "grpo.top_k" else did_you_mean(str(value), known)
+    return f"{name} = {value!r}: {words}{end}"

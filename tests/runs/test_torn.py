@@ -9,6 +9,7 @@ from written_run import write_run
 from r1nb.errors import UserError, say_once
 from r1nb.paths import read_json
 from r1nb.rewards.grading import Graded
+from r1nb.runs.evaluations import MOMENTS
 from r1nb.runs.run import CARD, Run
 from r1nb.views.inspector import Inspector
 from r1nb.views.plots import png, training_curves
@@ -16,7 +17,6 @@ from r1nb.views.report import write_report
 from r1nb.views.tables import accuracy_table, answers_table
 
 GRADED = Graded("How much is 4 times 6?", "24", "24", (1,), False, False, True, False, {})
-SHOWN = ("before", "before, prefilled", "after")
 RUBBISH = [b"", b"{", b"null", b"[[[1", b"\xff\xfe\x00", b"\x00" * 99, b"7", b'"text"']
 
 
@@ -34,26 +34,24 @@ def run(tiny_recipe):
     return run
 
 
-@pytest.mark.parametrize(
-    "cut", [0, 30, "lora:", "target_modules: ", "grpo:", "max_steps: ", "rewards:", "int_reward_func: "]
-)
-def test_a_run_with_a_torn_recipe_hides_no_other_run(run, capsys, cut):
-    text, broken = (run.folder / "recipe.yaml").read_text(), run.folder.parent / "copied"
-    (broken / "adapter").mkdir(parents=True)
-    (broken / "recipe.yaml").write_text(
-        text[: cut if isinstance(cut, int) else text.index(cut) + len(cut)] + "["
-    )
-    for folder in (broken, run.folder):
-        (folder / "adapter").mkdir(exist_ok=True)
-        (folder / "adapter" / CARD).write_text("{}")
-    os.utime(broken / "recipe.yaml", (2e9, 2e9))
-    runs_dir = str(run.folder.parent)
-    assert [found.name for found in Run.all(runs_dir)] == [run.name]
-    assert Run.latest(runs_dir).name == run.name
-    assert list(Inspector(runs_dir).runs) == [run.name]
-    assert capsys.readouterr().out.count("runs/copied/recipe.yaml is not a recipe") == 1
-    with pytest.raises(UserError, match=r"runs/copied/recipe\.yaml is not a recipe, or it is torn"):
-        Run(broken).recipe  # noqa: B018
+def test_a_run_with_a_torn_recipe_hides_no_other_run(run, capsys):
+    text, parent = (run.folder / "recipe.yaml").read_text(), run.folder.parent
+    sections = ("lora:", "target_modules: ", "grpo:", "max_steps: ", "rewards:", "int_reward_func: ")
+    ends = [0, 30, *(text.index(part) + len(part) for part in sections)]
+    for end in ends:
+        (parent / f"copied-{end}" / "adapter").mkdir(parents=True)
+        (parent / f"copied-{end}" / "recipe.yaml").write_text(text[:end])
+        os.utime(parent / f"copied-{end}" / "recipe.yaml", (2e9, 2e9))
+    run.adapter.mkdir()
+    for folder in parent.glob("*/adapter"):
+        (folder / CARD).write_text("{}")
+    assert [found.name for found in Run.all(str(parent))] == [run.name]
+    assert Run.latest(str(parent)).name == run.name
+    assert list(Inspector(str(parent)).runs) == [run.name]
+    said = capsys.readouterr().out
+    assert all(said.count(f"runs/copied-{end}/recipe.yaml is not a recipe") == 1 for end in ends)
+    with pytest.raises(UserError, match=r"runs/copied-0/recipe\.yaml is not a recipe, or it is torn"):
+        Run(parent / "copied-0").recipe  # noqa: B018
 
 
 @pytest.mark.parametrize("content", RUBBISH)
@@ -73,7 +71,7 @@ def test_torn_files_are_named_and_the_others_are_shown(run, capsys):
     run = Run(run.folder)
     write_report(run)
     assert list(accuracy_table(run).data.columns[1:]) == [
-        (f"{s} (1)", m) for s in ("test", "hard") for m in SHOWN
+        (f"{s} (1)", m) for s in ("test", "hard") for m in MOMENTS.values()
     ]
     assert list(answers_table(run, 3).data.columns) == ["question", "gold", "after step 1"]
     assert png(training_curves(run))
@@ -95,13 +93,11 @@ def test_only_the_split_whose_answers_are_torn_or_missing_is_left_out(run, capsy
     assert "before-test.json cannot be read" in said
 
 
-@pytest.mark.parametrize(
-    "line", [b"\x00\x00", b"7", b"[]", b"null", b'{"reward": 1}', b'{"step": null}', b"\xff"]
-)
-def test_a_damaged_line_of_the_history_is_left_out(run, line):
+def test_damaged_lines_of_the_history_are_left_out(run):
     path = run.folder / "history.jsonl"
     before = run.history()
-    path.write_bytes(line + b"\n" + path.read_bytes() + line + b"\n")
+    lines = [b"\0", b"7", b"[]", b"null", b'{"reward": 1}', b'{"step": null}', b"\xff", b'{"step": "x"}', b""]
+    path.write_bytes(b"\n".join([*lines, path.read_bytes() + lines[0], *lines]))
     damaged = Run(run.folder)
     assert damaged.history() == before
     assert damaged.progress()[0] == 16
