@@ -20,6 +20,7 @@ from r1nb.recipes.loading import recipe_of_run
 from r1nb.recipes.recipe import NEUTRAL
 from r1nb.rewards.grading import grade, make_judge
 from r1nb.rewards.registry import find_reward
+from r1nb.runs.disk import full_disk_in_words
 from r1nb.runs.run import Run
 from r1nb.text.statistics import wilson
 
@@ -92,7 +93,8 @@ def prove(run, rows, trained: list, base: list) -> Proof:
             proof = Proof(0, 0, 0, not_run=why)
         else:
             raise UserError(f"The saved weights of {run.name} cannot be loaded in a fresh process: {reason}")
-    write_json(run.folder / "proof.json", asdict(proof))
+    with full_disk_in_words(run):
+        write_json(run.folder / "proof.json", asdict(proof))
     return proof
 
 

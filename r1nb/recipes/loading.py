@@ -123,8 +123,11 @@ def _read(name: str, below: tuple[str, ...] = ()) -> dict:
 
 def _parse(path: Path) -> dict:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date like 2024-99-99
+        raw = yaml.safe_load(path.read_bytes())  # UTF-8, or UTF-16 with its mark
+    except (yaml.reader.ReaderError, UnicodeDecodeError) as error:
+        said = f"at position {error.position}" if hasattr(error, "position") else error.reason
+        raise UserError(f"Recipe {path} is not text in UTF-8 ({said}): save it again as UTF-8.") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date like 2024-99-99
         raise UserError(f"Recipe {path} is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(raw, dict):
         raise UserError(f"Recipe {path} holds no sections; see recipes/tiny-cpu.yaml.")

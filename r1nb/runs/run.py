@@ -48,13 +48,17 @@ class Run(Evaluations):
         Writes `recipe` to recipe.yaml, and `environment` (versions, machine, ...) to environment.json.
         """
         parent, name = runs_folder(runs_dir), recipe["name"]
-        parent.mkdir(parents=True, exist_ok=True)
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            new = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))  # renamed once its files are written
+            new.chmod(0o755)
+            (new / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+            write_json(new / "environment.json", environment)
+        except OSError as error:
+            why = f"A run cannot be created in {parent} ({error.strerror})"
+            raise UserError(f"{why}: make room there, or set another runs_dir.") from None
         taken = re.compile(re.escape(name) + r"-(\d{3})").fullmatch
         number = 1 + max((int(m[1]) for path in parent.iterdir() if (m := taken(path.name))), default=0)
-        new = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))  # renamed once its files are written
-        new.chmod(0o755)
-        (new / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-        write_json(new / "environment.json", environment)
         while True:
             folder = parent / f"{name}-{number:03d}"
             try:
@@ -133,9 +137,7 @@ class Run(Evaluations):
 
     @cached_property
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """(lowest, highest) score of each reward, including rewards defined only in the run's notebook; {} if
-        environment.json is torn.
-        """
+        """(lowest, highest) score of each reward, the notebook's own too; {} if environment.json is torn."""
         return self.environment.get("rewards", {})
 
     @cached_property
@@ -268,10 +270,7 @@ class Run(Evaluations):
 
 @cache
 def _parse_recipe(path: Path, made: float) -> dict:
-    """Parse the recipe.yaml of a run; `made` is its time, so that a changed file is parsed again.
-
-    Raises UserError if the file is torn: a recipe has at least the sections data, grpo and rewards.
-    """
+    """The recipe.yaml of a run; `made` is its time, so that a changed file is parsed again."""
     try:
         recipe = yaml.safe_load(path.read_bytes())
         steps, weights = recipe["grpo"]["max_steps"], recipe["rewards"].values()
