@@ -59,6 +59,8 @@ def check_configs(recipe) -> None:
         for config, section in zip(configs, (recipe.grpo, recipe.sft), strict=False):
             if not (elsewhere and needs_bitsandbytes(section)):
                 _try_out(config)
+        if recipe.model.engine != "unsloth" and configs[0].use_vllm and not importlib.util.find_spec("vllm"):
+            raise ValueError("use_vllm=True needs vLLM, which is not installed here.")
     except REFUSALS as error:
         raise UserError(f"TRL refuses the recipe: {first_line(error)}") from None
     _check_trackers({tracker for config in configs for tracker in config.report_to})
@@ -85,6 +87,13 @@ def _try_out(config) -> None:
         raise ValueError("use_liger_kernel=True needs its package: pip install liger-kernel.")
     if config.torch_compile:
         DynamoBackend(config.torch_compile_backend.upper())
+    if config.torch_compile_mode:
+        torch._inductor.list_mode_options(config.torch_compile_mode)
+    for key in ("use_transformers_paged", "use_transformers_continuous_batching"):
+        if getattr(config, key, False) and not torch.cuda.is_available():
+            raise ValueError(f"{key}=True needs a CUDA GPU: without one generation never ends.")
+    if getattr(config, "sync_ref_model", False) and not config.beta:
+        raise ValueError("sync_ref_model=True needs a reference model: set beta above 0, or leave it out.")
     for key in ("generation_kwargs", "chat_template_kwargs"):
         if isinstance(getattr(config, key, None), str):
             raise ValueError(f"{key} = {getattr(config, key)!r} must hold key: value lines.")

@@ -181,6 +181,7 @@ class GrpoSettings(TrlSettings):
     temperature: FiniteFloat = Field(1.0, gt=0)  # greedy completions of a group would be equal
     loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"] = "dapo"
     scale_rewards: Literal["group", "batch", "none", True, False] = "group"
+    multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
     importance_sampling_level: Literal["token", "sequence"] = "token"
 
 

@@ -36,7 +36,9 @@ class Run(Evaluations):
         self._size, self._lines = 0, []  # size and lines of the history when it was last read
         if not (self.folder / "recipe.yaml").is_file():
             raise UserError(f"{folder} is not a run folder: it has no recipe.yaml.")
-        self.made = (self.folder / "recipe.yaml").stat().st_mtime  # seconds since 1970
+        stat = (self.folder / "recipe.yaml").stat()
+        self.made = stat.st_mtime  # seconds since 1970
+        self._stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
     def __fspath__(self) -> str:
         return str(self.folder)
@@ -129,7 +131,7 @@ class Run(Evaluations):
     @cached_property
     def recipe(self) -> dict:
         """The recipe as it was used, as plain values by section."""
-        return _parse_recipe(self.folder / "recipe.yaml", self.made)
+        return _parse_recipe(self.folder / "recipe.yaml", self._stamp)
 
     @property
     def reward_weights(self) -> dict[str, float]:
@@ -269,9 +271,9 @@ class Run(Evaluations):
 
 
 @cache
-def _parse_recipe(path: Path, made: float) -> dict:
-    """The recipe.yaml of a run; `made` is its time, so that a changed file is parsed again."""
-    try:
+def _parse_recipe(path: Path, stamp: tuple) -> dict:
+    """The recipe.yaml of a run; with another `stamp` (time, size, inode) it is parsed again."""
+    with contextlib.suppress(OSError, ValueError, yaml.YAMLError, TypeError, KeyError, AttributeError):
         recipe = yaml.safe_load(path.read_bytes())
         steps, weights = recipe["grpo"]["max_steps"], recipe["rewards"].values()
         if (
@@ -279,8 +281,6 @@ def _parse_recipe(path: Path, made: float) -> dict:
             and "dataset" in recipe["data"]
         ):
             return recipe
-    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError, AttributeError):
-        pass
     where = f"{path.parent.parent.name}/{path.parent.name}"
     raise UserError(
         f"{where}/recipe.yaml is not a recipe, or it is torn: restore it, or move that folder away."

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import signal
 import threading
 from pathlib import Path
@@ -56,14 +57,29 @@ def begin_run(recipe, rows=None, reuse: bool = False, **facts) -> Run:
             print(f"{run.label} is finished and stays as it is; resume=False would train another run.")
             return run
         run = None
-    if run and _take(run):
+    if run and not (taken := _take(run)):
         print(f"Resuming {run.label}, which did not finish; resume=False would begin a new run.")
-        return run
+        return _follow_moves(run, recipe)
     if run:
-        print(f"{run.label} is being trained by another process, so this is a new run.")
+        print(f"{run.label} {taken}, so this is a new run.")
     run = new_run(recipe, **facts)
     _take(run)
     return run
+
+
+def _follow_moves(run: Run, recipe) -> Run:
+    """The run, with the paths of today in its recipe.yaml: its proof will load the model from there."""
+    now = {section: dict(values) if section in ("model", "data") else values
+           for section, values in run.recipe.items()}  # fmt: skip
+    now["model"]["model_name"], now["data"]["dataset"] = recipe.model.model_name, recipe.data.dataset
+    if now == run.recipe:
+        return run
+    path, partial = run.folder / "recipe.yaml", run.folder / ".recipe.part"
+    partial.write_text(yaml.safe_dump(now, sort_keys=False), encoding="utf-8")
+    os.utime(partial, (run.made, run.made))
+    partial.replace(path)
+    print(f"What moved since then has its new path in {run.label}/recipe.yaml.")
+    return Run(run.folder)
 
 
 def new_run(recipe, **facts) -> Run:
@@ -141,17 +157,19 @@ def _moved(old, new, same_content: bool) -> bool:
     return same_content or (Path(old).name == Path(new).name and not Path(old).exists())
 
 
-def _take(run: Run) -> bool:
-    """Lock a run until this process ends; False if another process has it."""
+def _take(run: Run) -> str:
+    """Lock a run until this process ends; the reason why that is not possible, or "" if it is."""
     path = run.folder / ".lock"
     if run.folder not in _LOCKS or not path.exists():
         lock = FileLock(path, thread_local=False)
         try:
             lock.acquire(timeout=PATIENCE)
-        except (Timeout, OSError):
-            return False
+        except Timeout:
+            return "is being trained by another process"
+        except OSError as error:
+            return f"cannot be written to ({error.strerror})"
         _LOCKS[run.folder] = lock
-    return True
+    return ""
 
 
 class AlreadyTrained(Exception):  # noqa: N818  # not an error: it ends trainer.train()

@@ -143,6 +143,9 @@ def test_an_error_of_trl_becomes_one_sentence(overrides, word):
         ({"chat_template_kwargs": "x"}, "key: value lines"),
         ({"cache_implementation": "foo"}, "cache_implementation"),
         ({"use_liger_kernel": True}, "pip install liger-kernel"),
+        ({"torch_compile_mode": "foo"}, "foo"),
+        ({"sync_ref_model": True}, "set beta above 0"),
+        ({"multi_objective_aggregation": "foo"}, "must be 'sum_then_normalize' or"),
         ({"torch_compile": True, "torch_compile_backend": "foo"}, "'FOO'"),
     ],
 )

@@ -432,6 +432,9 @@ def test_a_project_that_moved_is_resumed_if_its_rows_are_the_same(tmp_path, caps
     first = begin(here)
     here.rename(there)
     assert begin(there) == first
+    moved = load_recipe(there / "runs" / first)
+    assert Run(there / "runs" / first).recipe == moved.model_dump()
+    assert (moved.model.model_name, moved.data.dataset) == (str(there / "model"), str(there / "train.jsonl"))
     (there / "train.jsonl").rename(there / "renamed.jsonl")
     assert begin(there, "renamed.jsonl") == first
     lines = (there / "renamed.jsonl").read_text().splitlines()[1:]
