@@ -51,6 +51,8 @@ def changed(saved):
         ({"grpo": {"max_prompt_length": 192}}, "is read without grpo.max_prompt_length = 192"),
         ({"grpo": {"use_liger_loss": True, "vllm_device": "auto"}}, "is read without grpo.vllm_device"),
         ({"grpo": {"loss_type": "of_yesterday"}}, "is read without grpo.loss_type = 'of_yesterday'"),
+        ({"grpo": {"eval_strategy": "steps", "top_k": -1}}, "is read without grpo.top_k = -1"),
+        ({"grpo": {"deepspeed": "zero.json"}}, "is read without grpo.deepspeed = 'zero.json'"),
         ({"data": {"sampler": "random"}}, "is read without data.sampler = 'random'"),
         ({"model": {"device": "cpu"}}, "is read without model.device = 'cpu'"),
         ({"lora": {"r": 0}}, "lacks lora.r: 16 is taken for it"),
