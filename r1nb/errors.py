@@ -2,6 +2,7 @@
 
 import difflib
 import sys
+from functools import cache
 
 
 class UserError(ValueError):
@@ -25,6 +26,12 @@ def did_you_mean(word: str, words) -> str:
 def first_line(error: Exception) -> str:
     """The first line of an error's message, or the name of its type if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@cache
+def say_once(sentence: str) -> None:
+    """Print a sentence, unless this process has printed it before."""
+    print(sentence)
 
 
 def run_main(main) -> None:

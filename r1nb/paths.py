@@ -1,8 +1,10 @@
-"""Paths that work in a checkout, an editable install and a wheel, and a safe way to write JSON."""
+"""Paths that work in a checkout, an editable install and a wheel; write and read JSON safely."""
 
 import json
 import os
 from pathlib import Path
+
+from r1nb.errors import first_line, say_once
 
 __version__ = "0.2.0"
 PACKAGE = Path(__file__).parent
@@ -25,5 +27,22 @@ def write_json(path: Path, value) -> None:
     """
     path.parent.mkdir(exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.part")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
+    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def read_json(path: Path, otherwise):
+    """The value in a JSON file; `otherwise` if there is no file, or if it is torn, which is said once.
+
+    A value of another type than `otherwise` counts as torn.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        why = "" if isinstance(value, type(otherwise)) else f"it holds {value!r:.40}"
+    except FileNotFoundError:
+        return otherwise
+    except (OSError, ValueError, RecursionError) as error:
+        why = first_line(error)
+    if why:
+        say_once(f"{path} cannot be read ({why}), so what it held is missing here.")
+    return otherwise if why else value

@@ -43,13 +43,13 @@ def train(recipe):
     from r1nb.views import live, report
 
     rows, validation, tests = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
+    for problem in checks.check_rewards(rows, recipe.judge(rows.column_names)):
+        print(problem)
     policy = load_policy(recipe)
     limit = recipe.data.max_prompt_length
     rows = drop_long_prompts(rows, policy.tokenizer, limit, recipe.problems_per_generation)
     kept = difficulty.keep_by_difficulty(policy, rows, recipe)
     rows = from_main(lambda: kept)  # sampling may differ between processes
-    for problem in checks.check_rewards(rows, recipe.judge(rows.column_names)):
-        print(problem)
     run = from_main(lambda: resume.begin_run(recipe, rows))
     print("Run folder:", run.label)
     before = accuracy.evaluate_tests(run, "before", policy, tests, recipe)
@@ -74,7 +74,9 @@ def train(recipe):
 
 def main(*arguments: str) -> None:
     paths = sorted(RECIPES.glob("*.yaml"))
-    recipes = [f"  {path.stem:<22}{yaml.safe_load(path.read_text())['about']}" for path in paths]
+    recipes = [
+        f"  {path.stem:<22}{yaml.safe_load(path.read_text(encoding='utf-8'))['about']}" for path in paths
+    ]
     parser = argparse.ArgumentParser(
         prog="python -m r1nb.train", description=__doc__, epilog="\n".join(["recipes:", *recipes]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -90,7 +92,7 @@ def main(*arguments: str) -> None:
     from r1nb.views.console import show_result
 
     if is_main():
-        sys.stdout.reconfigure(line_buffering=True)  # lines appear at once in a log file, too
+        sys.stdout.reconfigure(line_buffering=True, errors="replace")  # at once in log files, too
     else:
         sys.stdout = io.StringIO()  # only the main process prints
     recipe = hardware.choose_recipe(given.recipe, **overrides)

@@ -9,6 +9,7 @@ from r1nb.policy.adapters import NOT_FINITE, is_finite
 from r1nb.processes import is_main
 from r1nb.recipes.settings import Sampling
 from r1nb.rewards.grading import Graded, Judge, grade
+from r1nb.runs.disk import full_disk_in_words
 
 
 def evaluate(
@@ -97,8 +98,10 @@ def evaluate_tests(run, moment: str, policy, tests: dict, recipe) -> dict[str, l
                 policy, some, judge, recipe.sampling, samples=settings.samples, title=f"{title}, sampled",
                 **options,
             )  # fmt: skip
-            run.write_samples(moment, split, groups)
-    run.write_evaluation(moment, graded)
+            with full_disk_in_words(run):
+                run.write_samples(moment, split, groups)
+    with full_disk_in_words(run):
+        run.write_evaluation(moment, graded)
     return graded
 
 

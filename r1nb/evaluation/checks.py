@@ -89,7 +89,11 @@ def check_rewards(rows, judge: Judge) -> list[str]:
             found.append(f"{name} never fires, not even on an ideal completion: {why}.")
     for flaw, text in spoil(ideal, judge.layout).items():
         for name, reward in judge.rewards.items():
-            if name in FLAWS[flaw] and scores[name] and not _explain(reward, text, row)[0] < scores[name]:
+            if (
+                name in FLAWS[flaw]
+                and scores[name]
+                and not (_explain(reward, text, row)[0] or 0.0) < scores[name]
+            ):
                 found.append(f"{name} pays a completion with the flaw {flaw!r} as much as an ideal one.")
     if not found and judge.answer.threads == 1:  # a judge is not asked about every gold
         found += _check_golds(rows.select(range(min(MOST, len(rows)))), judge)

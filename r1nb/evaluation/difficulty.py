@@ -34,7 +34,7 @@ def pass_rates(policy, rows, recipe) -> list[float]:
     known: dict[str, float] = {}
     for path in (*shipped, ours):
         with contextlib.suppress(OSError, ValueError):  # missing or damaged: measured again
-            known |= json.loads(path.read_text())
+            known |= json.loads(path.read_text(encoding="utf-8"))
     judge, sampling = recipe.judge(rows.column_names), recipe.sampling
     keys = [_key(row, judge, sampling) for row in rows]
     new = [i for i, key in enumerate(keys) if key not in known]

@@ -15,9 +15,12 @@ from r1nb.evaluation.accuracy import evaluate
 from r1nb.paths import write_json
 from r1nb.policy.adapters import starting_at_0
 from r1nb.policy.loading import load_policy, with_base
+from r1nb.policy.policy import Completion
 from r1nb.processes import alone
-from r1nb.recipes.loading import load_recipe
-from r1nb.rewards.own import use_copies
+from r1nb.recipes.loading import load_recipe, recipe_of_run
+from r1nb.recipes.recipe import NEUTRAL
+from r1nb.rewards.grading import grade, make_judge
+from r1nb.runs.disk import full_disk_in_words
 from r1nb.runs.run import Run
 from r1nb.text.statistics import wilson
 
@@ -70,31 +73,36 @@ def prove(run, rows, trained: list, base: list) -> Proof:
     """
     from accelerate.utils import release_memory
 
+    judge = load_recipe(run).judge(rows.column_names)  # the answers are graded in this process
     release_memory()  # frees unused memory for the fresh process
     print(f"Loading the saved weights of {run.name} in a fresh process, to compare their answers.")
     with tempfile.TemporaryDirectory() as folder:
         task, result = Path(folder, "rows.json"), Path(folder, "answers.json")
-        task.write_text(json.dumps(list(rows), default=str))
+        task.write_text(json.dumps(list(rows), default=str), encoding="utf-8")
         command = [sys.executable, "-m", "r1nb.evaluation.proof", str(run.folder), str(task), str(result)]
-        done = subprocess.run(command, env=alone(), capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, env=alone(), capture_output=True, text=True, errors="replace", check=False
+        )
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         if not done.returncode:
-            proof = _compare(json.loads(result.read_text()), trained, base)
+            proof = _compare(json.loads(result.read_text(encoding="utf-8")), rows, judge, trained, base)
         elif "Out of memory" in reason:
             why = f"there was not enough memory to load it in a second process ({reason})."
             proof = Proof(0, 0, 0, not_run=why)
         else:
             raise UserError(f"The saved weights of {run.name} cannot be loaded in a fresh process: {reason}")
-    write_json(run.folder / "proof.json", asdict(proof))
+    with full_disk_in_words(run):
+        write_json(run.folder / "proof.json", asdict(proof))
     return proof
 
 
-def _compare(fresh: dict, trained: list, base: list) -> Proof:
-    """Make the Proof; `fresh` is the result of the fresh process: {"ids", "strict", "norm"}."""
-    answers, n = [tuple(ids) for ids in fresh["ids"]], len(fresh["ids"])
+def _compare(fresh: dict, rows, judge, trained: list, base: list) -> Proof:
+    """Make the Proof; `fresh` is the result of the fresh process: {"answers": [text, ids, cut], "norm"}."""
+    completions = [Completion(text, tuple(ids), cut) for text, ids, cut in fresh["answers"]]
+    graded, answers, n = grade(rows[:], completions, judge), [c.ids for c in completions], len(completions)
     same = sum(ids == graded.ids for ids, graded in zip(answers, trained, strict=True))
     others = sum(ids != graded.ids for ids, graded in zip(answers, base, strict=True))
-    strict, right = sum(map(bool, fresh["strict"])) / n, sum(bool(graded.strict) for graded in trained)
+    strict, right = sum(bool(g.strict) for g in graded) / n, sum(bool(graded.strict) for graded in trained)
     return Proof(n, same, others, fresh["norm"], strict, [right / n, *wilson(right, n)])
 
 
@@ -104,8 +112,7 @@ def main(folder: str, task: str, result: str) -> None:
     from torch.nn.utils import get_total_norm
 
     run = Run(folder)
-    use_copies(run.folder)
-    recipe = load_recipe(run)
+    recipe = recipe_of_run(run)
     if recipe.lora:
         recipe = with_base(recipe)
     changes = {"engine": "transformers", "fast_inference": False}
@@ -119,10 +126,11 @@ def main(folder: str, task: str, result: str) -> None:
     if recipe.lora:
         policy.load_adapter(run.adapter, recipe.layout)
         norm = float(get_total_norm([weights.detach() for weights in starting_at_0(policy.model)]))
-    rows = Dataset.from_list(json.loads(Path(task).read_text()))
-    graded = evaluate(policy, rows, recipe.judge(rows.column_names), recipe.greedy, batch_size)
-    answers = {"ids": [g.ids for g in graded], "strict": [g.strict for g in graded], "norm": norm}
-    Path(result).write_text(json.dumps(answers))
+    rows = Dataset.from_list(json.loads(Path(task).read_text(encoding="utf-8")))
+    # The parent grades the answers, since only it may know the run's rewards.
+    graded = evaluate(policy, rows, make_judge(NEUTRAL, recipe.layout), recipe.greedy, batch_size)
+    answers = {"answers": [[g.completion, g.ids, g.cut] for g in graded], "norm": norm}
+    Path(result).write_text(json.dumps(answers), encoding="utf-8")
 
 
 if __name__ == "__main__":

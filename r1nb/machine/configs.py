@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from r1nb.errors import UserError, first_line
-from r1nb.machine.engine import compute_dtype
+from r1nb.machine.engine import compute_dtype, needs_bitsandbytes
 
 
 def grpo_config(recipe, output_dir: Path | str):
@@ -41,6 +41,10 @@ def _precision(model) -> dict[str, bool]:
     return {"bf16": dtype == "bfloat16", "fp16": dtype == "float16"}
 
 
+# What TRL, transformers, accelerate and PyTorch raise for a setting that they refuse.
+REFUSALS = (TypeError, ValueError, OSError, ImportError, AttributeError, LookupError, RuntimeError)
+
+
 def check_configs(recipe) -> None:
     """Raise UserError if TRL refuses the recipe, a tracker cannot work, or checkpoints would be useless."""
     from transformers.integrations.integration_utils import get_reporting_integration_callbacks
@@ -50,10 +54,57 @@ def check_configs(recipe) -> None:
         configs += [sft_config(recipe, "unused")] if recipe.sft else []
         for config in configs:
             get_reporting_integration_callbacks(config.report_to)  # refuses unknown ones
-    except (TypeError, ValueError) as error:
+        # The plan of a recipe for a GPU is shown without bitsandbytes, too; see engine.fall_back.
+        elsewhere = not recipe.grpo.get("use_cpu") and importlib.util.find_spec("bitsandbytes") is None
+        for config, section in zip(configs, (recipe.grpo, recipe.sft), strict=False):
+            if not (elsewhere and needs_bitsandbytes(section)):
+                _try_out(config)
+        if recipe.model.engine != "unsloth" and configs[0].use_vllm and not importlib.util.find_spec("vllm"):
+            raise ValueError("use_vllm=True needs vLLM, which is not installed here.")
+    except REFUSALS as error:
         raise UserError(f"TRL refuses the recipe: {first_line(error)}") from None
     _check_trackers({tracker for config in configs for tracker in config.report_to})
     check_saves(configs[0])
+
+
+def _try_out(config) -> None:
+    """Make for one weight what Trainer makes only with the model at hand; it raises what Trainer would."""
+    import torch
+    from accelerate.utils import DynamoBackend
+    from torch.utils.data import DataLoader
+    from transformers import GenerationConfig, Trainer, get_scheduler
+
+    kind, options = Trainer.get_optimizer_cls_and_kwargs(config)
+    optimizer = kind([torch.nn.Parameter(torch.zeros(2, 2))], **options)
+    steps, schedule = config.max_steps, config.lr_scheduler_kwargs
+    warmup = config.get_warmup_steps(steps)
+    get_scheduler(config.lr_scheduler_type, optimizer, warmup, steps, scheduler_specific_kwargs=schedule)
+    workers = ("num_workers", "persistent_workers", "prefetch_factor", "multiprocessing_context")
+    DataLoader([0], **{key: getattr(config, f"dataloader_{key}") for key in workers})
+    if config.accelerator_config.dispatch_batches:
+        raise ValueError("accelerator_config: dispatch_batches=True cannot send text to other processes.")
+    if config.use_liger_kernel and importlib.util.find_spec("liger_kernel") is None:
+        raise ValueError("use_liger_kernel=True needs its package: pip install liger-kernel.")
+    if config.torch_compile:
+        DynamoBackend(config.torch_compile_backend.upper())
+    if config.torch_compile_mode:
+        torch._inductor.list_mode_options(config.torch_compile_mode)
+    for key in ("use_transformers_paged", "use_transformers_continuous_batching"):
+        if getattr(config, key, False) and not torch.cuda.is_available():
+            raise ValueError(f"{key}=True needs a CUDA GPU: without one generation never ends.")
+    if getattr(config, "sync_ref_model", False) and not config.beta:
+        raise ValueError("sync_ref_model=True needs a reference model: set beta above 0, or leave it out.")
+    for key in ("generation_kwargs", "chat_template_kwargs"):
+        if isinstance(getattr(config, key, None), str):
+            raise ValueError(f"{key} = {getattr(config, key)!r} must hold key: value lines.")
+    given = getattr(config, "generation_kwargs", None) or {}
+    own = {"max_new_tokens", "max_length", "num_return_sequences", "num_beams", "do_sample", "stop_strings"}
+    if wrong := [key for key in given if key in own or not hasattr(GenerationConfig(), key)]:
+        raise ValueError(f"generation_kwargs: {wrong[0]} is set by TRL, or unknown to generate; take it out.")
+    if twice := [key for key in given if hasattr(config, key)]:
+        raise ValueError(f"generation_kwargs: {twice[0]} is a key of the section grpo; set it there.")
+    cache = getattr(config, "cache_implementation", None)
+    GenerationConfig(do_sample=True, cache_implementation=cache, **given).validate(strict=True)
 
 
 def steps_between_saves(config) -> int:

@@ -32,7 +32,7 @@ def out_of_memory_in_words(remedy: str, run=None):
         if isinstance(error, UserError) or not is_out_of_memory(error):  # a UserError is clear already
             raise
         said = textwrap.shorten(first_line(error), 160, placeholder="...")
-        for cause in _causes(error):  # the frames hold the tensors of the failed step
+        for cause in causes(error):  # the frames hold the tensors of the failed step
             traceback.clear_frames(cause.__traceback__)
             cause.__traceback__ = None
     from accelerate.utils import release_memory
@@ -58,12 +58,11 @@ def remedy_for(name: str, grpo: dict) -> str:
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or one of its causes, means that memory ran out."""
     return any(
-        isinstance(cause, MemoryError) or any(word in str(cause) for word in WORDS)
-        for cause in _causes(error)
+        isinstance(cause, MemoryError) or any(word in str(cause) for word in WORDS) for cause in causes(error)
     )
 
 
-def _causes(error: BaseException | None) -> list[BaseException]:
+def causes(error: BaseException | None) -> list[BaseException]:
     """An error and the chain of its causes, each once."""
     seen = []
     while error is not None and error not in seen:

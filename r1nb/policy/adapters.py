@@ -111,7 +111,7 @@ def _read_config(folder: Path, model_name: str):
         why = f"; {pickled[0]} could run code when loaded, so r1nb never loads it" if pickled else ""
         raise UserError(f"{folder} holds no adapter: {missing[0]} is missing{why}.")
     try:
-        raw = json.loads((folder / CONFIG).read_text())
+        raw = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         kind, base = raw["peft_type"], raw.get("base_model_name_or_path") or ""
         taken = {"r": raw["r"]} | {key: value for key, value in raw.items() if key in TAKEN}
         config = LoraConfig(task_type="CAUSAL_LM", base_model_name_or_path=model_name, **taken)

@@ -7,7 +7,7 @@ import importlib.util
 import os
 from pathlib import Path
 
-from r1nb.errors import UserError, first_line
+from r1nb.errors import UserError, first_line, say_once
 from r1nb.machine.engine import compute_dtype, fall_back, prepare_unsloth, require_unsloth
 from r1nb.machine.model_files import cannot_load, load_config, locate
 from r1nb.machine.out_of_memory import is_out_of_memory, out_of_memory_in_words, remedy_for
@@ -15,10 +15,9 @@ from r1nb.policy.adapters import check_targets, strip
 from r1nb.policy.cards import Card, read_card
 from r1nb.policy.policy import Policy
 from r1nb.processes import processes
-from r1nb.recipes.loading import default_runs_dir, environment_overrides, load_recipe
-from r1nb.recipes.recipe import build_recipe
+from r1nb.recipes.loading import default_runs_dir, environment_overrides, load_recipe, recipe_of_run
+from r1nb.recipes.recipe import build_recipe, known_rewards
 from r1nb.recipes.settings import ModelSettings
-from r1nb.rewards.registry import reward_names
 from r1nb.runs.run import Run
 from r1nb.text.templates import prepare_tokenizer
 
@@ -28,7 +27,6 @@ TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 # Keys of generation_config.json that TRL and r1nb set themselves, or that do not change the tokens.
 NO_EFFECT = ("do_sample", "temperature", "top_p", "top_k", "max_length", "max_new_tokens", "use_cache",
              "cache_implementation", "_from_model_config", "transformers_version")  # fmt: skip
-NEUTRAL = {"xmlcount_reward_func": 1.0}  # judges no answers: the dataset's own reward does
 
 
 def load_policy(recipe) -> Policy:
@@ -186,7 +184,10 @@ def load_trained(folder: Path | str | None = None, base: Path | str | None = Non
     folder = Path(folder).expanduser().resolve()
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist; give the folder of an adapter, a run or a merged model.")
-    trained = Run(folder).trained if (folder / "recipe.yaml").is_file() else folder
+    if run := _run_of(folder):
+        trained = run.trained
+    else:  # of a run with a torn recipe, or outside a run
+        trained = next((path for path in (folder / "adapter", folder / "model") if path.is_dir()), folder)
     is_adapter = (trained / "adapter_config.json").is_file()
     if not is_adapter and not (trained / "config.json").is_file():
         raise UserError(f"{folder} has neither adapter_config.json nor config.json: not an adapter or model.")
@@ -227,11 +228,24 @@ def with_base(recipe, base: Path | str | None = None):
     return recipe.model_copy(update={"model": model})
 
 
+def _run_of(folder: Path) -> Run | None:
+    """The run of a folder; None if the folder is not a run, or if its recipe is torn, which is said."""
+    if not (folder / "recipe.yaml").is_file():
+        return None
+    run = Run(folder)
+    try:
+        run.recipe  # noqa: B018  # raises if it is torn
+    except UserError as error:
+        say_once(f"{error} Until then the card of its weights is read instead.")
+        return None
+    return run
+
+
 def _recipe_of(trained: Path, is_adapter: bool):
     """The recipe for the folder of an adapter or a model: from its run, else from its card, else tiny-cpu."""
-    in_run = (trained.parent / "recipe.yaml").is_file()
+    in_run = _run_of(trained.parent)
     card = None if in_run else read_card(trained)
-    recipe = load_recipe(trained.parent) if in_run else _recipe_on_card(card, trained.name)
+    recipe = recipe_of_run(in_run) if in_run else _recipe_on_card(card, trained.name)
     changes = dict(card.model) if card else {}
     if not is_adapter:  # plain weights, in their own precision
         changes |= {"model_name": str(trained), "load_in_4bit": False, "dtype": None}
@@ -255,10 +269,7 @@ def _recipe_on_card(card: Card | None, name: str):
         return default
     raw, rewards = card.recipe, card.recipe.get("rewards")
     if isinstance(rewards, dict):
-        kept = {reward: weight for reward, weight in rewards.items() if reward in reward_names()}
-        raw = raw | {"rewards": kept if any(kept.values()) else NEUTRAL}
-        if unknown := ", ".join(rewards.keys() - kept.keys()):
-            print(f"{said} has rewards that are unknown here and left out: {unknown}.")
+        raw = raw | {"rewards": known_rewards(rewards, said)}
     try:
         return build_recipe(raw)
     except UserError as error:

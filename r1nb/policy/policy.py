@@ -11,6 +11,7 @@ from r1nb.errors import UserError
 from r1nb.policy.adapters import NOT_FINITE, is_finite, load_onto, strip
 from r1nb.policy.cards import short_name, write_cards
 from r1nb.recipes.settings import Sampling
+from r1nb.runs.disk import full_disk_in_words
 from r1nb.text.prompts import REASONING, Layout, format_prompt
 
 OF_ADAPTER = re.compile(r"lora_|\.modules_to_save\.|\.trainable_tokens_")  # in names of weights
@@ -143,9 +144,10 @@ class Policy:
 
     def save_trained(self, run) -> Path:
         """Save the trained weights into run.trained: the adapter, or if there is none the whole model."""
-        if self.has_adapter:
-            return self.save_adapter(run.adapter, run)
-        return self._save(run.model, run)
+        with full_disk_in_words(run):
+            if self.has_adapter:
+                return self.save_adapter(run.adapter, run)
+            return self._save(run.model, run)
 
     def _save(self, folder: Path, run, layout: Layout = REASONING, **options) -> Path:
         if not is_finite(self.model):

@@ -9,8 +9,8 @@ import yaml
 
 from r1nb.errors import UserError, did_you_mean
 from r1nb.paths import RECIPES, runs_folder
-from r1nb.recipes.recipe import Recipe, build_recipe
-from r1nb.recipes.settings import OURS, RESERVED, OutputSettings, section_keys
+from r1nb.recipes.recipe import Recipe, build_recipe, salvage_recipe
+from r1nb.recipes.settings import OURS, RESERVED, OutputSettings, section_keys, unknown_key
 
 SECTIONS = ("grpo", *OURS, "sft")  # a key in several sections means the first of them
 WHOLE = ("rewards", "lora", "sft")  # sections that can be replaced as a whole, the last two also by null
@@ -44,6 +44,15 @@ def load_recipe(name="tiny-cpu", /, **overrides) -> Recipe:
     recipe = build_recipe(raw | {"name": Path(name).stem})
     check_writable(runs_folder(recipe.output.runs_dir))
     return recipe
+
+
+def recipe_of_run(run) -> Recipe:
+    """The recipe of a run, for sampling from it: what is unknown here is left out, and that is said.
+
+    `load_recipe(run)` refuses such a recipe instead, because another run would be trained without that.
+    """
+    default = build_recipe(_read("tiny-cpu")).model_dump()
+    return salvage_recipe(run.recipe, default, f"The recipe of {run.label}")
 
 
 def default_runs_dir() -> str:
@@ -114,8 +123,11 @@ def _read(name: str, below: tuple[str, ...] = ()) -> dict:
 
 def _parse(path: Path) -> dict:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date like 2024-99-99
+        raw = yaml.safe_load(path.read_bytes())  # UTF-8, or UTF-16 with its mark
+    except (yaml.reader.ReaderError, UnicodeDecodeError) as error:
+        said = f"at position {error.position}" if hasattr(error, "position") else error.reason
+        raise UserError(f"Recipe {path} is not text in UTF-8 ({said}): save it again as UTF-8.") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date like 2024-99-99
         raise UserError(f"Recipe {path} is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(raw, dict):
         raise UserError(f"Recipe {path} holds no sections; see recipes/tiny-cpu.yaml.")
@@ -130,7 +142,10 @@ def _replace(raw: dict, overrides: dict) -> dict:
         if name in WHOLE:
             continue
         if name not in places:
-            raise UserError(f"Unknown setting {name!r}{did_you_mean(name, places)}")
+            section, _, key = name.rpartition(".")
+            section = section if section in SECTIONS else ""
+            known = section_keys(section) if section else places
+            raise UserError(f"Unknown setting {name!r}{unknown_key(section, key, known)}")
         section, key = places[name]
         if section == "lora" and raw.get(section, {}) is None:
             why = "is a setting of the adapter, but this recipe has none (lora: null)"

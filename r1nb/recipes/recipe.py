@@ -4,6 +4,7 @@ Its keys have the names of TRL (`grpo`), PEFT (`lora`) and transformers or Unslo
 sets every value that TRL or Unsloth would otherwise choose.
 """
 
+import copy
 import dataclasses
 import importlib.util
 import re
@@ -14,15 +15,18 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from r1nb.errors import UserError, did_you_mean
 from r1nb.processes import processes
 from r1nb.recipes import settings
-from r1nb.recipes.settings import RESERVED, Sampling, Section, section_keys, trl_section
+from r1nb.recipes.settings import RESERVED, Sampling, Section, section_keys, trl_section, unknown_key
 from r1nb.rewards.grading import Judge, make_judge
-from r1nb.rewards.registry import find_reward
+from r1nb.rewards.registry import find_reward, reward_names
 from r1nb.text.prompts import LAYOUTS, Layout
 
 # pydantic's wording (regular expressions), and the plainer words that replace it.
 PLAINER = {"be a valid dictionary.*": "hold key: value lines", "(Input|Value) should": "must",
            ",? (unable to|after) .*": "", "greater than or equal to": "at least",
            "less than or equal to": "at most"}  # fmt: skip
+
+
+NEUTRAL = {"xmlcount_reward_func": 1.0}  # judges no answers: the dataset's own reward does
 
 
 class Recipe(Section):
@@ -102,10 +106,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _check_rewards(self):
         for name in self.rewards:
-            library = (
-                "" if ":" in name else find_reward(name).library
-            )  # a run's own code is not executed here
-            if library and importlib.util.find_spec(library) is None:
+            if library := _missing_library(name):
                 raise UserError(f"{name} needs {library}, which is missing: pip install 'r1nb[rewards,gym]'.")
         if not any(self.rewards.values()):
             raise UserError("rewards: give at least one reward a weight above 0.")
@@ -160,6 +161,54 @@ def build_recipe(raw: dict) -> Recipe:
         raise UserError(_sentence(error.errors())) from None
 
 
+def _missing_library(name: str) -> str:
+    """The library that a reward needs and that is not installed; "" if there is none."""
+    library = "" if ":" in name else find_reward(name).library  # a file of the user is not executed here
+    return library if library and importlib.util.find_spec(library) is None else ""
+
+
+def known_rewards(weights: dict, said: str) -> dict:
+    """The rewards that this process can compute; the others are named, after the words `said`.
+
+    A reward of weight 1 that judges no answers stands in if none is left.
+    """
+    here = [name for name in reward_names() if name in weights and not _missing_library(name)]
+    if unknown := ", ".join(weights.keys() - set(here)):
+        print(f"{said} has rewards that are unknown here and left out: {unknown}.")
+    kept = {name: weight for name, weight in weights.items() if name in here}
+    return kept if any(kept.values()) else NEUTRAL
+
+
+def salvage_recipe(raw: dict, default: dict, said: str) -> Recipe:
+    """A recipe for sampling from a run that another version of r1nb or TRL made, or another process.
+
+    Rewards and keys that are unknown here, and values that are refused today, are left out; what is missing
+    is taken from `default`. Each is named, after the words `said`. Raises UserError if that is not enough.
+    """
+    raw = copy.deepcopy(raw) | {"rewards": known_rewards(raw["rewards"], said)}
+    while True:
+        try:
+            return build_recipe(raw)
+        except UserError as error:
+            if not isinstance(error.__context__, ValidationError):
+                raise
+            mistakes = error.__context__.errors()
+        for mistake in mistakes:
+            *sections, key = mistake["loc"][:2] or [None]
+            part = raw[sections[0]] if sections else raw
+            if mistake["type"] == "missing":
+                source = default[sections[0]] if sections else default
+                part[key] = source[key]
+                print(f"{said} lacks {'.'.join([*sections, key])}: {part[key]!r} is taken for it.")
+            elif key in part:
+                print(
+                    f"{said} is read without {'.'.join([*sections, key])} = {part.pop(key)!r:.80}, "
+                    "which is refused today."
+                )
+            else:
+                raise UserError(_sentence(mistakes))
+
+
 def _sentence(mistakes: list[dict]) -> str:
     """One sentence about pydantic's findings: the first unknown key, or else the first mistake."""
     found = next((m for m in mistakes if m["type"] == "extra_forbidden"), mistakes[0])
@@ -171,12 +220,14 @@ def _sentence(mistakes: list[dict]) -> str:
     if kind == "extra_forbidden" and RESERVED.intersection(keys):
         return f"{name} is set by r1nb itself; take it out of the recipe."
     if kind == "extra_forbidden":
-        known = section_keys(section) if keys else {*Recipe.model_fields, "like"}
-        return f"Unknown key {name}{did_you_mean(keys[0] if keys else section, known)}"
+        if keys:
+            return f"Unknown key {name}{unknown_key(section, keys[0], section_keys(section))}"
+        return f"Unknown key {name}{unknown_key('', section, {*Recipe.model_fields, 'like'})}"
     if kind == "missing":
         missing = [".".join(map(str, m["loc"])) for m in mistakes if m["type"] == kind]
         return f"The recipe lacks {', '.join(missing)}; see recipes/smollm2-135m.yaml."
     for theirs, plain in PLAINER.items():
         words = re.sub(theirs, plain, words)
     known = re.findall(r"'([^']+)'", words)
-    return f"{name} = {value!r}: {words}{did_you_mean(str(value), known)}"
+    end = "; 0 means all tokens." if name == "grpo.top_k" else did_you_mean(str(value), known)
+    return f"{name} = {value!r}: {words}{end}"

@@ -5,19 +5,55 @@ load PyTorch, and Unsloth must be imported before TRL.
 """
 
 import ast
+import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, FiniteFloat, create_model
 
-from r1nb.errors import UserError
+from r1nb.errors import UserError, did_you_mean
+from r1nb.processes import processes
 
 # Keys of TRL that r1nb sets itself, so a recipe must not set them.
 RESERVED = {"output_dir", "reward_weights", "log_completions", "num_completions_to_print", "disable_tqdm",
             "save_only_model"}  # fmt: skip
+VALIDATES = "TRL gets no evaluation data from r1nb, which validates by itself: set eval_every"
+# Keys of TRL that would end the training after minutes, or spoil it: (the values that work, the reason).
+FIXED = {
+    "eval_strategy": (("no", False, None), VALIDATES),
+    **dict.fromkeys(("eval_on_start", "do_eval", "do_predict"), ((False, None), VALIDATES)),
+    "load_best_model_at_end": (
+        (False, None), "r1nb measures and saves the last weights; save_steps keeps earlier checkpoints"
+    ),
+    "push_to_hub": ((False, None), "r1nb uploads nothing while it trains: upload the adapter afterwards"),
+    "log_completions_hub_repo": ((None, ""), "r1nb uploads nothing: the run folder keeps the completions"),
+    "ignore_data_skip": ((False, None), "a resumed run would train on the same problems again"),
+    "resume_from_checkpoint": (
+        (None, True, "true", "True"),
+        "r1nb resumes an unfinished run by itself, from its last whole checkpoint; resume=false begins anew",
+    ),
+}  # fmt: skip
+FIXED_GRPO = {
+    "remove_unused_columns": ((False, None), "TRL would hide the gold and other columns from the rewards"),
+}
+LAUNCHED = ("deepspeed", "fsdp", "fsdp_config", "parallelism_config")  # they need several processes
+# Ranges of TRL's numbers; transformers and PyTorch refuse others after minutes, or take them without a word.
+RANGES = {
+    **dict.fromkeys(
+        ("top_k", "weight_decay", "adam_epsilon", "max_grad_norm", "beta", "epsilon", "epsilon_high",
+         "neftune_noise_alpha", "dataloader_num_workers", "data_seed", "warmup_steps"), Field(ge=0)),
+    **dict.fromkeys(("top_p", "vllm_gpu_memory_utilization"), Field(gt=0, le=1)),
+    **dict.fromkeys(("min_p", "top_entropy_quantile", "ref_model_mixup_alpha"), Field(ge=0, le=1)),
+    **dict.fromkeys(("adam_beta1", "adam_beta2", "label_smoothing_factor"), Field(ge=0, lt=1)),
+    **dict.fromkeys(("repetition_penalty", "delta", "logging_steps", "save_steps", "sapo_temperature_neg",
+                     "sapo_temperature_pos"), Field(gt=0)),
+    **dict.fromkeys(("steps_per_generation", "generation_batch_size", "pad_to_multiple_of",
+                     "ref_model_sync_steps", "torch_empty_cache_steps", "num_generations_eval",
+                     "vllm_tensor_parallel_size"), Field(ge=1)),
+}  # fmt: skip
 # Names of data and models of r1nb; they never mean a folder of the user.
 SHIPPED = ("bundled", "bundled-countdown", "tiny-policy", "tiny-countdown", "smollm2-135m")
 
@@ -137,21 +173,24 @@ class TrlSettings(Section):
     """Keys of TRL whose values are checked here; the others have the type that TRL gives them."""
 
     max_steps: AtLeastOne
-    seed: int = Field(42, ge=0)
-    learning_rate: float = Field(1e-6, ge=0)
+    seed: int = Field(42, ge=0, lt=2**32)
+    learning_rate: FiniteFloat = Field(1e-6, ge=0)
+    log_level: Literal["passive", "debug", "info", "warning", "error", "critical"] = "passive"
+    save_strategy: Annotated[Literal["no", "steps", "epoch"], BeforeValidator(lambda v: v or "no")] = "steps"
     per_device_train_batch_size: AtLeastOne = 8
     gradient_accumulation_steps: AtLeastOne = 1
 
 
 class GrpoSettings(TrlSettings):
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)
     per_device_train_batch_size: AtLeastOne
     max_completion_length: AtLeastOne
     num_generations: int = Field(8, ge=2)  # a group needs two: the advantage compares completions
     num_iterations: AtLeastOne = 1
-    temperature: float = Field(1.0, gt=0)  # greedy completions of a group would be equal
+    temperature: FiniteFloat = Field(1.0, gt=0)  # greedy completions of a group would be equal
     loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"] = "dapo"
     scale_rewards: Literal["group", "batch", "none", True, False] = "group"
+    multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
     importance_sampling_level: Literal["token", "sequence"] = "token"
 
 
@@ -162,6 +201,16 @@ OURS = {"model": ModelSettings, "lora": LoraSettings, "data": DataSettings, "sco
 def section_keys(section: str) -> dict:
     """{key: pydantic field} of a section."""
     return (OURS.get(section) or trl_section(section)).model_fields
+
+
+def unknown_key(section: str, key: str, known) -> str:
+    """The end of a sentence about a key that is not among the `known` ones of a section ("": the recipe)."""
+    for other in (*OURS, "grpo", "sft"):
+        if other != section and key in section_keys(other):
+            return f": it belongs in the section {other}."
+    end = did_you_mean(key, known)
+    trl = section in ("grpo", "sft") and end == "."
+    return f": TRL {importlib.metadata.version('trl')} has none of that name." if trl else end
 
 
 @cache
@@ -177,8 +226,33 @@ def trl_section(name: Literal["grpo", "sft"]) -> type[Section]:
                 fields |= {line.target.id: ast.unparse(line.annotation) for line in found}
     base = GrpoSettings if name == "grpo" else TrlSettings
     ours = {*base.model_fields, *RESERVED}
+    fixed = FIXED | (FIXED_GRPO if name == "grpo" else {})
     others = {key: (_type(text), None) for key, text in fields.items() if key not in ours}
+    for key, (kind, default) in others.items():
+        if fields[key] in ("float", "float | None"):
+            kind = Annotated[kind, Field(allow_inf_nan=False)]
+        if key in RANGES:
+            kind = Annotated[kind, RANGES[key]]
+        if key in fixed or key in LAUNCHED:
+            kind = Annotated[kind, BeforeValidator(_fixed(*fixed.get(key, ((None,), ""))))]
+        others[key] = kind, default
     return create_model(name, __base__=base, **others)
+
+
+def _fixed(works: tuple, why: str):
+    """A validator that takes only the values that work; without a reason, the key needs several processes."""
+
+    def check(value, info):
+        if value in works:
+            return works[0]
+        if why:
+            raise UserError(f"{info.field_name} = {value!r}: {why}; leave it out.")
+        if value and processes() == 1:
+            how = "accelerate launch (r1nb/launch has its configurations)"
+            raise UserError(f"{info.field_name} = {value!r} needs several processes, which {how} starts.")
+        return value
+
+    return check
 
 
 def _type(annotation: str):

@@ -9,7 +9,7 @@ import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from math import inf, isfinite
+from math import inf
 from pathlib import Path
 
 from r1nb.errors import UserError, did_you_mean
@@ -17,7 +17,6 @@ from r1nb.rewards.registry import Reward
 from r1nb.text.prompts import completion_text
 
 FOLDER = "rewards"  # in a run folder: copies of the files that its recipe names
-_COPIES: list[Path] = []  # a run's FOLDER, in the process that proves it
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +45,8 @@ class TrlReward(Reward):
 
     def __call__(self, completions, answer=None, log_extra=None, **columns) -> list[float | None]:
         self._log_completions(answer, log_extra, columns)
-        messages = [[{"role": "assistant", "content": completion_text(c)}] for c in completions]
+        texts = [completion_text(completion) for completion in completions]
+        messages = [[{"role": "assistant", "content": text}] for text in texts]
         prompts = columns.pop("prompts", None) or columns.pop("prompt", None) or [[] for _ in messages]
         given = columns | {"prompts": prompts, "completions": messages, "answer": answer}
         given |= {"log_extra": log_extra or (lambda *_: None), "trainer_state": columns.get("trainer_state")}
@@ -57,31 +57,20 @@ class TrlReward(Reward):
             if inspect.isawaitable(scores):
                 with ThreadPoolExecutor(1) as thread:  # a notebook has an event loop of its own
                     scores = thread.submit(asyncio.run, _wait(scores)).result()
-            return self._checked(scores, len(messages))
+            scores = list(scores)
         except UserError:
             raise
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
-            raise UserError(f"{self.__name__} failed on {_first(messages)!r} ({why}): correct it.") from error
-
-    def _checked(self, scores, count: int) -> list[float | None]:
-        scores = list(scores)
-        if len(scores) != count:
-            raise UserError(
-                f"{self.__name__} returned {len(scores)} scores for {count} completions: return one for each."
-            )
-        numbers = [None if score is None else float(score) for score in scores]
-        if bad := [n for n in numbers if n is not None and not isfinite(n)]:
-            raise UserError(f"{self.__name__} returned {bad[0]}: return a finite number, or None.")
-        return numbers
+            raise UserError(f"{self.__name__} failed on {texts[:1]!r:.80} ({why}): correct it.") from error
+        if len(scores) != len(texts):
+            count = f"{len(scores)} scores for {len(texts)} completions"
+            raise UserError(f"{self.__name__} returned {count}: return one for each.")
+        return [self._number(score, text) for score, text in zip(scores, texts, strict=True)]
 
 
 async def _wait(awaitable):
     return await awaitable
-
-
-def _first(messages: list) -> str:
-    return messages[0][0]["content"][:60] if messages else ""
 
 
 def file_of(name: str) -> Path | None:
@@ -127,19 +116,13 @@ def hashes(names) -> dict[str, str]:
     return {name: _digest(file) for name, file in files.items() if file and file.is_file()}
 
 
-def use_copies(run_folder: Path) -> None:
-    """Take files of rewards from a run's copies in this process."""
-    _COPIES[:] = [run_folder / FOLDER]
-
-
 def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 def _execute(file: Path):
     """The module of a file; a file that has changed is executed again."""
-    copies = [folder / file.name for folder in _COPIES if (folder / file.name).is_file()]
-    file = (copies[0] if copies else file).resolve()
+    file = file.resolve()
     if not file.is_file():
         raise UserError(f"{file} does not exist, but the recipe's rewards name it.")
     name = f"_r1nb_own_{_digest(file)}_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"

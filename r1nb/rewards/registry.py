@@ -1,7 +1,9 @@
 """The class Reward, which wraps a function that scores one completion for TRL; find rewards by name."""
 
+import contextlib
 import importlib
 import inspect
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -95,8 +97,21 @@ class Reward:
                 return 0.0, problem
         known = {name: values[name] for name in _parameters(self.function) if name in values}
         result = self.function(text, answer, **known)
-        score, reason = result if isinstance(result, tuple) else (result, "")
-        return (None if score is None else float(score)), reason
+        score, reason = result if isinstance(result, tuple) and len(result) == 2 else (result, "")
+        return self._number(score, text), reason
+
+    def _number(self, score, text: str) -> float | None:
+        """A score as a float; raises UserError if it is neither a finite number nor None."""
+        if score is None:
+            return None
+        with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):
+            one = not isinstance(score, str | bytes) and not getattr(score, "ndim", 0)
+            if one and math.isfinite(number := float(score)):
+                return number
+        raise UserError(
+            f"{self.__name__} returned {score!r:.60} for {text!r:.60}: it must return a finite number, or "
+            "such a number and its reason, or None for a completion that it cannot judge."
+        )
 
     def score(self, text: str, answer: str = "", /, **columns) -> float | None:
         """The score of one completion."""

@@ -79,7 +79,8 @@ class Sandbox:
     def _start(self) -> subprocess.Popen:
         process = subprocess.Popen(
             [sys.executable, "-m", "r1nb.rewards.sandbox", self.function, self.library],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            encoding="utf-8",
             env=os.environ | {"PYTHONHASHSEED": "0"},  # some tasks depend on the order of a set
         )  # fmt: skip
         if process.stdout.readline() != "ready\n":
@@ -98,7 +99,7 @@ def _refuse(event: str, arguments: tuple) -> None:
 def _answer_requests(function: str, library: str) -> None:
     """Run in the subprocess: answer each line of JSON with a line of JSON."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles ^C and may still need replies
-    replies = os.fdopen(os.dup(1), "w")
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # so that what tasks print is not taken for a reply
     resolve_name(library)
     parse = resolve_name(function)

@@ -26,7 +26,7 @@ def find_damage(checkpoint: Path, step: int) -> str:
     are wrong. Nothing is unpickled.
     """
     try:
-        state = json.loads((checkpoint / "trainer_state.json").read_text())
+        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
         if state["global_step"] != step:
             return f"its trainer_state.json is from step {state['global_step']}"
         weights = [*checkpoint.rglob("adapter_model.safetensors"), *checkpoint.glob("model*.safetensors")]

@@ -4,10 +4,10 @@ evaluation.json     {split: {moment: summary}}   evaluation/     the answers at 
 validation/         the answers to the validation rows, one file for each validation
 """
 
-import json
 from pathlib import Path
 
-from r1nb.paths import write_json
+from r1nb.errors import say_once
+from r1nb.paths import read_json, write_json
 from r1nb.processes import main_only
 from r1nb.rewards.grading import as_records, from_records, summarize
 
@@ -26,18 +26,18 @@ class Evaluations:
         write_json(self.folder / "validation" / f"{step:05d}.json", records)
 
     def validation(self, step: int) -> list[dict]:
-        """The graded answers to the validation rows after a step."""
-        return json.loads(self._validations()[step].read_text())
+        """The graded answers to the validation rows after a step; [] if their file is torn."""
+        return read_json(self._validations()[step], [])
 
     def validated(self) -> list[int]:
         """The first, middle and last step after which the validation rows were answered."""
-        steps = sorted(self._validations())
+        steps = [step for step in sorted(self._validations()) if self.validation(step)]
         return sorted({steps[0], steps[len(steps) // 2], steps[-1]}) if steps else []
 
     def _validations(self) -> dict[int, Path]:
         """{step: file}; older runs have these files in held_out/."""
         files = (*self.folder.glob("held_out/*.json"), *self.folder.glob("validation/*.json"))
-        return {int(path.stem): path for path in files}
+        return {int(path.stem): path for path in files if path.stem.isdecimal()}
 
     @main_only
     def write_evaluation(self, moment: str, splits: dict) -> None:
@@ -58,24 +58,28 @@ class Evaluations:
         write_json(self.folder / "evaluation" / f"{moment}-{split}-samples.json", groups)
 
     def evaluation(self) -> dict:
-        """The contents of evaluation.json; {} if there is none yet."""
-        path = self.folder / "evaluation.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        """The contents of evaluation.json; {} if there is none yet, or if it is torn."""
+        return read_json(self.folder / "evaluation.json", {})
 
     def graded(self, moment: str) -> dict[str, list]:
         """{split: one Graded for each problem} at a moment, for the splits that were evaluated then."""
-        return {
-            split: _read(self.folder / "evaluation" / f"{moment}-{split}.json")
-            for split, moments in self.evaluation().items()
-            if moment in moments
-        }
+        evaluated = [split for split, moments in self.evaluation().items() if moment in moments]
+        read = {split: _read(self.folder / "evaluation" / f"{moment}-{split}.json") for split in evaluated}
+        return {split: graded for split, graded in read.items() if graded}
 
     def samples(self, moment: str) -> dict[str, list[list]]:
         """{split: groups of sampled answers, as Graded} at a moment."""
         end = "-samples.json"
         paths = sorted((self.folder / "evaluation").glob(f"{moment}-*{end}"))
-        return {path.name.removeprefix(f"{moment}-").removesuffix(end): _read(path) for path in paths}
+        read = {path.name.removeprefix(f"{moment}-").removesuffix(end): _read(path) for path in paths}
+        return {split: groups for split, groups in read.items() if groups}
 
 
 def _read(path: Path) -> list:
-    return from_records(json.loads(path.read_text()))
+    if not path.is_file():
+        say_once(f"{path} is missing, and with it the answers that it held.")
+    try:
+        return from_records(read_json(path, []))
+    except (TypeError, KeyError) as error:  # of another version of r1nb
+        say_once(f"{path} cannot be read ({error}), so its answers are missing here.")
+        return []

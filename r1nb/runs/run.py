@@ -14,13 +14,13 @@ import os
 import re
 import tempfile
 import time
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import yaml
 
-from r1nb.errors import UserError
-from r1nb.paths import runs_folder, write_json
+from r1nb.errors import UserError, say_once
+from r1nb.paths import read_json, runs_folder, write_json
 from r1nb.processes import main_only
 from r1nb.runs.evaluations import Evaluations
 
@@ -36,7 +36,9 @@ class Run(Evaluations):
         self._size, self._lines = 0, []  # size and lines of the history when it was last read
         if not (self.folder / "recipe.yaml").is_file():
             raise UserError(f"{folder} is not a run folder: it has no recipe.yaml.")
-        self.made = (self.folder / "recipe.yaml").stat().st_mtime  # seconds since 1970
+        stat = (self.folder / "recipe.yaml").stat()
+        self.made = stat.st_mtime  # seconds since 1970
+        self._stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
     def __fspath__(self) -> str:
         return str(self.folder)
@@ -48,13 +50,17 @@ class Run(Evaluations):
         Writes `recipe` to recipe.yaml, and `environment` (versions, machine, ...) to environment.json.
         """
         parent, name = runs_folder(runs_dir), recipe["name"]
-        parent.mkdir(parents=True, exist_ok=True)
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            new = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))  # renamed once its files are written
+            new.chmod(0o755)
+            (new / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+            write_json(new / "environment.json", environment)
+        except OSError as error:
+            why = f"A run cannot be created in {parent} ({error.strerror})"
+            raise UserError(f"{why}: make room there, or set another runs_dir.") from None
         taken = re.compile(re.escape(name) + r"-(\d{3})").fullmatch
         number = 1 + max((int(m[1]) for path in parent.iterdir() if (m := taken(path.name))), default=0)
-        new = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))  # renamed once its files are written
-        new.chmod(0o755)
-        (new / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
-        write_json(new / "environment.json", environment)
         while True:
             folder = parent / f"{name}-{number:03d}"
             try:
@@ -67,9 +73,16 @@ class Run(Evaluations):
 
     @classmethod
     def all(cls, runs_dir: str) -> "list[Run]":
-        """All runs in a folder of runs, the newest first."""
-        recipes = runs_folder(runs_dir).glob("[!.]*/recipe.yaml")  # .new-*: still being created
-        return sorted((cls(path.parent) for path in recipes), key=lambda run: run.made, reverse=True)
+        """All runs in a folder of runs, the newest first; says once which are left out as broken."""
+        runs = []
+        for path in runs_folder(runs_dir).glob("[!.]*/recipe.yaml"):  # .new-*: still being created
+            try:
+                run = cls(path.parent)
+                run.recipe  # noqa: B018  # raises if it is torn
+                runs.append(run)
+            except UserError as error:
+                say_once(f"{error} The other runs can be used.")
+        return sorted(runs, key=lambda run: run.made, reverse=True)
 
     @classmethod
     def named(cls, name: str, runs_dir: str) -> "Run":
@@ -118,10 +131,7 @@ class Run(Evaluations):
     @cached_property
     def recipe(self) -> dict:
         """The recipe as it was used, as plain values by section."""
-        recipe = yaml.safe_load((self.folder / "recipe.yaml").read_text())
-        if not isinstance(recipe, dict) or not {"grpo", "rewards", "data"} <= set(recipe):
-            raise UserError(f"{self.label}/recipe.yaml is not a recipe: move that folder away.")
-        return recipe
+        return _parse_recipe(self.folder / "recipe.yaml", self._stamp)
 
     @property
     def reward_weights(self) -> dict[str, float]:
@@ -129,20 +139,24 @@ class Run(Evaluations):
 
     @cached_property
     def ranges(self) -> dict[str, tuple[float | None, float | None]]:
-        """(lowest, highest) score of each reward, also of those of the user; None if it is unknown."""
-        return self.environment["rewards"]
+        """(lowest, highest) score of each reward, the user's own too, None if it is unknown.
+
+        {} if environment.json is torn.
+        """
+        return self.environment.get("rewards", {})
 
     @cached_property
     def environment(self) -> dict:
-        """Versions, machine, and what else is needed to repeat the run."""
-        return json.loads((self.folder / "environment.json").read_text())
+        """Versions, machine, and what else is needed to repeat the run; {} if environment.json is torn."""
+        return read_json(self.folder / "environment.json", {})
 
     def best_total(self) -> float | None:
         """The total reward of an ideal completion; None if the range of a reward is unknown."""
         weights = {name: weight for name, weight in self.reward_weights.items() if weight}
-        if any(self.ranges[name][1] is None for name in weights):
+        highs = {name: self.ranges.get(name, (None, None))[1] for name in weights}
+        if None in highs.values():
             return None
-        return sum(self.ranges[name][1] * weight for name, weight in weights.items())
+        return sum(highs[name] * weight for name, weight in weights.items())
 
     @main_only
     def append(self, record: dict) -> None:
@@ -157,14 +171,15 @@ class Run(Evaluations):
             os.fsync(file.fileno())
 
     def history(self) -> list[dict]:
-        """The lines so far, without incomplete ones (still being written, or their writer was killed)."""
+        """The lines so far, without torn ones (still being written, or their writer was killed)."""
         path = self.folder / "history.jsonl"
         content = path.read_bytes() if path.is_file() else b""
         if len(content) != self._size:
             self._size, self._lines = len(content), []
             for text in content.split(b"\n")[:-1]:
-                with contextlib.suppress(ValueError):
+                with contextlib.suppress(ValueError, AttributeError, TypeError, KeyError):
                     line = {_renamed(key): value for key, value in json.loads(text).items()}
+                    line["step"] = int(line["step"])
                     if "resumed" in line:  # training went back to that step
                         self._lines = [earlier for earlier in self._lines if earlier["step"] <= line["step"]]
                     self._lines.append(line)
@@ -232,10 +247,11 @@ class Run(Evaluations):
             wanted = ", ".join(map(str, steps)) or "1 or later"
             raise UserError(f"Run {self.name} has no completions of step {wanted}.")
         log = pandas.concat(logs, ignore_index=True)
+        lost = dict.fromkeys(self.reward_weights, float("nan"))
+        for name, missing in (lost | {"answer": "", "tokens": 0, "cut": False}).items():
+            log[name] = log.get(name, missing)  # the default, if no reward function logged it
         # None counts as 0, as in TRL.
         log["total"] = sum(log[name].fillna(0) * weight for name, weight in self.reward_weights.items())
-        for name, missing in (("answer", ""), ("tokens", 0), ("cut", False)):
-            log[name] = log.get(name, missing)  # the default, if no reward function logged it
         return log
 
     def logged(self, step: int) -> int | None:
@@ -245,17 +261,35 @@ class Run(Evaluations):
     def _logs(self) -> dict[int, Path]:
         """{step: file} of TRL's completion log."""
         files = (self.folder / "completions").glob("completions_*.parquet")
-        return {int(path.stem.rpartition("_")[2]): path for path in files}
+        numbered = {path.stem.rpartition("_")[2]: path for path in files}
+        return {int(number): path for number, path in numbered.items() if number.isdecimal()}
 
     def rejection(self) -> dict:
         """The contents of rejection.json (older runs: harvest.json); {} without rejection sampling."""
         paths = (self.folder / name for name in (REJECTION, "harvest.json"))
-        return next((json.loads(path.read_text()) for path in paths if path.is_file()), {})
+        return next((read_json(path, {}) for path in paths if path.is_file()), {})
 
     def checkpoints(self) -> list[int]:
         """The steps of the checkpoints that are kept."""
         numbers = [path.name.rpartition("-")[2] for path in self.folder.glob("checkpoint-*")]
         return sorted(int(number) for number in numbers if number.isdigit())
+
+
+@cache
+def _parse_recipe(path: Path, stamp: tuple) -> dict:
+    """The recipe.yaml of a run; with another `stamp` (time, size, inode) it is parsed again."""
+    with contextlib.suppress(OSError, ValueError, yaml.YAMLError, TypeError, KeyError, AttributeError):
+        recipe = yaml.safe_load(path.read_bytes())
+        steps, weights = recipe["grpo"]["max_steps"], recipe["rewards"].values()
+        if (
+            all(isinstance(number, int | float) for number in (steps, *weights))
+            and "dataset" in recipe["data"]
+        ):
+            return recipe
+    where = f"{path.parent.parent.name}/{path.parent.name}"
+    raise UserError(
+        f"{where}/recipe.yaml is not a recipe, or it is torn: restore it, or move that folder away."
+    )
 
 
 def _renamed(key: str) -> str:

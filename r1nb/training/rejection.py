@@ -7,7 +7,7 @@ import json
 
 from r1nb.errors import UserError
 from r1nb.evaluation.accuracy import sample_groups
-from r1nb.paths import write_json
+from r1nb.paths import read_json, write_json
 from r1nb.rewards.grading import Graded
 from r1nb.rewards.reasoning import find_equations, language_reward_func
 from r1nb.runs.run import REJECTION
@@ -76,7 +76,7 @@ def sample_examples(run, policy, rows, recipe, samples: int, prefill: str = ""):
     from datasets import Dataset
 
     path = run.folder / "examples.json"
-    if not path.is_file():
+    if not read_json(path, []):
         judge, batch_size = recipe.judge(rows.column_names), recipe.evaluation.eval_batch_size
         groups = sample_groups(
             policy, rows, judge, recipe.sampling, batch_size, samples, prefill=prefill,
@@ -93,4 +93,4 @@ def sample_examples(run, policy, rows, recipe, samples: int, prefill: str = ""):
             sampled = f"{total} completions ({why})"
             raise UserError(f"Rejection sampling kept none of {sampled}: sample more, or train longer first.")
         write_json(path, examples_of(rows, kept))
-    return Dataset.from_list(json.loads(path.read_text()))
+    return Dataset.from_list(json.loads(path.read_text(encoding="utf-8")))

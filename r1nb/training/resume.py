@@ -1,9 +1,11 @@
 """Resume an unfinished run of the same recipe, and stop a run at ^C so that no step is lost."""
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import math
+import os
 import signal
 import threading
 from pathlib import Path
@@ -19,15 +21,18 @@ from r1nb.machine.model_files import read_tensors
 from r1nb.machine.out_of_memory import out_of_memory_in_words, remedy_for
 from r1nb.policy.adapters import NOT_FINITE, is_finite
 from r1nb.processes import from_main, processes
+from r1nb.recipes.settings import OURS, section_keys
 from r1nb.rewards.judge import require_judge
 from r1nb.rewards.own import hashes, keep_copies
 from r1nb.runs.checkpoints import last_checkpoint
+from r1nb.runs.disk import full_disk_in_words
 from r1nb.runs.run import Run
 
 # Locks of run folders. They are held until this process ends, and released even if it is killed.
 _LOCKS: dict[Path, FileLock] = {}
 PATIENCE = 10  # seconds to wait for the lock: a process that was killed takes some time to end
 MAY_DIFFER = ("about", "why", "output")  # sections in which runs of the same recipe may differ
+NO_MATTER = ("resume_from_checkpoint",)  # keys in which they may differ
 
 
 def begin_run(recipe, rows=None, reuse: bool = False, **facts) -> Run:
@@ -54,14 +59,29 @@ def begin_run(recipe, rows=None, reuse: bool = False, **facts) -> Run:
             print(f"{run.label} is finished and stays as it is; resume=False would train another run.")
             return run
         run = None
-    if run and _take(run):
+    if run and not (taken := _take(run)):
         print(f"Resuming {run.label}, which did not finish; resume=False would begin a new run.")
-        return run
+        return _follow_moves(run, recipe)
     if run:
-        print(f"{run.label} is being trained by another process, so this is a new run.")
+        print(f"{run.label} {taken}, so this is a new run.")
     run = new_run(recipe, **facts)
     _take(run)
     return run
+
+
+def _follow_moves(run: Run, recipe) -> Run:
+    """The run, with the paths of today in its recipe.yaml: its proof will load the model from there."""
+    now = {section: dict(values) if section in ("model", "data") else values
+           for section, values in run.recipe.items()}  # fmt: skip
+    now["model"]["model_name"], now["data"]["dataset"] = recipe.model.model_name, recipe.data.dataset
+    if now == run.recipe:
+        return run
+    path, partial = run.folder / "recipe.yaml", run.folder / ".recipe.part"
+    partial.write_text(yaml.safe_dump(now, sort_keys=False), encoding="utf-8")
+    os.utime(partial, (run.made, run.made))
+    partial.replace(path)
+    print(f"What moved since then has its new path in {run.label}/recipe.yaml.")
+    return Run(run.folder)
 
 
 def new_run(recipe, **facts) -> Run:
@@ -84,30 +104,78 @@ def fingerprint(rows) -> dict:
 
 
 def _newest(recipe, facts: dict) -> Run | None:
-    """The newest run of the same recipe and facts; None if there is none, or its weights became NaN."""
-    wanted = yaml.safe_load(yaml.safe_dump(recipe.model_dump()))
+    """The newest run of the same recipe and facts; None if there is none, or its weights became NaN.
+
+    If the newest run with this recipe's name did not finish and is another one, it says what differs.
+    """
+    wanted, namesakes = yaml.safe_load(yaml.safe_dump(recipe.model_dump())), []
     for run in Run.all(recipe.output.runs_dir):
         # A broken run folder is skipped.
         with contextlib.suppress(UserError, OSError, ValueError, AttributeError, yaml.YAMLError):
-            same = all(run.recipe.get(k) == v for k, v in wanted.items() if k not in MAY_DIFFER)
-            known = {"data", "parent", "processes", "reward_files", *facts}
-            if same and all(run.environment.get(k) == facts.get(k) for k in known):
+            known = dict.fromkeys(["data", "parent", "processes", "reward_files", *facts])
+            others = [key for key in known if run.environment.get(key) != facts.get(key)]
+            differ = _differences(run.recipe, wanted, "data" in facts and "data" not in others) + others
+            if not differ:
                 failed = any(line["alarm"] == "not_finite" for line in run.alarms())
                 return None if failed else run
+            if run.recipe["name"] == wanted["name"]:
+                namesakes.append((run, differ))
+    if namesakes and not namesakes[0][0].finished:
+        run, differ = namesakes[0]
+        more = f" and {len(differ) - 4} more" if len(differ) > 4 else ""
+        print(f"{run.label} did not finish, but differs from this new run in {', '.join(differ[:4])}{more}.")
     return None
 
 
-def _take(run: Run) -> bool:
-    """Lock a run until this process ends; False if another process has it."""
+def _differences(old: dict, new: dict, same_rows: bool) -> list[str]:
+    """The settings that matter in which two recipes differ, as in "grpo.seed (1, now 2)".
+
+    A key that only one of them has counts with its default. A path that moved does not matter.
+    """
+    found = []
+    for section in dict.fromkeys([*new, *old]):
+        before, now = (recipe.get(section, {}) for recipe in (old, new))
+        if section == "rewards" or not (isinstance(before, dict) and isinstance(now, dict)):
+            before, now, defaults = {"": before}, {"": now}, {}
+        else:
+            defaults = _defaults(section)
+        for key in dict.fromkeys([*now, *before]) if section not in MAY_DIFFER else ():
+            a, b = (values.get(key, defaults.get(key)) for values in (before, now))
+            if a != b and key not in NO_MATTER and not _moved(a, b, same_rows and key == "dataset"):
+                found.append(f"{section}.{key} ({a}, now {b})".replace(". (", " ("))
+    return found
+
+
+def _defaults(section: str) -> dict:
+    """The defaults of a section of a recipe; TRL has those of grpo and sft."""
+    import trl
+
+    if section not in ("grpo", "sft"):
+        return {key: field.default for key, field in section_keys(section).items()} if section in OURS else {}
+    config = trl.GRPOConfig if section == "grpo" else trl.SFTConfig
+    return {field.name: field.default for field in dataclasses.fields(config)}
+
+
+def _moved(old, new, same_content: bool) -> bool:
+    """Whether two absolute paths name one thing: with the same content, or the old path is gone."""
+    if not all(isinstance(path, str) and Path(path).is_absolute() for path in (old, new)):
+        return False
+    return same_content or (Path(old).name == Path(new).name and not Path(old).exists())
+
+
+def _take(run: Run) -> str:
+    """Lock a run until this process ends; the reason why that is not possible, or "" if it is."""
     path = run.folder / ".lock"
     if run.folder not in _LOCKS or not path.exists():
         lock = FileLock(path, thread_local=False)
         try:
             lock.acquire(timeout=PATIENCE)
-        except (Timeout, OSError):
-            return False
+        except Timeout:
+            return "is being trained by another process"
+        except OSError as error:
+            return f"cannot be written to ({error.strerror})"
         _LOCKS[run.folder] = lock
-    return True
+    return ""
 
 
 class AlreadyTrained(Exception):  # noqa: N818  # not an error: it ends trainer.train()
@@ -205,7 +273,8 @@ def resumable(trainer, run: Run):
         _let_gloo_resume()
     before = signal.signal(signal.SIGINT, resume.on_signal) if heard else None
     try:
-        with out_of_memory_in_words(remedy_for(run.recipe["name"], run.recipe["grpo"]), run):
+        remedy = remedy_for(run.recipe["name"], run.recipe["grpo"])
+        with out_of_memory_in_words(remedy, run), full_disk_in_words(run):
             yield str(checkpoint) if checkpoint else None
     except AlreadyTrained:
         print(f"All {steps} steps are trained already.")

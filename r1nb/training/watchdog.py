@@ -14,7 +14,7 @@ from r1nb.rewards.grading import Judge
 from r1nb.text.statistics import wilson
 
 GROUPS = 80  # groups that an alarm is based on: ten steps of tiny-cpu, more steps if they have fewer groups
-SENTENCES = yaml.safe_load(Path(__file__).with_name("alarms.yaml").read_text())
+SENTENCES = yaml.safe_load(Path(__file__).with_name("alarms.yaml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)

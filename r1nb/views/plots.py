@@ -53,7 +53,7 @@ def training_curves(*runs, smoothing: float = 0.0, cursor: int | None = None) ->
         _draw_spread(total, runs[0])
     else:
         plain(total, legend="best")
-    _draw_limit(total, {run.best_total() for run in runs}, "best possible")
+    _draw_limit(total, {run.best_total() for run in runs} - {None}, "best possible")
     for name, axes in rewards.items():
         plain(axes, short_name(name))
         _draw_limit(axes, {run.ranges[name][1] for run in runs if name in run.ranges}, "maximum")
@@ -100,7 +100,7 @@ def _draw_spread(axes, run) -> None:
 
 def _draw_limit(axes, highs: set[float | None], what: str) -> None:
     """Draw a line at the maximum if all runs have the same; start the axis at 0 or at the lowest value."""
-    drawn = [value for line in axes.lines for value in line.get_ydata()]
+    drawn = [value for line in axes.lines for value in line.get_ydata() if value == value]  # no NaN
     low, known = min([0.0, *drawn]), highs - {None}
     high = max(known or drawn, default=0) or 0.1  # the maximum of a penalty is 0
     axes.set_ylim(low, high + 0.15 * (high - low))

@@ -1,9 +1,12 @@
 """Write the report of a run: one HTML file that opens by double click, without network and scripts."""
 
 import base64
+import json
+import tempfile
 from datetime import datetime
 from pathlib import Path
 
+from r1nb.errors import UserError
 from r1nb.runs.evaluations import MOMENTS
 from r1nb.views import tables
 from r1nb.views.html import visible
@@ -11,7 +14,10 @@ from r1nb.views.plots import png, training_curves
 
 
 def write_report(run) -> Path:
-    """Write report.html into the run folder, with the results so far; return its path."""
+    """Write report.html into the run folder, with the results so far; return its path.
+
+    If nothing can be written there, the report goes to the current folder, or else to a temporary one.
+    """
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(loader=PackageLoader("r1nb", "views"), autoescape=True, trim_blocks=True)
@@ -26,9 +32,17 @@ def write_report(run) -> Path:
         curves=base64.b64encode(png(figure)).decode(),
         evaluated=all(run.graded(moment) for moment in MOMENTS),
         steps=sorted({run.logged(step) or run.logged(last) for step in (1, last // 2, last)} - {None}),
-        recipe=(run.folder / "recipe.yaml").read_text(),
-        environment=(run.folder / "environment.json").read_text(),
+        recipe=(run.folder / "recipe.yaml").read_text(encoding="utf-8"),
+        environment=json.dumps(run.environment, indent=1),
     )
-    path = run.folder / "report.html"
-    path.write_text(page, encoding="utf-8")
-    return path
+    name = f"{run.name}-report.html"
+    for path in (run.folder / "report.html", Path.cwd() / name, Path(tempfile.mkdtemp()) / name):
+        try:
+            path.write_text(page, encoding="utf-8")
+        except OSError as error:
+            why = error.strerror
+            continue
+        if path.parent != run.folder:
+            print(f"{run.label} cannot be written to ({why}), so its report is {path}.")
+        return path
+    raise UserError(f"No report could be written ({why}): make room on the disk.")

@@ -1,7 +1,6 @@
 """Compare runs that build on one another: the cost and the accuracy of each, as tables and a figure."""
 
-import json
-
+from r1nb.paths import read_json
 from r1nb.rewards.grading import summarize, summarize_samples
 from r1nb.views.plots import BLACK, MARKERS, REWARD_STYLES, Figure, new_figure, plain
 from r1nb.views.tables import percent, rate_cell, table_of
@@ -39,7 +38,7 @@ def rejection_table(run):
 
 def examples_table(run, most: int):
     """Up to `most` of the kept completions, with their questions."""
-    examples = json.loads((run.folder / "examples.json").read_text())
+    examples = read_json(run.folder / "examples.json", [])
     each = max(1, len(examples) // most)
     shown = [[e["prompt"][-1]["content"], e["completion"][0]["content"]] for e in examples[::each][:most]]
     return table_of(shown, ["question", "kept"])

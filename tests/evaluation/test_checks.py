@@ -4,7 +4,9 @@ import importlib.util
 from types import SimpleNamespace
 from typing import ClassVar
 
+import numpy
 import pytest
+import torch
 from datasets import Dataset
 from tokenizers import normalizers
 
@@ -15,7 +17,7 @@ from r1nb.policy.policy import Completion
 from r1nb.recipes.loading import load_recipe
 from r1nb.rewards import registry
 from r1nb.rewards.grading import make_judge
-from r1nb.rewards.registry import reward
+from r1nb.rewards.registry import Reward, reward
 from r1nb.tasks.rows import load_rows, load_splits
 
 ROWS = [{"question": "2*3?", "answer": "6", "solution": "2*3=6", "prompt": []}]
@@ -185,3 +187,27 @@ def test_a_reward_that_lacks_its_column_is_named(monkeypatch):
     with pytest.raises(UserError, match="hint_reward_func needs hint: a column of the dataset"):
         check(hint_reward_func=1.0)
     check([row | {"hint": "six"} for row in ROWS], hint_reward_func=1.0)
+
+
+@pytest.mark.parametrize(
+    "score",
+    [float("nan"), float("inf"), -float("inf"), "1.0", "good", b"1", [1.0], {}, numpy.ones(2), numpy.ones(1),
+     numpy.float32("nan"), 1j, (1.0, "why", "more"), (float("nan"), "why"), ("x", "why"), print, 10**400],
+)  # fmt: skip
+def test_a_reward_that_returns_no_finite_number_is_named(score):
+    shaky = Reward(lambda text, answer: score, 1.0)
+    with pytest.raises(
+        UserError, match=r"<lambda> returned .* for 'some text': it must return a finite number"
+    ):
+        shaky.score("some text", "1")
+    with pytest.raises(UserError, match="it must return"):
+        shaky(["some text", "more"], answer=["1", "2"])
+
+
+@pytest.mark.parametrize(
+    "one", [1, True, numpy.float32(1), numpy.int64(1), numpy.bool_(True), torch.tensor(1.0)]
+)
+def test_a_reward_may_return_any_kind_of_number(one):
+    assert Reward(lambda text, answer: one, 1.0)(["a", "b"], answer=["1", "2"]) == [1.0, 1.0]
+    assert Reward(lambda text, answer: (one, "why"), 1.0).explain("a") == (1.0, "why")
+    assert Reward(lambda text, answer: (None, "why"), 1.0).explain("a") == (None, "why")

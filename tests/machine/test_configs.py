@@ -94,3 +94,74 @@ def test_an_error_of_trl_becomes_one_sentence(overrides, word):
     with pytest.raises(UserError, match=f"TRL refuses the recipe: .*{word}") as refused:
         check_configs(load_recipe("tiny-r1", **overrides))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"eval_strategy": "steps"}, "set eval_every; leave it out."),
+        ({"eval_strategy": "epoch"}, "eval_strategy = 'epoch'"),
+        ({"eval_on_start": True}, "eval_on_start = True"),
+        ({"do_eval": True}, "do_eval = True"),
+        ({"load_best_model_at_end": True}, "save_steps keeps earlier checkpoints"),
+        ({"push_to_hub": True}, "uploads nothing"),
+        ({"log_completions_hub_repo": "me/mine"}, "uploads nothing"),
+        ({"remove_unused_columns": True}, "hide the gold"),
+        ({"ignore_data_skip": True}, "same problems again"),
+        ({"resume_from_checkpoint": "checkpoint-3"}, "resumes an unfinished run by itself"),
+        ({"top_k": -1}, "grpo.top_k = -1: must be at least 0; 0 means all tokens."),
+        ({"top_p": 0.0}, "must be greater than 0"),
+        ({"top_p": 1.5}, "must be at most 1"),
+        ({"min_p": -0.1}, "must be at least 0"),
+        ({"repetition_penalty": 0.0}, "must be greater than 0"),
+        ({"temperature": float("inf")}, "must be a finite number"),
+        ({"max_grad_norm": float("nan")}, "must be a finite number"),
+        ({"adam_epsilon": -1.0}, "must be at least 0"),
+        ({"steps_per_generation": 0}, "must be at least 1"),
+        ({"generation_batch_size": 0}, "must be at least 1"),
+        ({"pad_to_multiple_of": 0}, "must be at least 1"),
+        ({"seed": 2**32}, "must be less than 4294967296"),
+        ({"save_strategy": "best"}, "must be 'no', 'steps' or 'epoch'"),
+        ({"log_level": "loud"}, "must be 'passive'"),
+        ({"deepspeed": "zero.json"}, "needs several processes, which accelerate launch"),
+        ({"fsdp": "full_shard"}, "needs several processes"),
+        ({"parallelism_config": {"tp": 2}}, "needs several processes"),
+        ({"dataloader_num_workers": -1}, "must be at least 0"),
+        ({"dataloader_persistent_workers": True}, "needs num_workers > 0"),
+        ({"dataloader_multiprocessing_context": "spawn"}, "num_workers > 0"),
+        ({"accelerator_config": "nowhere.json"}, "nowhere.json"),
+        ({"accelerator_config": {"dispatch_batches": True}}, "dispatch_batches"),
+        ({"optim": "lomo"}, "lomo"),
+        ({"optim_args": "fast"}, "TRL refuses the recipe"),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "min_lr"),
+        ({"lr_scheduler_type": "warmup_stable_decay"}, "num_decay_steps"),
+        ({"lr_scheduler_kwargs": {"foo": 1}}, "foo"),
+        ({"generation_kwargs": {"foo": 1}}, "foo is set by TRL, or unknown to generate"),
+        ({"generation_kwargs": {"num_return_sequences": 2}}, "num_return_sequences is set by TRL"),
+        ({"generation_kwargs": {"top_k": -1}}, "top_k is a key of the section grpo"),
+        ({"generation_kwargs": "x"}, "key: value lines"),
+        ({"chat_template_kwargs": "x"}, "key: value lines"),
+        ({"cache_implementation": "foo"}, "cache_implementation"),
+        ({"use_liger_kernel": True}, "pip install liger-kernel"),
+        ({"torch_compile_mode": "foo"}, "foo"),
+        ({"sync_ref_model": True}, "set beta above 0"),
+        ({"multi_objective_aggregation": "foo"}, "must be 'sum_then_normalize' or"),
+        ({"torch_compile": True, "torch_compile_backend": "foo"}, "'FOO'"),
+    ],
+)
+def test_what_would_fail_after_minutes_is_refused_before_a_model_is_loaded(settings, words):
+    with pytest.raises(UserError) as caught:
+        check_configs(load_recipe("tiny-cpu", **settings))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_values_that_change_nothing_are_taken():
+    nothing = dict.fromkeys(("eval_strategy", "push_to_hub", "remove_unused_columns", "do_eval"), False)
+    more = {"save_strategy": False, "min_p": None, "epsilon_high": None, "resume_from_checkpoint": True}
+    recipe = load_recipe("tiny-cpu", **nothing, **more, generation_kwargs={"typical_p": 0.9})
+    check_configs(recipe)
+    assert (recipe.grpo["eval_strategy"], recipe.grpo["save_strategy"]) == (
+        "no",
+        "no",
+    )  # YAML reads no as false

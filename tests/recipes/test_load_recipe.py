@@ -1,5 +1,9 @@
 """Loading recipes from YAML; the caller and R1NB_SET replace values."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import yaml
 
@@ -182,3 +186,50 @@ def test_a_recipe_name_is_preferred_to_a_folder_of_that_name(monkeypatch, tmp_pa
     (tmp_path / "tiny-cpu").mkdir()
     monkeypatch.chdir(tmp_path)
     assert load_recipe("tiny-cpu").name == "tiny-cpu"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_recipe_file_may_begin_with_a_byte_order_mark(tmp_path, encoding):
+    (tmp_path / "mine.yaml").write_bytes("like: tiny-cpu\r\nabout: Größe\r\n".encode(encoding))
+    assert load_recipe(str(tmp_path / "mine.yaml")).about == "Größe"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_recipe_file_in_another_encoding_is_refused_in_a_sentence(tmp_path, encoding):
+    (tmp_path / "mine.yaml").write_bytes("like: tiny-cpu\nabout: Größe\n".encode(encoding))
+    with pytest.raises(UserError, match=r"is not text in UTF-8 \(at position \d+\): save it again as UTF-8"):
+        load_recipe(str(tmp_path / "mine.yaml"))
+
+
+def test_a_recipe_is_read_in_a_locale_that_is_not_utf_8(tmp_path):
+    (tmp_path / "mine.yaml").write_bytes("like: tiny-cpu\nabout: Größe\n".encode())
+    path = str(tmp_path / "mine.yaml")
+    code = f"from r1nb.recipes.loading import *; print(ascii(load_recipe({path!r}).about))"
+    plain = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=plain, check=False
+    )
+    assert done.stdout.strip() == r"'Gr\xf6\xdfe'", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "grpo: {max_prompt_length: 128}",
+            "Unknown key grpo.max_prompt_length: it belongs in the section data.",
+        ),
+        ("data: {num_generations: 4}", "Unknown key data.num_generations: it belongs in the section grpo."),
+        ("sft: {max_steps: 2, beta: 0.1}", "Unknown key sft.beta: it belongs in the section grpo."),
+        ("lora: {load_in_4bit: true}", "Unknown key lora.load_in_4bit: it belongs in the section model."),
+        ("learning_rate: 0.1", "Unknown key learning_rate: it belongs in the section grpo."),
+        ("runs_dir: here", "Unknown key runs_dir: it belongs in the section output."),
+        ("grpo: {vllm_guided_regex_of_old: 1}", "has none of that name."),
+        ("grpo: {use_liger_loss: true}", "Unknown key grpo.use_liger_loss; did you mean 'use_liger_kernel'?"),
+    ],
+)
+def test_a_key_of_another_section_or_version_is_named(tmp_path, text, words):
+    (tmp_path / "mine.yaml").write_text(f"like: tiny-cpu\n{text}")
+    with pytest.raises(UserError) as caught:
+        load_recipe(str(tmp_path / "mine.yaml"))
+    assert words in str(caught.value)

@@ -133,9 +133,9 @@ def test_what_cannot_be_loaded_becomes_one_sentence(folder, name, words):
     ("name", "words"),
     [
         ("short", "returned 1 scores for 2 completions"),
-        ("undefined", "returned nan: return a finite number"),
-        ("words", "failed on 'a' (ValueError"),
-        ("broken", "failed on 'a' (KeyError: 'gold')"),
+        ("undefined", "returned nan for 'a': it must return a finite number"),
+        ("words", "returned 'good' for 'a': it must return a finite number"),
+        ("broken", "failed on ['a'] (KeyError: 'gold')"),
     ],
 )
 def test_a_wrong_result_becomes_one_sentence(folder, name, words):

@@ -1,6 +1,7 @@
 """Interrupted runs: which one is resumed, from which step, and with the result of an undisturbed run."""
 
 import contextlib
+import errno
 import json
 import shutil
 import signal
@@ -13,9 +14,11 @@ from transformers import TrainerCallback
 
 from r1nb.errors import UserError
 from r1nb.machine.configs import check_configs, grpo_config
+from r1nb.paths import DATA
 from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.recipes.loading import load_recipe
 from r1nb.runs.checkpoints import find_damage
+from r1nb.runs.disk import full_disk_in_words
 from r1nb.runs.run import Run
 from r1nb.tasks.rows import load_splits
 from r1nb.training import resume
@@ -352,3 +355,132 @@ def test_save_steps_must_fit_completions_that_are_used_in_several_steps():
             check_configs(load_recipe("tiny-cpu", save_steps=3, **wrong))
         check_configs(load_recipe("tiny-cpu", save_steps=4, **wrong))
     check_configs(load_recipe("tiny-cpu", save_steps=3, logging_strategy="epoch", logging_steps=2))
+
+
+def differing(changes: dict, folder, capsys, rows=None, **first) -> str:
+    """Begin a run, and then one with changes; return what is said, or "" if the first is resumed."""
+    name = begin_run(recipe_for(folder, **first), rows).name
+    resume._LOCKS.clear()
+    capsys.readouterr()
+    other = begin_run(recipe_for(folder, **first | changes), rows).name
+    said = capsys.readouterr().out
+    assert (name == other) == ("Resuming" in said)
+    return "" if name == other else said
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": 2}, "tiny-cpu-001 did not finish, but differs from this new run in grpo.seed (1, now 2)."),
+        ({"r": 8}, "in lora.r (16, now 8)."),
+        ({"rewards": {"int_reward_func": 1.0}}, "in rewards ({"),
+        ({"seed": 2, "r": 8, "beta": 0.1, "top_k": 5, "top_p": 0.5}, " and 1 more."),
+        ({"eval_batch_size": 5}, "in evaluation.eval_batch_size (150, now 5)."),
+        ({"lora": None}, "in lora ({"),
+        ({"epsilon_high": 0.3}, "in grpo.epsilon_high (None, now 0.3)."),
+        ({"sft": {"max_steps": 1}}, "in sft.max_steps (-1, now 1)."),
+    ],
+)
+def test_a_new_run_says_in_what_it_differs_from_the_unfinished_one(tmp_path, capsys, changes, words):
+    assert words in differing(changes, tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"resume_from_checkpoint": "true"},
+        {"resume_from_checkpoint": True},
+        {"min_p": None},  # TRL's default
+        {"repetition_penalty": 1.0},
+        {"save_strategy": "steps", "logging_first_step": False},
+    ],
+)
+def test_what_does_not_matter_begins_no_new_run(tmp_path, capsys, changes):
+    assert differing(changes, tmp_path, capsys) == ""
+
+
+def test_an_old_recipe_without_keys_of_today_is_resumed(tmp_path, capsys):
+    run = begin_run(recipe_for(tmp_path))
+    resume._LOCKS.clear()
+    text = (run.folder / "recipe.yaml").read_text()
+    for line in ("  layout: reasoning\n", "  min_pass_rate: null\n", "  judge_url: null\n", "sft: {}\n"):
+        assert line in text
+        text = text.replace(line, "")
+    (run.folder / "recipe.yaml").write_text(
+        text.replace("grpo:\n", "grpo:\n  resume_from_checkpoint: here\n")
+    )
+    assert begin_run(recipe_for(tmp_path)).name == run.name
+
+
+def test_a_project_that_moved_is_resumed_if_its_rows_are_the_same(tmp_path, capsys):
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    (here / "train.jsonl").write_text(
+        "\n".join(json.dumps({"question": f"{n} + 7?", "answer": f"#### {n + 7}"}) for n in range(30))
+    )
+    shutil.copytree(DATA / "tiny-policy", here / "model")
+
+    def begin(home, name="train.jsonl"):
+        resume._LOCKS.clear()
+        recipe = recipe_for(
+            home / "runs", dataset=str(home / name), model_name=str(home / "model"), test_splits="train[-5:]",
+            validation_split=None, validation_rows=5,
+        )  # fmt: skip
+        rows, *_ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
+        return begin_run(recipe, rows).name
+
+    first = begin(here)
+    here.rename(there)
+    assert begin(there) == first
+    moved = load_recipe(there / "runs" / first)
+    assert Run(there / "runs" / first).recipe == moved.model_dump()
+    assert (moved.model.model_name, moved.data.dataset) == (str(there / "model"), str(there / "train.jsonl"))
+    (there / "train.jsonl").rename(there / "renamed.jsonl")
+    assert begin(there, "renamed.jsonl") == first
+    lines = (there / "renamed.jsonl").read_text().splitlines()[1:]
+    (there / "renamed.jsonl").write_text("\n".join(lines))
+    capsys.readouterr()
+    assert begin(there, "renamed.jsonl") != first
+    assert "differs from this new run in data." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EFBIG, "File too large"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
+        ValueError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_ends_in_a_sentence_that_says_what_is_kept(tiny_recipe, error):
+    run = new_run(tiny_recipe)
+    with (
+        pytest.raises(
+            UserError, match=r"The disk of .* is full .*keeps its records and no checkpoint yet"
+        ) as caught,
+        full_disk_in_words(run),
+    ):
+        raise error
+    assert str(caught.value).endswith("free some space, then run this again to resume.")
+    with pytest.raises(ZeroDivisionError), full_disk_in_words(run):
+        1 / 0  # noqa: B018
+
+
+def test_a_run_that_cannot_be_created_is_refused_in_a_sentence(tiny_recipe, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"A run cannot be created in .*file"):
+        Run.create(str(tmp_path / "file"), tiny_recipe.model_dump(), {})
+
+
+def test_a_disk_that_fills_up_while_training_loses_no_checkpoint(tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    act = At(2, lambda: monkeypatch.setattr(torch, "save", full))
+    recipe = recipe_for(tmp_path)
+    with pytest.raises(UserError, match=r"full .*keeps its records and its checkpoint of step 2; free"):
+        train(recipe, act, rows=64)
+    monkeypatch.undo()
+    run, _ = train(recipe, rows=64)
+    assert resumed(run) == [2]

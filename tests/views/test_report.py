@@ -1,10 +1,14 @@
 """The report of a run, finished or not, is one file without active content."""
 
+import errno
+import tempfile
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from written_run import HOSTILE, IDEAL, write_run
 
+from r1nb.errors import UserError
 from r1nb.training.resume import new_run
 from r1nb.views.report import write_report
 
@@ -56,3 +60,26 @@ def test_markup_in_completions_is_escaped(tiny_recipe, text):
         found.count("table") + 1,
     )
     assert not any(mark in page for mark in "\x1b\u202e\u200f")
+
+
+def test_the_report_of_a_run_on_read_only_media_is_written_elsewhere(
+    tiny_recipe, tmp_path, monkeypatch, capsys
+):
+    run, write = write_run(tiny_recipe, 2), Path.write_text
+
+    def refuse(path, *arguments, **options):
+        if path.is_relative_to(closed):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return write(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    closed = run.folder
+    assert write_report(run) == tmp_path / "work" / "tiny-cpu-001-report.html"
+    assert "cannot be written to (Read-only file system), so its report is" in capsys.readouterr().out
+    closed = tmp_path
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda: str(tmp_path))
+    with pytest.raises(UserError, match="No report could be written"):
+        write_report(run)
+    assert not (run.folder / "report.html").exists()
