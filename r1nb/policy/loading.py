@@ -13,6 +13,7 @@ from r1nb.machine.model_files import cannot_load, load_config, locate
 from r1nb.machine.out_of_memory import is_out_of_memory, out_of_memory_in_words, remedy_for
 from r1nb.policy.adapters import check_targets, strip
 from r1nb.policy.cards import Card, read_card
+from r1nb.policy.decoding import decode_plainly
 from r1nb.policy.policy import Policy
 from r1nb.processes import processes
 from r1nb.recipes.loading import default_runs_dir, environment_overrides, load_recipe, recipe_of_run
@@ -23,10 +24,6 @@ from r1nb.text.templates import prepare_tokenizer
 
 LONGEST = 4096  # tokens of prompt and completion for a model that comes without a recipe
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
-TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-# Keys of generation_config.json that TRL and r1nb set themselves, or that do not change the tokens.
-NO_EFFECT = ("do_sample", "temperature", "top_p", "top_k", "max_length", "max_new_tokens", "use_cache",
-             "cache_implementation", "_from_model_config", "transformers_version")  # fmt: skip
 
 
 def load_policy(recipe) -> Policy:
@@ -47,24 +44,6 @@ def load_policy(recipe) -> Policy:
     if recipe.lora:
         check_targets(model, recipe)
     return Policy(model, tokenizer, base)
-
-
-def decode_plainly(model) -> list[str]:
-    """Keep only the token ids of a model's generation_config; returns a sentence if others had an effect.
-
-    GRPO needs completions that are sampled from the policy itself, and evaluation measures the same policy. A
-    repetition penalty, forbidden tokens or a least length would change them behind the recipe's back.
-    """
-    from transformers import GenerationConfig
-
-    old, neutral = model.generation_config.to_diff_dict(), GenerationConfig._get_default_generation_params()
-    model.generation_config = GenerationConfig(**{key: old[key] for key in TOKEN_IDS if key in old})
-    known = (*TOKEN_IDS, *NO_EFFECT)
-    gone = {key: value for key, value in old.items() if key not in known and value not in (None, False)}
-    gone = [f"{key} = {value}" for key, value in gone.items() if value != neutral.get(key)]
-    return gone and [
-        f"Not used of the model's generation_config.json, since the recipe decides: {', '.join(gone)}."
-    ]
 
 
 def _load_plain(recipe) -> tuple:

@@ -139,10 +139,7 @@ class Run(Evaluations):
 
     @cached_property
     def ranges(self) -> dict[str, tuple[float | None, float | None]]:
-        """(lowest, highest) score of each reward, the user's own too, None if it is unknown.
-
-        {} if environment.json is torn.
-        """
+        """(lowest, highest) score of each reward, None if unknown; {} if environment.json is torn."""
         return self.environment.get("rewards", {})
 
     @cached_property
@@ -154,9 +151,7 @@ class Run(Evaluations):
         """The total reward of an ideal completion; None if the range of a reward is unknown."""
         weights = {name: weight for name, weight in self.reward_weights.items() if weight}
         highs = {name: self.ranges.get(name, (None, None))[1] for name in weights}
-        if None in highs.values():
-            return None
-        return sum(highs[name] * weight for name, weight in weights.items())
+        return None if None in highs.values() else sum(highs[name] * weights[name] for name in weights)
 
     @main_only
     def append(self, record: dict) -> None:

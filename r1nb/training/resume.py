@@ -49,7 +49,7 @@ def begin_run(recipe, rows=None, reuse: bool = False, **facts) -> Run:
     if "judge_reward_func" in recipe.rewards:
         require_judge(recipe.scoring.judge_url, recipe.scoring.judge_model)
     facts |= {} if rows is None else {"data": fingerprint(rows)}
-    facts |= {"reward_files": hashes(recipe.rewards)} if hashes(recipe.rewards) else {}
+    facts |= {"reward_files": files} if (files := hashes(recipe.rewards)) else {}
     facts |= {"processes": processes()} if processes() > 1 else {}
     if recipe.lora and recipe.lora.start_from:
         facts.setdefault("parent", Path(recipe.lora.start_from).name)
@@ -64,8 +64,7 @@ def begin_run(recipe, rows=None, reuse: bool = False, **facts) -> Run:
         return _follow_moves(run, recipe)
     if run:
         print(f"{run.label} {taken}, so this is a new run.")
-    run = new_run(recipe, **facts)
-    _take(run)
+    _take(run := new_run(recipe, **facts))
     return run
 
 
@@ -86,10 +85,8 @@ def _follow_moves(run: Run, recipe) -> Run:
 
 def new_run(recipe, **facts) -> Run:
     """Create a run folder for a recipe; environment.json holds versions, machine, rewards and `facts`."""
-    rewards = recipe.judge().rewards.items()
-    ranges = {
-        name: [r if math.isfinite(r) else None for r in (reward.low, reward.high)] for name, reward in rewards
-    }
+    limits = {name: [reward.low, reward.high] for name, reward in recipe.judge().rewards.items()}
+    ranges = {name: [x if math.isfinite(x) else None for x in both] for name, both in limits.items()}
     recorded = {**environment(), "rewards": ranges, **facts}
     run = Run.create(recipe.output.runs_dir, recipe.model_dump(), recorded)
     keep_copies(recipe.rewards, run.folder)

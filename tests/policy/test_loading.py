@@ -14,8 +14,9 @@ from trl import GRPOTrainer
 from r1nb.errors import UserError
 from r1nb.machine.configs import grpo_config
 from r1nb.policy.adapters import check_targets
+from r1nb.policy.decoding import NO_EFFECT
 from r1nb.policy.export import save_merged
-from r1nb.policy.loading import NO_EFFECT, attach_lora, load_policy, load_trained
+from r1nb.policy.loading import attach_lora, load_policy, load_trained
 from r1nb.recipes.loading import load_recipe
 from r1nb.recipes.settings import Sampling
 from r1nb.runs.run import CARD
