@@ -91,7 +91,7 @@ def _try_out(config) -> None:
         torch._inductor.list_mode_options(config.torch_compile_mode)
     for key in ("use_transformers_paged", "use_transformers_continuous_batching"):
         if getattr(config, key, False) and not torch.cuda.is_available():
-            raise ValueError(f"{key}=True needs a CUDA GPU: without one generation never ends.")
+            raise ValueError(f"{key}=True was not tried without a CUDA GPU: leave it out here.")
     if getattr(config, "sync_ref_model", False) and not config.beta:
         raise ValueError("sync_ref_model=True needs a reference model: set beta above 0, or leave it out.")
     for key in ("generation_kwargs", "chat_template_kwargs"):
