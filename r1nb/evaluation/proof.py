@@ -73,7 +73,11 @@ def prove(run, rows, trained: list, base: list) -> Proof:
     """
     from accelerate.utils import release_memory
 
-    judge = load_recipe(run).judge(rows.column_names)  # the answers are graded in this process
+    try:
+        recipe = load_recipe(run)
+    except UserError:  # a run that another version began
+        recipe = recipe_of_run(run).model_copy(update={"rewards": run.reward_weights})
+    judge = recipe.judge(rows.column_names)  # this process grades; raises for a reward that it does not know
     release_memory()  # frees unused memory for the fresh process
     print(f"Loading the saved weights of {run.name} in a fresh process, to compare their answers.")
     with tempfile.TemporaryDirectory() as folder:

@@ -40,7 +40,7 @@ class TrlReward(Reward):
     def used_options(self) -> dict:
         return {}
 
-    def explain(self, text: str, answer: str = "", /, **columns) -> tuple[float | None, str]:
+    def explain(self, text: str, /, answer: str = "", **columns) -> tuple[float | None, str]:
         return self([text], [answer], **{name: [value] for name, value in columns.items()})[0], ""
 
     def __call__(self, completions, answer=None, log_extra=None, **columns) -> list[float | None]:

@@ -83,7 +83,7 @@ class Reward:
         """The same reward with options set, as in math_reward_func.bind(layout=THINK)."""
         return replace(self, options=self.options | options)
 
-    def explain(self, text: str, answer: str = "", /, **columns) -> tuple[float | None, str]:
+    def explain(self, text: str, /, answer: str = "", **columns) -> tuple[float | None, str]:
         """Score one completion: (score, the reason in words)."""
         if missing := [name for name in self.needs if columns.get(name) is None]:
             raise UserError(
@@ -113,7 +113,7 @@ class Reward:
             "such a number and its reason, or None for a completion that it cannot judge."
         )
 
-    def score(self, text: str, answer: str = "", /, **columns) -> float | None:
+    def score(self, text: str, /, answer: str = "", **columns) -> float | None:
         """The score of one completion."""
         return self.explain(text, answer, **columns)[0]
 

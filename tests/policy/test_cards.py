@@ -63,7 +63,7 @@ def folders(tmp_path) -> dict:
     return {
         "model_name": str(here / "base"), "dataset": str(data), "runs_dir": str(here / "runs"),
         "test_splits": "test", "question_column": "question", "answer_column": "answer",
-        "deepspeed": str(here / "zero3.json"), "vllm_server_base_url": "http://alice.example:8000",
+        "run_name": str(here / "mine"), "vllm_server_base_url": "http://alice.example:8000",
         "judge_url": "http://alice.example:8001/v1", "judge_model": "judge",
     }  # fmt: skip
 

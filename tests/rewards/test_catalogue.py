@@ -183,10 +183,10 @@ def test_columns_may_have_the_names_of_parameters(monkeypatch):
     def odd_reward_func(completion, gold, text, prompt):
         return float(text == "x" and prompt == "What?")
 
-    columns = {"text": "x", "answer": "y", "self": 1, "function": 1, "columns": 1, "options": 1}
+    columns = {"text": "x", "self": 1, "function": 1, "columns": 1, "options": 1}
     assert odd_reward_func.score("7", "7", prompt="What?", **columns) == 1.0
     assert find_reward("xmlcount_reward_func").score("7", "7", **columns) == 0.0
-    batch = {name: [value] for name, value in columns.items() if name != "self"}
+    batch = {name: [value] for name, value in columns.items() if name != "self"} | {"answer": ["y"]}
     assert odd_reward_func(prompts=["What?"], completions=["7"], **batch) == [1.0]
     assert odd_reward_func.reads == {"answer", "text", "prompt"}
 

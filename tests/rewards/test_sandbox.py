@@ -83,13 +83,13 @@ class Interrupted:
 
 
 def test_an_interrupted_comparison_leaves_no_reply_for_the_next(monkeypatch):
-    assert math_equal("1/2", "0.5")
+    assert math_equal(r"\sqrt{4}", "2")
     process = sandbox._sandbox("r1nb.rewards.mathematics:compare", "math_verify", os.getpid()).process
     with monkeypatch.context() as patch:
         patch.setattr(process, "stdout", Interrupted(process.stdout))
         with pytest.raises(KeyboardInterrupt):
-            math_equal("1/2", "0.5")
-    assert math_equal("1", "2") is False
+            math_equal(r"\sqrt{4}", "2")
+    assert math_equal(r"\sqrt{4}", "3") is False
 
 
 EVALUATED = ["countdown", "puzzle24", "polynomial_multiplication", "simple_integration", "spiral_matrix",
