@@ -131,7 +131,9 @@ def _compare_logits(policy, folder: Path) -> None:
         ours, theirs = (model(input_ids=ids).logits.float() for model in (policy.model, merged))
     policy.model.train(training)
     far = float((theirs - ours).norm() / ours.norm())
-    if not far <= torch.finfo(merged.dtype).eps ** 0.5:  # also if it is NaN
+    # In 4 bits the weights are unpacked in another way than by the kernel that multiplies with them.
+    least = 0.01 if getattr(policy.model, "is_loaded_in_4bit", False) else 0.0
+    if not far <= max(least, torch.finfo(merged.dtype).eps ** 0.5):  # also if it is NaN
         raise UserError(
             f"{folder.name} is not written: after merging, the logits differ by {far:.1%} from the policy's, "
             "so the model would answer differently; use the adapter as it is."
