@@ -41,7 +41,8 @@ def check_reward(function, rows, layout: Layout = REASONING, steps: int = 0) -> 
     `function` is a reward of r1nb, its name, or any function that TRL takes. Unless it is one of r1nb's own,
     or declared with judges="format", it is taken for a reward of right answers. `rows` are those of
     load_rows; the first one with a gold is used. If `steps` is above 0, the tiny policy trains on the reward
-    for that many steps (64 take about a minute on a CPU), and `learned` shows what it came to write.
+    for that many steps (64 take about a minute on a CPU), and `learned` shows what it came to write; it does
+    not train on a reward that fails.
     """
     import pandas
 
@@ -50,7 +51,8 @@ def check_reward(function, rows, layout: Layout = REASONING, steps: int = 0) -> 
     if row is None:
         raise UserError("No row has a gold: give rows with an answer to attack a reward with.")
     lines, problems = _attack(made, row, layout)
-    learned, unlike = _learn(made, steps) if steps else ([], [])
+    works = not any(problem.startswith(FAILS) for problem in problems)
+    learned, unlike = _learn(made, steps) if steps and works else ([], [])
     table = pandas.DataFrame(lines, columns=["attack", "score", "should earn"])
     return RewardCheck([*unlike, *problems], table, learned)
 

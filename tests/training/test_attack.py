@@ -41,6 +41,10 @@ def test_it_shows_what_the_tiny_policy_learns_from_a_hole():
     assert 1 <= len(found.learned) <= 3
 
 
+def test_a_reward_that_fails_is_not_trained_on():
+    assert check_reward(make_reward_checks.raises, make_reward_checks.rows_for(""), steps=3).learned == []
+
+
 def test_rows_without_a_gold_are_refused():
     with pytest.raises(UserError, match="No row has a gold"):
         check_reward("int_reward_func", [{"answer": "", "question": "?"}])
