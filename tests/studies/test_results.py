@@ -216,3 +216,9 @@ def test_every_entry_and_seed_of_the_speedrun_is_reported():
         assert all(count in row for count in counts)
     median = {arm: sorted(seeds.values())[2] for arm, seeds in needs.items()}
     assert median["small_32"] <= median["trl"] < median["shipped"] < inf == median["demo"]
+
+
+def test_every_hole_was_found_and_no_other_reward_was_accused():
+    checked = rows("check-rewards.csv")
+    assert len([line for line in checked if line["planted hole"] == "True"]) == 10
+    assert all((line["problems"] != "0") == (line["planted hole"] == "True") for line in checked)
