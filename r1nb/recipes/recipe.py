@@ -17,7 +17,7 @@ from r1nb.processes import processes
 from r1nb.recipes import settings
 from r1nb.recipes.settings import RESERVED, Sampling, Section, section_keys, trl_section, unknown_key
 from r1nb.rewards.grading import Judge, make_judge
-from r1nb.rewards.registry import find_reward, reward_names
+from r1nb.rewards.registry import find_reward, is_own, reward_names
 from r1nb.text.prompts import LAYOUTS, Layout
 
 # pydantic's wording (regular expressions), and the plainer words that replace it.
@@ -163,7 +163,7 @@ def build_recipe(raw: dict) -> Recipe:
 
 def _missing_library(name: str) -> str:
     """The library that a reward needs and that is not installed; "" if there is none."""
-    library = "" if ":" in name else find_reward(name).library  # a file of the user is not executed here
+    library = "" if is_own(name) else find_reward(name).library  # a file of the user is not executed here
     return library if library and importlib.util.find_spec(library) is None else ""
 
 

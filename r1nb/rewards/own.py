@@ -27,6 +27,9 @@ class TrlReward(Reward):
     with one chat message. Without **columns it gets only the arguments that it names.
     """
 
+    high: float = inf
+    low: float = -inf
+
     @property
     def needs(self) -> list[str]:
         return []
@@ -49,20 +52,15 @@ class TrlReward(Reward):
         messages = [[{"role": "assistant", "content": text}] for text in texts]
         prompts = columns.pop("prompts", None) or columns.pop("prompt", None) or [[] for _ in messages]
         given = columns | {"prompts": prompts, "completions": messages, "answer": answer}
-        given |= {"log_extra": log_extra or (lambda *_: None), "trainer_state": columns.get("trainer_state")}
+        given = {"trainer_state": None, "log_extra": log_extra or (lambda *_: None)} | given
         if self.reads is not None:
             given = {name: given[name] for name in self.reads if name in given}
-        try:
+        with _in_words(f"{self.__name__} failed on {texts[:1]!r:.80}", ": correct it."):
             scores = self.function(**given)
             if inspect.isawaitable(scores):
                 with ThreadPoolExecutor(1) as thread:  # a notebook has an event loop of its own
                     scores = thread.submit(asyncio.run, _wait(scores)).result()
             scores = list(scores)
-        except UserError:
-            raise
-        except Exception as error:
-            why = f"{type(error).__name__}: {error}"
-            raise UserError(f"{self.__name__} failed on {texts[:1]!r:.80} ({why}): correct it.") from error
         if len(scores) != len(texts):
             count = f"{len(scores)} scores for {len(texts)} completions"
             raise UserError(f"{self.__name__} returned {count}: return one for each.")
@@ -86,21 +84,21 @@ def load_own(name: str) -> Reward:
     """
     where, _, function = name.rpartition(":")
     file = file_of(name)
-    with _in_words(where):
+    with _in_words(f"{where} cannot be loaded", ", but the recipe's rewards name it."):
         module = _execute(file) if file else importlib.import_module(where)
     found = getattr(module, function, None)
     if isinstance(found, Reward):
         return replace(found, name=name)
     if callable(found):
-        return TrlReward(found, high=inf, low=-inf, name=name)
+        return TrlReward(found, name=name)
     known = {key for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
     raise UserError(f"{where} has no function {function!r}{did_you_mean(function, known)}")
 
 
-def keep_copies(names, folder: Path) -> dict[str, str]:
-    """Copy the files that reward names begin with into a run folder; returns {name: sha256 of its file}.
+def keep_copies(names, folder: Path) -> None:
+    """Copy the files that reward names begin with into a run folder.
 
-    Modules that lie beside a file and that it imports are not copied, and are named.
+    A module beside the file, which the file imports, is not copied; its name is printed.
     """
     for file in {file_of(name) for name in names} - {None}:
         (folder / FOLDER).mkdir(exist_ok=True)
@@ -145,12 +143,11 @@ def _imported_beside(file: Path) -> set[str]:
 
 
 @contextlib.contextmanager
-def _in_words(what: str):
-    """Turn an error of the user's code into a UserError."""
+def _in_words(what: str, end: str):
+    """Turn an error of the user's code into a UserError: `what` happened, (the error), `end`."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        why = f"{type(error).__name__}: {error}"
-        raise UserError(f"{what} cannot be loaded ({why}), but the recipe's rewards name it.") from error
+        raise UserError(f"{what} ({type(error).__name__}: {error}){end}") from error

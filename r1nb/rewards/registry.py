@@ -162,15 +162,28 @@ def reward(high: float, low: float = 0.0, **fields):
 
     def register(function: Callable) -> Reward:
         made = Reward(function, high, low, **fields)
-        return made if str(function.__module__).startswith("r1nb.rewards.") else define(made)
+        if not str(function.__module__).startswith("r1nb.rewards."):
+            _OWN[function.__name__] = made
+        return made
 
     return register
 
 
-def define(reward: Reward) -> Reward:
-    """Let recipes of this process name a reward."""
+@contextlib.contextmanager
+def defined(reward: Reward):
+    """Let recipes name a reward inside the block; afterwards the names mean what they meant before."""
+    before = dict(_OWN)
     _OWN[reward.__name__] = reward
-    return reward
+    try:
+        yield
+    finally:
+        _OWN.clear()
+        _OWN.update(before)
+
+
+def is_own(name: str) -> bool:
+    """Whether a reward's name begins with a file or a module of the user (rewards.own)."""
+    return ":" in name
 
 
 def reward_names() -> list[str]:
@@ -183,7 +196,7 @@ def find_reward(name: str) -> Reward:
 
     A name such as my_rewards.py:brief or my_package.rewards:brief executes that file or module.
     """
-    if ":" in name:
+    if is_own(name):
         return importlib.import_module("r1nb.rewards.own").load_own(name)
     if name in _OWN:
         return _OWN[name]

@@ -7,8 +7,7 @@ that earns less than another right one. Attacks are texts; after them the tiny p
 import re
 import tempfile
 import time
-from dataclasses import dataclass, field, replace
-from math import inf
+from dataclasses import dataclass, field
 
 from r1nb.errors import UserError
 from r1nb.evaluation.accuracy import evaluate
@@ -16,7 +15,7 @@ from r1nb.evaluation.checks import ideal_completion
 from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.recipes.loading import load_recipe
 from r1nb.rewards.own import TrlReward
-from r1nb.rewards.registry import Reward, columns_of, define, find_reward
+from r1nb.rewards.registry import Reward, columns_of, defined, find_reward
 from r1nb.tasks.rows import load_splits
 from r1nb.text.prompts import REASONING, Layout
 from r1nb.training.stages import grpo_trainer
@@ -52,7 +51,8 @@ def check_reward(function, rows, layout: Layout = REASONING, steps: int = 0) -> 
         raise UserError("No row has a gold: give rows with an answer to attack a reward with.")
     lines, problems = _attack(made, row, layout)
     works = not any(problem.startswith(FAILS) for problem in problems)
-    learned, unlike = _learn(made, steps) if steps and works else ([], [])
+    with defined(made):
+        learned, unlike = _learn(made, steps) if steps and works else ([], [])
     table = pandas.DataFrame(lines, columns=["attack", "score", "should earn"])
     return RewardCheck([*unlike, *problems], table, learned)
 
@@ -62,7 +62,7 @@ def _as_reward(function) -> Reward:
         return find_reward(function)
     if isinstance(function, Reward):
         return function
-    return TrlReward(function, high=inf, low=-inf, name=getattr(function, "__name__", "reward"))
+    return TrlReward(function, name=getattr(function, "__name__", "reward"))
 
 
 def _judges_answers(reward: Reward) -> bool:
@@ -71,7 +71,7 @@ def _judges_answers(reward: Reward) -> bool:
 
 
 def _attack(reward: Reward, row: dict, layout: Layout) -> tuple[list[list], list[str]]:
-    """(lines of the table, problems)."""
+    """Attack a reward with one row: (lines of the table, problems)."""
     lines, problems = [], []
 
     def pay(text: str, answer: str | None = None) -> float:
@@ -93,9 +93,7 @@ def _attack(reward: Reward, row: dict, layout: Layout) -> tuple[list[list], list
     batch = [ideal_text, "", ideal_text]
     columns = {name: [value] * 3 for name, value in columns_of(row).items()}
     try:
-        count = len(reward(batch, answer=[row["answer"]] * 3, **columns))
-        if count != 3:
-            problems.append(f"It returns {count} scores for a batch of 3: return one for each completion.")
+        reward(batch, answer=[row["answer"]] * 3, **columns)
     except Exception as error:
         problems.append(f"{FAILS} on a batch of 3: {_why(error)}")
     begun = time.perf_counter()
@@ -179,8 +177,7 @@ def _attack_lengths(row, layout, pay, lines, problems) -> None:
 
 def _learn(reward: Reward, steps: int) -> tuple[list[str], list[str]]:
     """(completions of the tiny policy after training on the reward, problems)."""
-    named = define(replace(reward, name=reward.__name__))
-    recipe = load_recipe("tiny-five-rewards", max_steps=steps, rewards={named.__name__: 1.0})
+    recipe = load_recipe("tiny-five-rewards", max_steps=steps, rewards={reward.__name__: 1.0})
     rows, validation, _ = load_splits(recipe.data, recipe.evaluation, ())
     policy = load_policy(recipe)
     attach_lora(policy, recipe)

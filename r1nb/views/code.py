@@ -8,6 +8,7 @@ from r1nb.machine.configs import grpo_arguments
 from r1nb.policy.loading import NF4, adapter_arguments, loading_arguments
 from r1nb.recipes.settings import SHIPPED
 from r1nb.rewards.registry import SHIPPED as REWARDS
+from r1nb.rewards.registry import is_own
 from r1nb.text.prompts import THINK
 
 WIDTH = 79  # columns of a line
@@ -149,7 +150,7 @@ def _rewards(recipe) -> Code:
         functions[function], reasons[function] = BARE, recipe.why.get(key)
     shipped = {name for names in REWARDS.values() for name in names}
     imported = {name: BARE for name in recipe.rewards if name in shipped}
-    own = [name.rpartition(":") for name in recipe.rewards if ":" in name]
+    own = [name.rpartition(":") for name in recipe.rewards if is_own(name)]
     return _code(
         *(
             f"from {Path(where).stem if where.endswith('.py') else where} import {name}"

@@ -14,6 +14,7 @@ from r1nb.evaluation.checks import check_rewards
 from r1nb.machine.configs import grpo_config
 from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.recipes.loading import load_recipe
+from r1nb.rewards import registry
 from r1nb.rewards.own import TrlReward, load_own
 from r1nb.rewards.registry import find_reward, short_name
 from r1nb.runs.run import Run
@@ -69,6 +70,7 @@ SMALL = {
 def folder(tmp_path, monkeypatch):
     """Return the current folder, which holds my_rewards.py and the module that it imports."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_OWN", dict(registry._OWN))  # the file adds to it
     (tmp_path / "my_rewards.py").write_text(FILE)
     (tmp_path / "helper.py").write_text("POINTS = 2.0\n")
     monkeypatch.delitem(sys.modules, "helper", raising=False)

@@ -4,7 +4,8 @@ import make_reward_checks
 import pytest
 
 from r1nb.errors import UserError
-from r1nb.rewards.registry import reward
+from r1nb.rewards import registry
+from r1nb.rewards.registry import reward, reward_names
 from r1nb.training.attack import check_reward
 
 # A word of the sentence that names each hole.
@@ -28,7 +29,9 @@ def test_rewards_that_ship_are_left_in_peace(own):
     assert check_reward(own, make_reward_checks.rows_for(own.__name__)).problems == []
 
 
-def test_a_sound_reward_of_the_user_is_left_in_peace():
+def test_a_sound_reward_of_the_user_is_left_in_peace(monkeypatch):
+    monkeypatch.setattr(registry, "_OWN", dict(registry._OWN))
+
     @reward(high=1.0, block=True)
     def sound_reward_func(given: str, answer: str):
         return float(given.replace(",", "") == answer)
@@ -37,8 +40,10 @@ def test_a_sound_reward_of_the_user_is_left_in_peace():
 
 
 def test_it_shows_what_the_tiny_policy_learns_from_a_hole():
+    names = reward_names()
     found = check_reward(make_reward_checks.tag_alone, make_reward_checks.rows_for(""), steps=3)
     assert 1 <= len(found.learned) <= 3
+    assert reward_names() == names  # the attack leaves no name behind
 
 
 def test_a_reward_that_fails_is_not_trained_on():
