@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from r1nb.errors import UserError, first_line, say_once
+from r1nb.machine.configs import check_model
 from r1nb.machine.engine import compute_dtype, fall_back, prepare_unsloth, require_unsloth
 from r1nb.machine.model_files import cannot_load, load_config, locate
 from r1nb.machine.out_of_memory import is_out_of_memory, out_of_memory_in_words, remedy_for
@@ -36,13 +37,19 @@ def load_policy(recipe) -> Policy:
     with out_of_memory_in_words(remedy_for(recipe.name, recipe.grpo)):
         try:
             model, tokenizer = load(recipe)
+        except UserError:
+            raise
         except OSError as error:
             raise UserError(cannot_load(base.model_name, error)) from None
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
+            why = f"{base.model_name} cannot be loaded ({first_line(error)})"
+            raise UserError(f"{why}: mend that in the model's files, or choose another model.") from None
     told = prepare_tokenizer(tokenizer, recipe.layout, recipe.grpo.get("chat_template_kwargs"))
     for sentence in told + decode_plainly(model):
         print(sentence)
     if recipe.lora:
         check_targets(model, recipe)
+    check_model(model, recipe)
     return Policy(model, tokenizer, base)
 
 

@@ -118,10 +118,10 @@ class Policy:
         """
         import torch
 
+        base = [(n, w) for n, w in sorted(self.model.named_parameters()) if not OF_ADAPTER.search(n)]
+        named = [weight for name, weight in base if "norm" in name or "embed_tokens" in name]
         digest = hashlib.sha256()
-        for name, weight in sorted(self.model.named_parameters()):
-            if OF_ADAPTER.search(name) or ("norm" not in name and "embed_tokens" not in name):
-                continue
+        for weight in named or [weight for _, weight in base if weight.dim() == 1]:  # GPT-2 has other names
             stride = max(1, weight.numel() // 4096)
             digest.update(str(tuple(weight.shape)).encode())
             # Rounded to both dtypes, so that the hash is the same on a GPU that supports only one of them.

@@ -1,5 +1,6 @@
 """Compare runs that build on one another: the cost and the accuracy of each, as tables and a figure."""
 
+from r1nb.errors import UserError
 from r1nb.paths import read_json
 from r1nb.rewards.grading import summarize, summarize_samples
 from r1nb.views.plots import BLACK, MARKERS, REWARD_STYLES, Figure, new_figure, plain
@@ -30,6 +31,8 @@ def equal_steps(runs, batch: int) -> int:
 def rejection_table(run):
     """How many completions rejection sampling kept, and why it dropped the others."""
     counts = run.rejection()
+    if not counts:
+        raise UserError(f"{run.label} has no readable rejection.json: rejection sampling did not end there.")
     rows = [["sampled", counts["samples"]], *counts["dropped"].items(), ["kept", counts["kept"]]]
     shown = [[name, f"{count:,}", f"{count / counts['samples']:.1%}"] for name, count in rows]
     shown.append(["problems with a kept completion", f"{counts['solved']} of {counts['problems']}", ""])

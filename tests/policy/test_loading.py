@@ -17,6 +17,7 @@ from r1nb.policy.adapters import check_targets
 from r1nb.policy.decoding import NO_EFFECT
 from r1nb.policy.export import save_merged
 from r1nb.policy.loading import attach_lora, load_policy, load_trained
+from r1nb.policy.policy import Policy
 from r1nb.recipes.loading import load_recipe
 from r1nb.recipes.settings import Sampling
 from r1nb.runs.run import CARD
@@ -333,6 +334,39 @@ def test_folders_without_an_adapter_or_a_model_are_refused(tmp_path):
 def test_a_missing_model_is_refused_in_one_sentence(name, words):
     with pytest.raises(UserError, match=words):
         load_policy(load_recipe(model_name=name))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"cache_implementation": "x"}', "[1]", '{"watermarking_config": 3}', '{"num_return_sequences": 2}'],
+)
+def test_a_models_file_that_transformers_refuses_is_named_in_one_sentence(tmp_path, text):
+    folder = copy_of_tiny(tmp_path / "model")
+    (tmp_path / "model" / "generation_config.json").write_text(text)
+    with pytest.raises(UserError, match=r"(?s)cannot be loaded \(.*mend that in the model's files"):
+        load_policy(load_recipe(model_name=folder))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("router_aux_loss_coef", 0.1, "no mixture of experts"),
+        ("cast_lm_head_to_fp32", True, "lm_head shares its weights"),
+    ],
+)
+def test_what_trl_refuses_for_this_model_is_refused_when_it_is_loaded(key, value, words):
+    with pytest.raises(UserError, match=f"{key} ?= ?{value}.*{words}.*leave it out"):
+        load_policy(load_recipe(**{key: value}))
+
+
+def test_a_model_with_other_names_has_a_fingerprint_of_its_weights(policy):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=16, n_positions=8))
+    other = Policy(model, policy.tokenizer, policy.model_settings)
+    before = other.fingerprint()
+    model.transformer.ln_f.weight.data += 1
+    assert other.fingerprint() != before
 
 
 def test_the_fingerprint_is_the_same_in_bfloat16_and_float16(policy):

@@ -107,6 +107,9 @@ def test_kept_completions_become_examples_and_are_not_sampled_again(tiny_recipe,
     assert "So it is." in examples_table(run, 2).to_html()
     again = sample_examples(run, None, rows, tiny_recipe, samples=4)  # nothing is sampled
     assert again[:] == examples[:]
+    (run.folder / "rejection.json").write_text("{")  # torn
+    with pytest.raises(UserError, match=r"no readable rejection\.json"):
+        rejection_table(run)
 
 
 def test_if_no_completion_is_kept_the_error_says_why_and_the_parent_is_unchanged(tiny_recipe, rows):
