@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import inspect
-import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,8 @@ SHIPPED = {
 # Columns of these names cannot be used: TRL passes arguments so named, or gives the columns a meaning.
 RESERVED = ("self", "prompts", "completion", "completions", "completion_ids", "trainer_state", "log_extra",
             "log_metric", "environments", "image", "images")  # fmt: skip
+OWN_FILE = "_r1nb_own_"  # begins the names of modules that are files of the user (rewards.own)
+LARGEST = 1e18  # of a score: TRL computes with the squares of scores in float32
 _OWN: dict[str, "Reward"] = {}  # the rewards that the user defined, by name
 
 
@@ -101,16 +102,16 @@ class Reward:
         return self._number(score, text), reason
 
     def _number(self, score, text: str) -> float | None:
-        """A score as a float; raises UserError if it is neither a finite number nor None."""
+        """A score as a float; raises UserError if it is neither None nor a number up to LARGEST."""
         if score is None:
             return None
         with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):
             one = not isinstance(score, str | bytes) and not getattr(score, "ndim", 0)
-            if one and math.isfinite(number := float(score)):
+            if one and abs(number := float(score)) <= LARGEST:
                 return number
         raise UserError(
-            f"{self.__name__} returned {score!r:.60} for {text!r:.60}: it must return a finite number, or "
-            "such a number and its reason, or None for a completion that it cannot judge."
+            f"{self.__name__} returned {score!r:.60} for {text!r:.60}: it must return a finite number "
+            f"(at most {LARGEST:g}), or such a number and its reason, or None if it cannot judge."
         )
 
     def score(self, text: str, /, answer: str = "", **columns) -> float | None:
@@ -158,12 +159,15 @@ def reward(high: float, low: float = 0.0, **fields):
 
     The function returns a number, or a number and the reason in words. None instead of the number means that
     the completion could not be judged. `fields` sets more fields of Reward: judges, block, threads, library.
+    Raises UserError if the function is named like a reward that ships, unless a recipe names its file.
     """
 
     def register(function: Callable) -> Reward:
-        made = Reward(function, high, low, **fields)
-        if not str(function.__module__).startswith("r1nb.rewards."):
-            _OWN[function.__name__] = made
+        made, name = Reward(function, high, low, **fields), function.__name__
+        if not str(function.__module__).startswith(("r1nb.rewards.", OWN_FILE)):
+            if name in shipped_names():
+                raise UserError(f"{name} is a reward that ships with r1nb: give yours another name.")
+            _OWN[name] = made
         return made
 
     return register
@@ -186,9 +190,14 @@ def is_own(name: str) -> bool:
     return ":" in name
 
 
+def shipped_names() -> list[str]:
+    """The names of the rewards that ship with r1nb."""
+    return [name for names in SHIPPED.values() for name in names]
+
+
 def reward_names() -> list[str]:
     """The names that a recipe can use: r1nb's own rewards, then those defined with @reward so far."""
-    return list(dict.fromkeys([name for names in SHIPPED.values() for name in names] + list(_OWN)))
+    return list(dict.fromkeys(shipped_names() + list(_OWN)))
 
 
 def find_reward(name: str) -> Reward:
@@ -213,5 +222,5 @@ def columns_of(row: dict) -> dict:
 
 
 def short_name(name: str) -> str:
-    """A reward function's name without its file and its ending, for tables and legends."""
-    return name.rpartition(":")[2].removesuffix("_func").removesuffix("_reward")
+    """A reward function's name without its ending, for tables and legends."""
+    return name.removesuffix("_func").removesuffix("_reward")

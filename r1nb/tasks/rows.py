@@ -8,7 +8,7 @@ from datasets import Dataset, ReadInstruction, concatenate_datasets
 from r1nb.errors import UserError
 from r1nb.paths import DATA
 from r1nb.rewards.gym import PROBLEMS, gym_problem, gym_tasks
-from r1nb.rewards.registry import RESERVED, find_reward
+from r1nb.rewards.registry import RESERVED, find_reward, shipped_names
 from r1nb.tasks.files import read_hub, read_local
 from r1nb.tasks.sources import SOURCES, Source, own_source, source_of
 from r1nb.text.prompts import LAYOUTS, REASONING, Layout
@@ -188,7 +188,8 @@ def _check_source(source: Source | None, dataset: str, rewards) -> None:
     if source and source.benchmark:
         raise UserError(f"{source.name} is a benchmark: evaluate on it, never train. Choose another dataset.")
     suited = source.rewards if source else ("gym_reward_func",)
-    judging = [name for name in rewards if find_reward(name).judges == "answer"]
+    ours = [name for name in rewards if name in shipped_names()]
+    judging = [name for name in ours if find_reward(name).judges == "answer"]
     if wrong := [name for name in judging if suited and name not in (*suited, "judge_reward_func")]:
         own = " If the dataset is your own file, set question_column and answer_column." if source else ""
         use = f"use {' or '.join(suited)}, as in rewards='{{{suited[0]}: 1.0}}'.{own}"

@@ -44,14 +44,12 @@ def test_the_demos_format_rewards_never_fire():
     assert ["never fires, not even on an ideal completion" in sentence for sentence in found] == [True, True]
 
 
-def test_a_reward_that_pays_for_a_flaw_is_named(monkeypatch):
-    monkeypatch.setattr(registry, "_OWN", dict(registry._OWN))  # restored after the test
-
-    @reward(high=2.0, judges="answer")
-    def correctness_reward_func(text, answer):
-        return 2.0 if answer in text else 0.0
-
-    found = check(correctness_reward_func=1.0)
+def test_a_reward_that_pays_for_a_flaw_is_named():
+    name = "correctness_reward_func"
+    with registry.defined(
+        Reward(lambda text, answer: 2.0 * (answer in text), 2.0, judges="answer", name=name)
+    ):
+        found = check(correctness_reward_func=1.0)
     assert any("the flaw 'no tags' as much as an ideal one" in sentence for sentence in found)
     assert any("the flaw 'two answers'" in sentence for sentence in found)
 
