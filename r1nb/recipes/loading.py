@@ -11,6 +11,7 @@ from r1nb.errors import UserError, did_you_mean
 from r1nb.paths import RECIPES, runs_folder
 from r1nb.recipes.recipe import Recipe, build_recipe, salvage_recipe
 from r1nb.recipes.settings import OURS, RESERVED, OutputSettings, section_keys, unknown_key
+from r1nb.rewards.own import beside
 
 SECTIONS = ("grpo", *OURS, "sft")  # a key in several sections means the first of them
 WHOLE = ("rewards", "lora", "sft")  # sections that can be replaced as a whole, the last two also by null
@@ -111,6 +112,9 @@ def _read(name: str, below: tuple[str, ...] = ()) -> dict:
             hint = ": call choose_recipe('auto'), which chooses for this machine, or name one."
         raise UserError(f"Unknown recipe {name!r}{hint} Recipes: {', '.join(names)}, or a .yaml file.")
     raw = _parse(path)
+    for section in ("rewards", "why"):  # a reason stands under the name of its reward
+        if isinstance(values := raw.get(section), dict):
+            raw[section] = {beside(path, key): value for key, value in values.items()}
     base = _read(str(raw.pop("like")), (*below, name)) if "like" in raw else {}
     own = set(why) if isinstance(why := raw.get("why"), dict) else ()
     for section, values in base.items():
