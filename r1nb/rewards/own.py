@@ -66,13 +66,12 @@ class TrlReward(Reward):
         ids = [each or [0] for each in columns.pop("completion_ids", None) or [[]] * len(texts)]
         given = columns | {"prompts": prompts, "completions": messages, "completion_ids": ids}
         given |= {"answer": answer, "log_extra": self._checked(log_extra, len(texts))}
-        given = {"log_metric": _ignore, "trainer_state": None} | given
-        given["trainer_state"] = given["trainer_state"] or _untrained()
+        given = {"log_metric": _ignore, "trainer_state": _untrained()} | given
         end = f": correct it; the columns are {', '.join(sorted({*columns, 'answer'}.difference(RESERVED)))}."
         with _in_words(f"{self.__name__} failed on {texts[:1]!r:.80}", end):
             scores = self.function(**{k: v for k, v in given.items() if k in (self._named or given)})
             if inspect.isawaitable(scores):
-                scores = asyncio.run_coroutine_threadsafe(_wait(scores), _loop()).result()
+                scores = asyncio.run_coroutine_threadsafe(asyncio.wait_for(scores, None), _loop()).result()
             count = f"a {type(scores).__name__}" if isinstance(scores, Mapping | Set) else ""
             scores = list(scores)
         if count or len(scores) != len(texts):
@@ -95,7 +94,7 @@ class TrlReward(Reward):
         return log
 
 
-def _ignore(*_) -> None:
+def _ignore(*_, **__) -> None:
     """TRL's log_extra and log_metric outside training."""
 
 
@@ -115,10 +114,6 @@ def _loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
     return loop
-
-
-async def _wait(awaitable):
-    return await awaitable
 
 
 def file_of(name: str) -> Path | None:
@@ -246,12 +241,15 @@ def _import(where: str):
 
 def _execute(file: Path):
     """The module of a file; it is executed again if the file, or a module beside it, has changed."""
-    file = _INSTEAD.get(file.resolve(), file.resolve())
+    original = file.resolve()
+    file = _INSTEAD.get(original, original)
     if not (sources := _sources(file)):
         raise UserError(f"{file} does not exist, but the recipe's rewards name it.")
     name = f"{OWN_FILE}{_digest(sources)}_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
     if name not in sys.modules:
-        _forget_changed(file, {path: content for path, content in sources.items() if path != Path(file.name)})
+        _forget_changed(
+            original, {path: content for path, content in sources.items() if path != Path(file.name)}
+        )
         spec, folder = importlib.util.spec_from_file_location(name, file), str(file.parent)
         sys.modules[name] = module = importlib.util.module_from_spec(spec)
         sys.path.insert(0, folder)  # it may import modules beside it, as a script may

@@ -186,6 +186,15 @@ def test_a_changed_file_begins_another_run(folder, recipe, file, text):
     assert find_reward("my_rewards.py:brief").score("12", "12") == paid - 0.002
 
 
+def test_a_run_is_judged_by_its_copies_if_a_file_has_changed_since(folder, recipe):
+    run = begin_run(recipe)
+    for points in (3.0, 4.0):
+        (folder / "helper.py").write_text(f"POINTS = {points}\n")
+        assert find_reward("my_rewards.py:brief").score("12", "12") == points - 0.002
+        with own.as_trained(run):
+            assert find_reward("my_rewards.py:brief").score("12", "12") == 2.0 - 0.002
+
+
 def test_they_stand_beside_plain_functions_in_trls_trainer(folder, recipe):
     def plain(completions, **columns):
         return [0.1] * len(completions)

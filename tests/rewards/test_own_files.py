@@ -47,7 +47,7 @@ def decorated(completions, answer):
     return [float(bool(gold)) for gold in answer]
 
 def metric(completions, log_metric):
-    log_metric("mine", 1.0)
+    log_metric(name="mine", value=1.0)
     return [1.0] * len(completions)
 
 def extra(completions, log_extra):
