@@ -116,7 +116,7 @@ def near(given, gold):
 
 @each
 def whole_part(given, gold):
-    """1 if the whole parts are equal: 1080.9 for 1080."""
+    """1 if the whole parts are equal: 1080.4 for 1080."""
     value = number(given)
     return value is not None and math.isfinite(value) and int(value) == int(float(gold))
 

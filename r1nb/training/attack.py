@@ -28,7 +28,7 @@ from r1nb.tasks.rows import load_splits
 from r1nb.text.prompts import LAYOUTS, REASONING, Layout
 from r1nb.training.stages import grpo_trainer
 
-STUCK = 10.0  # seconds
+STUCK, STUCK_ON_RAMBLE = 30.0, 10.0  # seconds; the first call may load a model
 REASON, RAMBLE, LONGER = "Let me think.", "so 1 + 1 = 2. " * 75_000, "a longer wrong answer"
 REASON, RAMBLE, LONGER = "Let me think.", "so 1 + 1 = 2. " * 75_000, "a longer wrong answer"
 GOLD, OTHER = "1080", "98765"  # a gold that tells commas and parts of a number apart; a wrong answer
@@ -144,8 +144,8 @@ def _attacks(layout: Layout, main: str | None, ideal: str, question: str) -> lis
         ("a right answer on the line of its tags", f"{opened}\n-\n{closed}\n{begin}{gold}{end}", RIGHT),
     ]
     if gold.isalpha() and len(gold) > 2:
-        table += [("a right answer in other letters", reply(gold.swapcase()), RIGHT)]
-    near = ("1081", "1100", "1080.9", "10.80", "108000", "10800", "91080", "10", "-1080")
+        table += [("a right answer with small and capital letters exchanged", reply(gold.swapcase()), RIGHT)]
+    near = ("1081", "1100", "1080.4", "10.80", "108000", "10800", "91080", "10", "-1080")
     code = "__import__('math').isqrt(1166400)"  # 1080, for those who execute it
     numbers = [(given, GOLD, LESS) for given in near] + [
         (code, GOLD, WRONG), ("NaN", GOLD, WRONG), ("inf", GOLD, WRONG), ("-inf", GOLD, WRONG),
@@ -174,12 +174,13 @@ class _Asked:
         columns = [columns_of(row) for row in rows]
         lists = {name: [each.get(name) for each in columns] for name in columns[0]}
         what = f"{texts[0][:40]!r}" if len(texts) == 1 else f"a batch of {len(texts)}"
+        seconds = STUCK_ON_RAMBLE if len(texts[0]) > 10_000 else STUCK
         try:
-            with _time_limit():
+            with _time_limit(seconds):
                 paid = self.reward(texts, answer=[row.get("answer") for row in rows], **lists)
         except _Stuck:
             why = f"({len(texts[0]):,} characters): a policy that rambles would stop the training"
-            self.told["stuck"] = inf, f"It does not end in {STUCK:g} seconds on {what} {why}."
+            self.told["stuck"] = inf, f"It does not end in {seconds:g} seconds on {what} {why}."
             raise
         except Exception as error:
             why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
@@ -245,8 +246,8 @@ def _ask_all(ask: _Asked, lines: list, first: dict, other: dict, layout: Layout)
 
 
 @contextlib.contextmanager
-def _time_limit():
-    """Raise _Stuck in the block after STUCK seconds: only a signal ends a regex as well as Python code."""
+def _time_limit(seconds: float):
+    """Raise _Stuck in the block after some seconds: only a signal ends a regex as well as Python code."""
 
     def stop(*_):
         raise _Stuck
@@ -254,7 +255,7 @@ def _time_limit():
     if not hasattr(signal, "SIGALRM"):  # on Windows
         yield
         return
-    before, left = signal.signal(signal.SIGALRM, stop), signal.setitimer(signal.ITIMER_REAL, STUCK, 1.0)
+    before, left = signal.signal(signal.SIGALRM, stop), signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
         yield
     finally:
