@@ -48,16 +48,15 @@ def load_policy(recipe, to_train: bool = True) -> Policy:
     if hasattr(model, "peft_config"):
         why = f"model_name = {base.model_name!r} holds an adapter besides the model, which would be used, too"
         raise UserError(f"{why}: move adapter_config.json and the adapter's weights to another folder.")
-    told = decode_plainly(model)
     set_end_token(model, tokenizer)
-    told += prepare_tokenizer(tokenizer, recipe.layout, recipe.grpo.get("chat_template_kwargs"))
-    check_tokens(model, tokenizer, recipe.layout)
-    for sentence in told:
+    options = recipe.grpo.get("chat_template_kwargs")
+    for sentence in prepare_tokenizer(tokenizer, recipe.layout, options) + decode_plainly(model):
         print(sentence)
+    check_tokens(model, tokenizer, recipe.layout)
     if to_train:
         check_targets(model, recipe)
         check_model(model, recipe)
-    return Policy(model, tokenizer, base)
+    return Policy(model, tokenizer, base, options)
 
 
 def _load_plain(recipe) -> tuple:
@@ -245,6 +244,8 @@ def _recipe_of(trained: Path, is_adapter: bool):
     changed = {"model": recipe.model.model_copy(update=changes)}
     if card:
         changed["data"] = recipe.data.model_copy(update={"layout": card.layout})
+    if card and card.chat_template_kwargs:
+        changed["grpo"] = recipe.grpo | {"chat_template_kwargs": card.chat_template_kwargs}
     if recipe.lora:  # the trained adapter already contains that one
         changed["lora"] = recipe.lora.model_copy(update={"start_from": None})
     return recipe.model_copy(update=changed)
@@ -288,9 +289,8 @@ def _load_unsloth(recipe) -> tuple:
         why = f"needs Unsloth, which cannot be imported here ({first_line(error)})"
         raise UserError(f"Recipe {recipe.name} {why}; install r1nb[gpu] on a CUDA machine.") from None
     path, _ = locate(base.model_name)
-    arguments = loading_arguments(recipe)
     try:
-        return FastLanguageModel.from_pretrained(path, **arguments)
+        return FastLanguageModel.from_pretrained(path, **loading_arguments(recipe))
     except (RuntimeError, ValueError, NotImplementedError) as error:
         if not base.fast_inference or is_out_of_memory(error):
             raise

@@ -25,10 +25,14 @@ class Completion:
 
 
 class Policy:
-    """A model with its tokenizer; `model_settings` is the recipe's section `model`."""
+    """A model with its tokenizer; `model_settings` is the recipe's section `model`.
 
-    def __init__(self, model, tokenizer, model_settings):
+    `chat_template_kwargs` are those of the recipe, which prepare_tokenizer has put into the tokenizer.
+    """
+
+    def __init__(self, model, tokenizer, model_settings, chat_template_kwargs: dict | None = None):
         self.model, self.tokenizer, self.model_settings = model, tokenizer, model_settings
+        self.chat_template_kwargs = chat_template_kwargs
 
     @property
     def has_adapter(self) -> bool:

@@ -178,6 +178,7 @@ def test_one_prompt_in_training_measuring_counting_and_on_the_card(tmp_path, thi
     assert json.loads((folder / CARD).read_text())["prompt"].endswith(ending)
     fresh = load_policy(recipe)
     fresh.load_adapter(folder)  # the card fits
+    assert format_prompt(load_trained(folder)[0].tokenizer, rows[0]["prompt"]) == prompt
     other = recipe.grpo | {"chat_template_kwargs": {"enable_thinking": not thinks}}
     other = load_policy(recipe.model_copy(update={"grpo": other}))
     with pytest.raises(UserError, match="was trained with another prompt format"):
