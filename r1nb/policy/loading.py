@@ -14,7 +14,7 @@ from r1nb.machine.model_files import cannot_load, load_config, locate
 from r1nb.machine.out_of_memory import is_out_of_memory, out_of_memory_in_words, remedy_for
 from r1nb.policy.adapters import check_targets, strip
 from r1nb.policy.cards import Card, read_card
-from r1nb.policy.decoding import decode_plainly
+from r1nb.policy.decoding import check_tokens, decode_plainly, set_end_token
 from r1nb.policy.policy import Policy
 from r1nb.processes import processes
 from r1nb.recipes.loading import default_runs_dir, environment_overrides, load_recipe, recipe_of_run
@@ -27,8 +27,12 @@ LONGEST = 4096  # tokens of prompt and completion for a model that comes without
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
 
 
-def load_policy(recipe) -> Policy:
-    """Load the base model of a recipe; views.code shows the call."""
+def load_policy(recipe, to_train: bool = True) -> Policy:
+    """Load the base model of a recipe; views.code shows the call.
+
+    Raises UserError if the model's files are missing or damaged, or if the recipe cannot train the model.
+    `to_train=False` leaves out the last check: the recipe may then be one for another model.
+    """
     base = recipe.model
     if recipe.lora and recipe.lora.start_from:  # raises before loading if that run is missing
         Run.named(recipe.lora.start_from, recipe.output.runs_dir)
@@ -37,20 +41,22 @@ def load_policy(recipe) -> Policy:
     with out_of_memory_in_words(remedy_for(recipe.name, recipe.grpo)):
         try:
             model, tokenizer = load(recipe)
-        except UserError:
-            raise
-        except OSError as error:
-            raise UserError(cannot_load(base.model_name, error)) from None
-        except (ValueError, TypeError, AttributeError, LookupError) as error:
-            why = f"{base.model_name} cannot be loaded ({first_line(error)})"
-            raise UserError(f"{why}: mend that in the model's files, or choose another model.") from None
-    told = prepare_tokenizer(tokenizer, recipe.layout, recipe.grpo.get("chat_template_kwargs"))
-    for sentence in told + decode_plainly(model):
+        except Exception as error:  # the files may contain anything
+            if isinstance(error, UserError) or is_out_of_memory(error):
+                raise
+            raise UserError(cannot_load(base.model_name, error)) from error
+    if hasattr(model, "peft_config"):
+        why = f"model_name = {base.model_name!r} holds an adapter besides the model, which would be used, too"
+        raise UserError(f"{why}: move adapter_config.json and the adapter's weights to another folder.")
+    set_end_token(model, tokenizer)
+    options = recipe.grpo.get("chat_template_kwargs")
+    for sentence in prepare_tokenizer(tokenizer, recipe.layout, options) + decode_plainly(model):
         print(sentence)
-    if recipe.lora:
+    check_tokens(model, tokenizer, recipe.layout)
+    if to_train:
         check_targets(model, recipe)
-    check_model(model, recipe)
-    return Policy(model, tokenizer, base)
+        check_model(model, recipe)
+    return Policy(model, tokenizer, base, options)
 
 
 def _load_plain(recipe) -> tuple:
@@ -78,8 +84,6 @@ def _load_plain(recipe) -> tuple:
     if "gguf_file" in options:  # the weights are dequantized: otherwise they cannot be saved
         model.hf_quantizer, model.is_quantized = None, False
         del model.config.quantization_config
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     return model.eval(), tokenizer
 
 
@@ -190,7 +194,7 @@ def load_trained(folder: Path | str | None = None, base: Path | str | None = Non
     if torch.cuda.is_available():
         recipe.grpo.pop("use_cpu", None)
         recipe = fall_back(recipe)
-    policy = load_policy(recipe)
+    policy = load_policy(recipe, to_train=False)
     if is_adapter:
         policy.load_adapter(trained, recipe.layout)
     return policy, recipe, trained
@@ -240,6 +244,8 @@ def _recipe_of(trained: Path, is_adapter: bool):
     changed = {"model": recipe.model.model_copy(update=changes)}
     if card:
         changed["data"] = recipe.data.model_copy(update={"layout": card.layout})
+    if card and card.chat_template_kwargs:
+        changed["grpo"] = recipe.grpo | {"chat_template_kwargs": card.chat_template_kwargs}
     if recipe.lora:  # the trained adapter already contains that one
         changed["lora"] = recipe.lora.model_copy(update={"start_from": None})
     return recipe.model_copy(update=changed)
@@ -283,9 +289,8 @@ def _load_unsloth(recipe) -> tuple:
         why = f"needs Unsloth, which cannot be imported here ({first_line(error)})"
         raise UserError(f"Recipe {recipe.name} {why}; install r1nb[gpu] on a CUDA machine.") from None
     path, _ = locate(base.model_name)
-    arguments = loading_arguments(recipe)
     try:
-        return FastLanguageModel.from_pretrained(path, **arguments)
+        return FastLanguageModel.from_pretrained(path, **loading_arguments(recipe))
     except (RuntimeError, ValueError, NotImplementedError) as error:
         if not base.fast_inference or is_out_of_memory(error):
             raise
