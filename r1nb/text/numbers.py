@@ -13,7 +13,7 @@ NUMBER = re.compile(
     rf"\s*(?:%|°[CFK]?|{CURRENCY})?(\s*[^\d,;=]*)"  # a unit in words: 18 eggs, 5 km/h
 )
 SYMBOL = (  # 5 m and 5 kg, but 5M is five million, and 5x and 5ab are products
-    r"(?:[kcdmnμµ]?m|[km]?g|[cdm]?[lL]|[mn]?s|h|hr|lb|oz|ft|in|mi|yd|sq|cu|ha|us|US|am|pm|AM|PM|KG|KM|CM"
+    r"(?:[kcdmnμµ]?m|[km]?g|[cdm]?[lL]|[mn]?s|h|hr|lb|oz|ft|in|mi|yd|sq|cu|ha|us|US|KG|KM|CM"
     r"|k[WV]|[KMG]B|Hz|st|nd|rd|th)"
 )
 UNCASED = r"[\u0e00-\u0eff\u3040-\u9fff\uac00-\ud7af]"  # Thai, Japanese, Chinese, Korean
@@ -55,7 +55,7 @@ VALUE = re.compile(  # sign, whole, fraction; or sign, decimal, exponent; or sig
     rf"([+-]?)\s*(?:(?:({DIGITS})\s+)?({RATIO})"
     rf"|({DECIMAL})(?:[eE]([+-]?[0-9]{{1,4}})|(?:{TIMES}10({POWER}))?)|10({POWER}))\s*(?:\\?%)?"
 )
-SIGN = r"(?:(?<!\w)-|(?:(?<=[=:(])|(?<=\bis)) ?- |\b(?:minus|negative) |[<≤≥≠±] ?|(?<![-=])> ?)"
+SIGN = r"(?:(?<!\w)-|(?:(?<=[=:({*])|(?<=\bis)) ?- |\b(?:minus|negative) |[<≤≥≠±] ?|(?<![-=])> ?)"
 ATTACHED = (  # x^2, x/2, √2, \sqrt{2}: what stands before a number and changes it
     r"(?:[\w)}\]](?:\*\*?|[/_^×·÷])|√|∛|\\sqrt(?:\[[0-9]+\])?|0x)[({]?-?"  # noqa: RUF001
 )

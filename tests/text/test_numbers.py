@@ -196,10 +196,10 @@ SCALED = """5π, 5i, 5k, 5 pi, 5 dozen, 5 tens, 5 hundreds, 5 thousand, 5 trilli
 1 Eighth mile, 5 meters and 2 thirds, 5M, 5B, $5M, $5m, 5ab, 5a, 5θ, 5x\N{SUPERSCRIPT TWO}, 5 lakh, 5 crore
 5 grand, 5 dozens, 5 six, 5 hours thirty-five minutes, 5 wrong, 5 isn't, 5 eggs / two
 5 eggs * two, 5 or six, 5 maybe ten, 5 in base six, 5 degrees below zero, 5 Tausend, 5 Millionen, 5 mil, 5万
-5만, 5 тысяч, 5 log, 5 Äpfel und sechs, 5 one of the very many long sentences"""
+3 pm, 5만, 5 тысяч, 5 log, 5 Äpfel und sechs, 5 one of the very many long sentences"""
 UNITS = """18 eggs, 5 months, 3 seconds, 1 second, 3 seconds left, 12 hours, 3 meters, 1 month, 2 tents
 20 third graders, 12 fifth-grade students, 3 tenth floor rooms, 10 math books, 5 lengths, 4 brothers, 5 bones
-5 m, 5kg, 5m, 5 cm\N{SUPERSCRIPT TWO}, 5 sq. ft, 3 p.m., 5 miles an hour, 5 eggs (total), 5元, 5 яблок
+5 m, 5kg, 5m, 5 cm\N{SUPERSCRIPT TWO}, 5 sq. ft, 5 miles an hour, 5 eggs (total), 5元, 5 яблок
 5 Äpfel, 5 children's books, 13 nine-year-olds, 5 dollars per hour, 5 more cookies, 5 USD, 5th
 5 boxes of eggs, 7 booths, 20 twenty-second ads, 5 halflings, 4 pillows, 6 quarterbacks"""
 
