@@ -29,7 +29,8 @@ NAME = re.compile(  # a word, and not a function or a product of letters such as
 TEXTUAL = re.compile(  # marks that math-verify ignores; times, ratios, bases, dates, ranges, several lines
     r"\\(?:neq?|not|approx|sim(?:eq)?|equiv|neg|lnot|to|p?mod|phantom|cancel|bar|overline|hat|vec|dot)(?![a-z])"
     r"|[≠≈∓¬→]|!=|:=|==|^\s*(?:[<>≤≥*/^_!]|\\(?:leq?|geq?|lt|gt)(?![a-z]))|[0-9]\s*:\s*[0-9]|[0-9]_"
-    r"|(?<![_0-9])[0-9]+\s+[0-9](?!\s*/)|^[0-9]+(?:[-/][0-9]+){2,}$|^[0-9]+-[0-9]+$|^(?!.*\\begin)[\s\S]*(?:\n|\\\\)"
+    r"|(?<![_0-9])[0-9]+\s+[0-9](?!\s*/)|^[0-9]+(?:[-/][0-9]+){2,}$|^[0-9]+-[0-9]+$"
+    r"|^(?!.*\\begin)[\s\S]*(?:\n|\\\\)"
     r"|^[^a-zA-Z]*[0-9][^a-zA-Z]*(?<![<>!:])=.*[0-9]"
 )
 WRAPPED = re.compile(  # in Markdown's or LaTeX's marks: **5**, $5$, \(5\), \boxed{5}
@@ -109,7 +110,7 @@ def unwrap(answer: str) -> str:
 
 
 def readable(gold: str) -> bool:
-    """Whether a gold is a number or math-verify can read it."""
+    """Whether a gold is a number or a text, or math-verify can read it."""
     return bool(math_equal(gold, gold))
 
 
