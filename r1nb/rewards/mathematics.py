@@ -14,24 +14,24 @@ LONGEST = 1_000  # characters of an answer
 DIGITS = 5  # from the first that is not 0: so many must be equal, however small two numbers are
 PERCENT = re.compile(r"%|\bpercent\b|\bpct\b", re.IGNORECASE)
 TEXT = re.compile(r"\\(?:text\w*|mathrm|mathbf|mbox)\{([^{}]*)\}")
-EQUALS, RELATION = re.compile(r"(?<![<>!:=])=(?!=)"), re.compile(r"[<>≤≥∈]|\\(?:leq?|geq?|lt|gt|in)(?![a-z])")
+EQUALS = re.compile(r"(?<![<>!:=])=(?!=)")
+RELATION = re.compile(r"[<>≤≥∈]|\\(?:leq?|geq?|lt|gt|in)(?![a-z])")
 UNIT = re.compile(r"(.*?(?:[0-9)}\]π]|\\pi))((?=[^\W\d_]{2}| +[^\W\d_]).*?)(?: *\^\{?[23]\}?)?")
 COMMAND = re.compile(r"\\(?:begin|end)\{\w+\}|\\[a-zA-Z]+")
 NAMED = re.compile(
     r"(^|,)\s*(?:[a-zA-Z](?:_\{?\w+\}?|\^\{-1\})?(?:\([\w, ]+\))?|\\[a-z]+)?\s*=\s*(?=[^=,]+(?:,|$))"
 )
 FUNCTIONS = "arc(?:sin|cos|tan)|sinh?|cosh?|tanh?|cot|sec|csc|log|ln|exp|sqrt|pi|min|max|gcd|lcm|mod|inf"
-NAME = re.compile(  # a word, and not a function or a product of letters such as xy
+NAME = re.compile(  # a word, and not a function or a product of letters such as xy; or 2+2=5
     rf"(?<![a-zA-Z])(?!(?:{FUNCTIONS})\b)(?:[^\W\d_]{{4,}}"
     r"|(?<!.)\s*[^\W\d_]{2,}\s*(?!.)|(?<=[\w)}] )[a-zA-Z]{2,3}(?![a-zA-Z])|[a-zA-Z]{2,3}(?= +[\w(])"
-    r"|(?<=[0-9] )[a-zA-Z](?= +[0-9]))"
+    r"|(?<=[0-9] )[a-zA-Z](?= +[0-9])|^[^a-zA-Z=]*[0-9][^a-zA-Z=]*=[^a-zA-Z]*$)"
 )
 TEXTUAL = re.compile(  # marks that math-verify ignores; times, ratios, bases, dates, ranges, several lines
     r"\\(?:neq?|not|approx|sim(?:eq)?|equiv|neg|lnot|to|p?mod|phantom|cancel|bar|overline|hat|vec|dot)(?![a-z])"
     r"|[≠≈∓¬→]|!=|:=|==|^\s*(?:[<>≤≥*/^_!]|\\(?:leq?|geq?|lt|gt)(?![a-z]))|[0-9]\s*:\s*[0-9]|[0-9]_"
     r"|(?<![_0-9])[0-9]+\s+[0-9](?!\s*/)|^[0-9]+(?:[-/][0-9]+){2,}$|^[0-9]+-[0-9]+$"
     r"|^(?!.*\\begin)[\s\S]*(?:\n|\\\\)"
-    r"|^[^a-zA-Z]*[0-9][^a-zA-Z]*(?<![<>!:])=.*[0-9]"
 )
 WRAPPED = re.compile(  # in Markdown's or LaTeX's marks: **5**, $5$, \(5\), \boxed{5}
     r"(\*{1,3}|_{1,3}|`|\$\$?)(?P<a>(?:(?!\1).)+)\1|\\\((?P<b>(?:(?!\\\)).)+)\\\)|\\\[(?P<c>(?:(?!\\\]).)+)\\\]"

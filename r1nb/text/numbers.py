@@ -17,7 +17,7 @@ SYMBOL = (  # 5 m and 5 kg, but 5M is five million, and 5x and 5ab are products
     r"|k[WV]|[KMG]B|Hz|st|nd|rd|th)"
 )
 UNCASED = r"[\u0e00-\u0eff\u3040-\u9fff\uac00-\ud7af]"  # Thai, Japanese, Chinese, Korean
-WORD = rf"(?:{SYMBOL}(?:[²³]|\b)|(?:of|an?|at|on)\b(?=\W+\w)|[^\W\d_]{{3,}}|{UNCASED}+)"
+WORD = rf"(?:{SYMBOL}(?:[²³]|\b)|(?:of|an?|at|on)\b(?=\W+\w)|[A-Z](?=-\w{{3}})|[^\W\d_]{{3,}}|{UNCASED}+)"
 UNIT = re.compile(rf"[^\S\n]*{WORD}(?:(?: */ *| \(|[-'’]| +){WORD}){{0,4}}\)?[.!]?")  # noqa: RUF001
 PART = (  # a fraction: 2 thirds, 1 third cup, 5 hundredths; not 20 third graders, 3 seconds, 5 months
     r"(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|\w+teenth|\w+tieth"
@@ -66,7 +66,7 @@ LAST = re.compile(  # of 1/2, 2 2/3, 1e-7, 7^2, 1.234,56 and 9 500, the end alon
     rf"|(?:[0-9]+(?:[.,_'][0-9]+)*|(?<![.\w])\.[0-9]+)(?:[eE][+-]?[0-9]+|(?:{TIMES}10)?{POWER})*)"
     rf"|\\\w*(?:frac|binom)\s*\{{[^{{}}]*\}}\s*\{{[^{{}}]*\}})"
     rf"(?:(?:[/^_:÷]| : |\*\*)(?:\{{[^{{}}]*\}}|\(?-?(?:[0-9]+|\w\b))"
-    rf"|\.(?:\([0-9]|\\\w+\{{[0-9])|[₀-₉]|π|\\pi)*(?:\s?(?:{SCALE}|[kKMBT]|[bmt]n)\b)?"
+    rf"|\.(?:\([0-9]|\\\w+\{{[0-9])|[₀-₉]|π|\\pi)*(?:\s?(?:{SCALE}|[bmt]n)\b|[kKMBT](?![\w&-]))?"
 )
 LONGEST = 100  # characters; a longer answer is prose, not a number
 

@@ -163,6 +163,7 @@ def test_same_answer(given, gold, same):
         ("Answer:72", "72"),
         (r"so $\boxed{72}$!", "72"),
         ("=> 72", "72"),
+        ("she has 72 T-shirts", "72"),
         ("the area is 5 m\N{SUPERSCRIPT TWO}", "5"),
     ],
 )
@@ -201,7 +202,7 @@ UNITS = """18 eggs, 5 months, 3 seconds, 1 second, 3 seconds left, 12 hours, 3 m
 20 third graders, 12 fifth-grade students, 3 tenth floor rooms, 10 math books, 5 lengths, 4 brothers, 5 bones
 5 m, 5kg, 5m, 5 cm\N{SUPERSCRIPT TWO}, 5 sq. ft, 5 miles an hour, 5 eggs (total), 5元, 5 яблок
 5 Äpfel, 5 children's books, 13 nine-year-olds, 5 dollars per hour, 5 more cookies, 5 USD, 5th
-5 boxes of eggs, 7 booths, 20 twenty-second ads, 5 halflings, 4 pillows, 6 quarterbacks"""
+5 boxes of eggs, 5 T-shirts, 7 booths, 20 twenty-second ads, 5 halflings, 4 pillows, 6 quarterbacks"""
 
 
 def listed(text):
