@@ -81,7 +81,11 @@ def _load(dataset: str, split: str, question, answer, layout) -> tuple:
         if taken := [column for column in others if column in RESERVED]:
             print(f"Left out columns of {where} whose names TRL uses itself: {', '.join(taken)}.")
         others = [column for column in others if column not in RESERVED]
-        rows = Dataset.from_list([{c: row[c] for c in others} | _row(source, row, layout) for row in raw])
+        rows = [{c: row[c] for c in others} | _row(source, row, layout) for row in raw]
+        with contextlib.suppress(*ODD_CELL):  # if each row has Countdown's numbers, they may be text
+            pairs = [countdown_numbers(row) for row in rows]
+            rows = [row | {"nums": pair[0], "target": pair[1]} for row, pair in zip(rows, pairs, strict=True)]
+        rows = Dataset.from_list(rows)
     else:  # other columns on the Hub hold long texts that are not used here
         rows = raw.map(lambda row: _row(source, row, layout), remove_columns=columns)
     pairs = enumerate(zip(rows["question"], rows["answer"], strict=True))
@@ -106,9 +110,6 @@ def _row(source: Source, row: dict, layout: Layout) -> dict:
         read |= {column: None for column in ("nums", "target") if column in source.columns}
     if "solution" not in source.columns and isinstance(row.get("solution"), str) and row["solution"].strip():
         read["solution"] = row["solution"]  # the user's own
-    if {"nums", "target"} <= row.keys():  # they may be text
-        with contextlib.suppress(*ODD_CELL):
-            read |= dict(zip(("nums", "target"), countdown_numbers(row), strict=True))
     return read | {"prompt": layout.build_messages(read["question"])}
 
 
@@ -153,10 +154,9 @@ def load_splits(data, sizes, rewards=()) -> tuple:
     _check_source(source, data.dataset, rewards)
     tests = {name: load_split(data, name) for name in data.test_splits}
     validation = load_split(data, data.validation_split) if data.validation_split else None
-    every = [train, *tests.values(), *([validation] if validation else [])]
-    keys = _keys(every)
+    keys = _keys([rows for rows in (train, *tests.values(), validation) if rows is not None])
     questions, sealed = keys[0], {key for split in keys[1:] for key in split}
-    if not validation:  # the last training rows that are not in a test split
+    if validation is None:  # the last training rows that are not in a test split
         apart = [i for i, question in enumerate(questions) if question not in sealed]
         count = data.validation_rows or sizes.validation_problems
         if count >= len(apart):

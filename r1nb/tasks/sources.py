@@ -16,12 +16,9 @@ MARKER = "####"  # stands before the gold
 MARKS = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator marks, <<48/2=24>>
 CORRECT, MATH = "correctness_reward_func", "math_reward_func"
 AFTER = re.compile(r"\n|\b[Tt]he (?:final )?answer is\b|</?s>|<\|")  # what follows a gold is not part of it
-HEADING = re.compile(
-    r"(?:step|part|case)\b.*|[^\d\\=]*", re.IGNORECASE
-)  # it may be one: text without a number
-LAST_LINE = re.compile(
-    r"\n\s*(?:[^\n]*(?:\bis|\bare|[=:]) +)?\**([^\s*]+?)\**\.?\s*$"
-)  # it ends with a number
+# What may be a heading: text without a number. Its number may be at the end of the last line.
+HEADING = re.compile(r"(?:step|part|case)\b.*|[^\d\\=]*", re.IGNORECASE)
+LAST_LINE = re.compile(r"\n\s*(?:[^\n]*(?:\bis|\bare|[=:]) +)?\**([^\s*]+?)\**\.?\s*$")
 MISSING = ("nan", "NaN", "NaT", "<NA>")  # a missing value that pandas wrote as text
 SPEAKERS = {"user": "question", "human": "question", "assistant": "answer", "gpt": "answer"}
 
@@ -50,11 +47,8 @@ def final_answer(text: str) -> str:
     After a heading such as #### Check, \boxed{} or a number at the end of the text is the answer instead.
     """
     _, marker, after = text.rpartition(MARKER)
-    gold = after = re.sub(
-        r"^\s*(?:the )?(?:final )?answer(?: is)?:? ", "", after, flags=re.IGNORECASE
-    ).strip()
-    if "\\begin{" not in after:
-        gold = AFTER.split(after)[0].strip()
+    after = re.sub(r"^\s*(?:the )?(?:final )?answer(?: is)?:? ", "", after, flags=re.IGNORECASE).strip()
+    gold = after if "\\begin{" in after else AFTER.split(after)[0].strip()
     heading = HEADING.fullmatch(gold)
     if marker and "\\boxed{" not in (text if heading else after):
         end = LAST_LINE.search(after) if heading else None

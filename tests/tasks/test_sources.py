@@ -117,6 +117,8 @@ def test_countdowns_numbers_beside_named_columns_are_read_from_csv(tmp_path):
     (tmp_path / "train.csv").write_text('q,a,nums,target\nMake 24!,x,"[4, 6]",24\n')
     (row,) = load_rows(str(tmp_path), "train", question="q", answer="a")
     assert (row["nums"], row["target"]) == ([4, 6], 24)
+    (tmp_path / "train.csv").write_text('q,a,nums,target\n1?,2,"[4, 6]",24\n2?,3,"four",x\n')
+    assert load_rows(str(tmp_path), "train", question="q", answer="a")["nums"] == ["[4, 6]", "four"]
 
 
 def test_a_benchmark_is_not_trained_on():
