@@ -209,3 +209,15 @@ def test_a_reward_may_return_any_kind_of_number(one):
     assert Reward(lambda text, answer: one, 1.0)(["a", "b"], answer=["1", "2"]) == [1.0, 1.0]
     assert Reward(lambda text, answer: (one, "why"), 1.0).explain("a") == (1.0, "why")
     assert Reward(lambda text, answer: (None, "why"), 1.0).explain("a") == (None, "why")
+
+
+@pytest.mark.parametrize(
+    "columns", [{"nums": [2, 3]}, {"nums": 5, "target": 5}, {"nums": "2, 3", "target": 5}]
+)
+def test_a_column_called_nums_need_not_be_countdowns(columns):
+    assert check([ROWS[0] | columns], correctness_reward_func=1.0) == []
+
+
+def test_golds_of_countdown_with_many_numbers_are_not_searched_for():
+    row = {"answer": "987654", "nums": [1, 1, 1, 1, 1, 1, 9], "target": 987654}
+    assert check([ROWS[0] | row] * 200, countdown_reward_func=1.0) == []
