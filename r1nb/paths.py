@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import cache
 from pathlib import Path
 
 from r1nb.errors import first_line, say_once
@@ -31,18 +32,29 @@ def write_json(path: Path, value) -> None:
     partial.replace(path)
 
 
-def read_json(path: Path, otherwise):
+def read_json(path: Path, otherwise, shape=None):
     """The value in a JSON file; `otherwise` if there is no file, or if it is torn, which is said once.
 
-    A value of another type than `otherwise` counts as torn.
+    A value that is not of `shape`, a type as in an annotation, counts as torn. Its default is the type of
+    `otherwise`.
     """
+    from pydantic import ValidationError
+
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        why = "" if isinstance(value, type(otherwise)) else f"it holds {value!r:.40}"
+        return _checker(shape or type(otherwise))(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return otherwise
+    except ValidationError as error:
+        mistake = error.errors()[0]
+        why = ": ".join([*(".".join(map(str, at)) for at in [mistake["loc"]] if at), mistake["msg"]])
     except (OSError, ValueError, RecursionError) as error:
         why = first_line(error)
-    if why:
-        say_once(f"{path} cannot be read ({why}), so what it held is missing here.")
-    return otherwise if why else value
+    say_once(f"{path} cannot be read ({why}), so what it held is missing here.")
+    return otherwise
+
+
+@cache
+def _checker(shape):
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(shape).validate_python
