@@ -1,11 +1,12 @@
 """Paths that work in a checkout, an editable install and a wheel; write and read JSON safely."""
 
+import contextlib
 import json
 import os
 from functools import cache
 from pathlib import Path
 
-from r1nb.errors import first_line, say_once
+from r1nb.errors import UserError, first_line, say_once
 
 __version__ = "0.2.0"
 PACKAGE = Path(__file__).parent
@@ -18,7 +19,19 @@ NOTEBOOKS = CHECKOUT / "notebooks" if CHECKOUT else PACKAGE / "_notebooks"
 
 def runs_folder(folder: str) -> Path:
     """The folder of run folders. A relative path starts at the checkout, or else at the current folder."""
-    return ((CHECKOUT or Path.cwd()) / Path(folder).expanduser()).resolve()
+    return ((CHECKOUT or Path.cwd()) / user_path(folder)).resolve()
+
+
+def user_path(text) -> Path:
+    """The path that a user wrote, with ~ expanded; raises UserError if no file can have this name."""
+    try:
+        path = Path(text).expanduser()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.lstat()
+    except (TypeError, ValueError, RuntimeError, OSError) as error:
+        why = getattr(error, "strerror", None) or first_line(error).rstrip(".")
+        raise UserError(f"{text!r:.60} cannot be the name of a file or folder ({why}): correct it.") from None
+    return path
 
 
 def write_json(path: Path, value) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 import yaml
 
 from r1nb.errors import UserError, say_once
-from r1nb.paths import read_json, runs_folder, write_json
+from r1nb.paths import read_json, runs_folder, user_path, write_json
 from r1nb.processes import main_only
 from r1nb.runs.evaluations import Evaluations
 from r1nb.runs.shapes import COLUMNS, NUMBER, TEXTS, Environment, Rejected, parse_recipe
@@ -33,7 +33,7 @@ class Run(Evaluations):
     """The files of a run. `Run(path)` opens a folder; `load_recipe(run)` gives its recipe."""
 
     def __init__(self, folder: Path | str):
-        self.folder = Path(folder).expanduser().resolve()
+        self.folder = user_path(folder).resolve()
         self._size, self._lines = 0, []  # size and lines of the history when it was last read
         if not (self.folder / "recipe.yaml").is_file():
             raise UserError(f"{folder} is not a run folder: it has no recipe.yaml.")
@@ -88,7 +88,7 @@ class Run(Evaluations):
     @classmethod
     def named(cls, name: str, runs_dir: str) -> "Run":
         """Find a run that saved an adapter, by its name in the folder of runs or by its path."""
-        folder = runs_folder(runs_dir) / Path(name).expanduser()
+        folder = runs_folder(runs_dir) / user_path(name)
         if not (folder / "adapter" / CARD).is_file():
             finished = [run.name for run in cls.all(runs_dir) if (run.adapter / CARD).is_file()][:8]
             why = "it did not finish, so it has no adapter" if folder.is_dir() else "it does not exist"

@@ -40,6 +40,8 @@ def test_a_run_with_a_torn_recipe_hides_no_other_run(run, capsys):
     text, parent = (run.folder / "recipe.yaml").read_text(), run.folder.parent
     sections = ("lora:", "target_modules: ", "grpo:", "max_steps: ", "rewards:", "int_reward_func: ")
     ends = [0, 30, *(text.index(part) + len(part) for part in sections)]
+    (parent / "copied-nameless" / "adapter").mkdir(parents=True)
+    (parent / "copied-nameless" / "recipe.yaml").write_text(text.replace("name: tiny-cpu\n", ""))
     for end in ends:
         (parent / f"copied-{end}" / "adapter").mkdir(parents=True)
         (parent / f"copied-{end}" / "recipe.yaml").write_text(text[:end])
@@ -157,7 +159,7 @@ SHAPES = {
     "a reward: [1]": (of_json("environment.json", lambda v: v | {"rewards": {"a": [1]}}), "environment.json"),
     "no cut": (of_json("evaluation.json", without("test", "after", "cut")), "evaluation.json"),
     "test: null": (of_json("evaluation.json", lambda v: {"test": None}), "evaluation.json"),
-    "answers": (of_json("evaluation/after-test.json", lambda v: [v[0] | {"kind": [None]}]), "after-test.json"),
+    "answers": (of_json("evaluation/after-test.json", lambda v: [v[0] | {"kind": 7}]), "after-test.json"),
     "samples": (of_json("evaluation/after-test-samples.json", lambda v: [[7]]), "test-samples.json"),
     "a log without prompts": (of_log(lambda log: log.drop(columns="prompt")), "no completions of step 16"),
     "a log of texts": (of_log(lambda log: log.assign(advantage="x")), "no completions of step 16"),
@@ -180,7 +182,7 @@ def test_a_file_of_another_shape_counts_as_torn(run, capsys, name):
 
 
 def test_a_history_with_odd_values_is_read(run):
-    odd = [{"step": 16, "time": 40.0, "reward": "x", "loss": [1]}, {"step": 16, "alarm": "kl"}, {"step": 1e400}]
+    odd = [{"step": 16, "time": 40.0, "reward": "x"}, {"step": 16, "alarm": "kl"}, {"step": 1e400}]
     with (run.folder / "history.jsonl").open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in [*odd, *[run.history()[-2]] * 12])
     odd = Run(run.folder)
