@@ -13,15 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    Field,
-    FiniteFloat,
-    create_model,
-    field_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, create_model, field_validator
 
 from r1nb.errors import UserError, did_you_mean
 from r1nb.paths import user_path
@@ -91,6 +83,7 @@ def _name_of_runs(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(_name_of_runs)]
 LogLevel = Literal["passive", "debug", "info", "warning", "error", "critical"]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Splits = Annotated[
@@ -202,9 +195,10 @@ class TrlSettings(Section):
 
     max_steps: AtLeastOne
     seed: int = Field(42, ge=0, lt=2**32)
-    learning_rate: FiniteFloat = Field(1e-6, ge=0)
+    learning_rate: Finite = Field(1e-6, ge=0)
     log_level: LogLevel = "passive"
     log_level_replica: LogLevel = "warning"
+    train_sampling_strategy: Literal["random", "sequential", "group_by_length", "batch_rebalance"] = "random"
     save_strategy: Annotated[Literal["no", "steps", "epoch"], BeforeValidator(lambda v: v or "no")] = "steps"
     per_device_train_batch_size: AtLeastOne = 8
     gradient_accumulation_steps: AtLeastOne = 1
@@ -216,11 +210,17 @@ class GrpoSettings(TrlSettings):
     max_completion_length: AtLeastOne
     num_generations: int = Field(8, ge=2)  # a group needs two: the advantage compares completions
     num_iterations: AtLeastOne = 1
-    temperature: FiniteFloat = Field(1.0, gt=0)  # greedy completions of a group would be equal
+    temperature: Finite = Field(1.0, gt=0)  # greedy completions of a group would be equal
     loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"] = "dapo"
     scale_rewards: Literal["group", "batch", "none", True, False] = "group"
     multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
     importance_sampling_level: Literal["token", "sequence"] = "token"
+
+
+class SftSettings(TrlSettings):
+    loss_type: Literal["nll", "dft", "chunked_nll"] | None = None
+    truncation_mode: Literal["keep_start", "keep_end"] = "keep_start"
+    packing_strategy: Literal["bfd", "bfd_split", "wrapped"] = "bfd"
 
 
 OURS = {"model": ModelSettings, "lora": LoraSettings, "data": DataSettings, "scoring": ScoringSettings,
@@ -253,7 +253,7 @@ def trl_section(name: Literal["grpo", "sft"]) -> type[Section]:
             if isinstance(node, ast.ClassDef) and node.name.endswith(("Config", "TrainingArguments")):
                 found = [line for line in node.body if isinstance(line, ast.AnnAssign)]
                 fields |= {line.target.id: ast.unparse(line.annotation) for line in found}
-    base = GrpoSettings if name == "grpo" else TrlSettings
+    base = GrpoSettings if name == "grpo" else SftSettings
     ours = {*base.model_fields, *RESERVED}
     fixed = FIXED | (FIXED_GRPO if name == "grpo" else {})
     others = {key: (_type(text), None) for key, text in fields.items() if key not in ours}

@@ -10,8 +10,10 @@ If several processes train together, only the main process writes; in the others
 
 import contextlib
 import json
+import math
 import os
 import re
+import shutil
 import tempfile
 import time
 from functools import cached_property
@@ -203,11 +205,11 @@ class Run(Evaluations):
             self.append({"step": step, "resumed": True})
         for number, path in (*self._logs().items(), *self._validations().items()):
             if number > step:
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def progress(self) -> tuple[int, str]:
         """(last step, "step 24 of 64, reward 2.31, 38 s left" at the latest pace); for SFT with the loss."""
-        trained = [line for line in self.history() if line.get("time") is not None]
+        trained = [line for line in self.history() if 0 < (line.get("time") or 0) < math.inf]
         sft = bool(trained) and "max_steps" in (self.recipe.get("sft") or ())
         by_sft = sft and not any("reward" in line for line in trained)
         steps = self.recipe["sft" if by_sft else "grpo"]["max_steps"]

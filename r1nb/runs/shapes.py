@@ -15,14 +15,15 @@ NUMBER = int | float | None  # the values in a line of the history, except these
 TEXTS = {"alarm": str, "sentence": str}
 # The columns of the completion log that are always there, besides the rewards.
 COLUMNS = {"step": int, "prompt": str, "completion": str, "advantage": float}
-Pair = Annotated[list[float | None], Field(min_length=2, max_length=2)]
+TWO = Field(min_length=2, max_length=2)
+Interval = Annotated[list[float], TWO] | None
 
 
 @with_config(extra="allow")
 class Environment(TypedDict, total=False):
     """environment.json."""
 
-    rewards: dict[str, Pair]
+    rewards: dict[str, Annotated[list[float | None], TWO]]
     processes: int
     parent: str
 
@@ -33,11 +34,11 @@ class Summary(TypedDict):
 
     n: int
     strict: float | None
-    strict_interval: Pair | None
+    strict_interval: Interval
     lenient: float | None
-    lenient_interval: Pair | None
+    lenient_interval: Interval
     format: float | None
-    format_interval: Pair | None
+    format_interval: Interval
     cut: float
     tokens: float
     rewards: dict[str, float | None]

@@ -95,7 +95,8 @@ def percent(value: float, low: float, high: float) -> str:
 
 def rate_cell(summary: dict, rate: str) -> str:
     """A rate with its 95 % interval: 93.0% [89.5, 95.4]."""
-    return DASH if summary[rate] is None else percent(summary[rate], *summary[f"{rate}_interval"])
+    value, interval = summary[rate], summary[f"{rate}_interval"]
+    return DASH if None in (value, interval) else percent(value, *interval)
 
 
 def number(value: float | None, form: str = ".3f") -> str:

@@ -142,6 +142,8 @@ def test_an_error_of_trl_becomes_one_sentence(overrides, word):
         ({"generation_kwargs": "x"}, "key: value lines"),
         ({"chat_template_kwargs": "x"}, "key: value lines"),
         ({"gradient_checkpointing_kwargs": "x", "gradient_checkpointing": True}, "key: value lines"),
+        ({"train_sampling_strategy": "foo"}, "must be 'random', 'sequential'"),
+        ({"sft": {"max_steps": 1, "loss_type": "foo"}}, "sft.loss_type = 'foo': must be 'nll', 'dft' or"),
         ({"debug": False}, "grpo.debug = False: must be a valid string"),
         ({"log_level_replica": "loud"}, "grpo.log_level_replica = 'loud': must be 'passive'"),
         ({"per_device_train_batch_size": 4, "num_generations": 8}, "; make the batch 8."),

@@ -7,9 +7,9 @@ import pytest
 from pydantic import TypeAdapter
 from trl import GRPOConfig, SFTConfig
 
-from r1nb.recipes.settings import RESERVED, GrpoSettings, TrlSettings, section_keys
+from r1nb.recipes.settings import RESERVED, GrpoSettings, SftSettings, section_keys
 
-TRL = {"grpo": (GRPOConfig, GrpoSettings), "sft": (SFTConfig, TrlSettings)}
+TRL = {"grpo": (GRPOConfig, GrpoSettings), "sft": (SFTConfig, SftSettings)}
 
 
 @pytest.mark.parametrize("section", TRL)

@@ -157,6 +157,10 @@ SHAPES = {
     "an answer without strict": (of_json("validation/00016.json", without(0, "strict")), "00016.json"),
     "rewards: null": (of_json("environment.json", lambda v: v | {"rewards": None}), "environment.json"),
     "a reward: [1]": (of_json("environment.json", lambda v: v | {"rewards": {"a": [1]}}), "environment.json"),
+    "half an interval": (
+        of_json("evaluation.json", without("test", "after", "strict_interval", 0)),
+        "evaluation.json",
+    ),
     "no cut": (of_json("evaluation.json", without("test", "after", "cut")), "evaluation.json"),
     "test: null": (of_json("evaluation.json", lambda v: {"test": None}), "evaluation.json"),
     "answers": (of_json("evaluation/after-test.json", lambda v: [v[0] | {"kind": 7}]), "after-test.json"),
@@ -182,7 +186,12 @@ def test_a_file_of_another_shape_counts_as_torn(run, capsys, name):
 
 
 def test_a_history_with_odd_values_is_read(run):
-    odd = [{"step": 16, "time": 40.0, "reward": "x"}, {"step": 16, "alarm": "kl"}, {"step": 1e400}]
+    odd = [
+        {"step": 16, "time": 40.0, "reward": "x"},
+        {"step": 16, "time": float("nan")},
+        {"step": 16, "alarm": "kl"},
+        {"step": 1e400},
+    ]
     with (run.folder / "history.jsonl").open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in [*odd, *[run.history()[-2]] * 12])
     odd = Run(run.folder)
