@@ -183,6 +183,8 @@ def test_a_file_of_another_shape_counts_as_torn(run, capsys, name):
     assert run.samples("after").keys() <= {"test"}
     run.best_total()
     assert capsys.readouterr().out.count(words) == 1
+    run.undo_after(15)
+    assert (run.logged(16), run.validated()) == (15, [1])
 
 
 def test_a_history_with_odd_values_is_read(run):
