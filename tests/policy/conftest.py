@@ -19,7 +19,7 @@ def saved(tmp_path_factory):
     policy = load_policy(recipe)
     run = begin_run(recipe, load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0])
     rate = {"strict": 0.5, "lenient": 0.5, "format": 0.9, "n": 10, "cut": 0.0, "tokens": 9.0, "rewards": {}}
-    rate |= dict.fromkeys(("strict_interval", "lenient_interval", "format_interval"), [0.2, 0.8])
+    rate |= {f"{key}_interval": [0.2, 0.8] for key in ("strict", "lenient", "format")}
     unjudged = rate | dict.fromkeys(("strict", "strict_interval", "lenient", "lenient_interval"))
     evaluation = {"test": {"before": rate, "prefilled": unjudged, "after": rate}}
     (run.folder / "evaluation.json").write_text(json.dumps(evaluation))
