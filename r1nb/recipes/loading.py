@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from r1nb.errors import UserError, did_you_mean
-from r1nb.paths import RECIPES, runs_folder
+from r1nb.paths import RECIPES, runs_folder, user_path
 from r1nb.recipes.recipe import Recipe, build_recipe, salvage_recipe
 from r1nb.recipes.settings import OURS, RESERVED, OutputSettings, section_keys, unknown_key
 from r1nb.rewards.own import beside
@@ -35,7 +35,7 @@ def load_recipe(name="tiny-cpu", /, **overrides) -> Recipe:
     Raises UserError for an unknown recipe or key, a value of the wrong type, and values that contradict
     each other.
     """
-    of_run = Path(name).expanduser() / "recipe.yaml"
+    of_run = user_path(name) / "recipe.yaml"
     if of_run.is_file():
         return build_recipe(_replace(_parse(of_run), overrides))
     name, from_outside = overrides.pop("recipe", name), environment_overrides()
@@ -82,7 +82,7 @@ def read_overrides(words: list[str], source: str) -> dict:
         if not equals:
             raise UserError(f"{source} holds {word!r}; write key=value, as in max_steps=5.")
         try:
-            pairs[key] = yaml.safe_load(value)
+            pairs[key] = yaml.load(value, _Loader)
         except (yaml.YAMLError, ValueError):  # ValueError: a date like 2024-99-99
             why = f"{source} holds {word!r}, whose value is not YAML"
             raise UserError(f"{why}: close any open quote or bracket.") from None
@@ -104,7 +104,7 @@ def _read(name: str, below: tuple[str, ...] = ()) -> dict:
     if name in below:
         chain = " like ".join([*below, name])
         raise UserError(f"Recipe {name} is like itself ({chain}): name another recipe in `like`.")
-    path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    path = user_path(name if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml")
     if not path.is_file():
         names = recipe_names()
         hint = did_you_mean(name, names) if path.parent == RECIPES else ": no such file."
@@ -125,9 +125,21 @@ def _read(name: str, below: tuple[str, ...] = ()) -> dict:
     return _without_old_reasons(raw, base, own)
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuse a key that stands twice in a mapping, of which YAML would take the last one without a word."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for number, key in enumerate(keys):
+            if key.value in (other.value for other in keys[:number]):
+                words = f"the key {key.value} stands twice, keep one of them"
+                raise yaml.constructor.ConstructorError(problem=words, problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def _parse(path: Path) -> dict:
     try:
-        raw = yaml.safe_load(path.read_bytes())  # UTF-8, or UTF-16 with its mark
+        raw = yaml.load(path.read_bytes(), _Loader)  # UTF-8, or UTF-16 with its mark
     except (yaml.reader.ReaderError, UnicodeDecodeError) as error:
         said = f"at position {error.position}" if hasattr(error, "position") else error.reason
         raise UserError(f"Recipe {path} is not text in UTF-8 ({said}): save it again as UTF-8.") from None

@@ -171,10 +171,3 @@ def summarize_samples(groups: list[list[Graded]]) -> dict:
 def as_records(graded: list[Graded]) -> list[dict]:
     """Convert to plain dicts, for a JSON file."""
     return [asdict(g) for g in graded]
-
-
-def from_records(records: list) -> list:
-    """Undo as_records: a list of Graded, or of groups of them."""
-    return [
-        from_records(r) if isinstance(r, list) else Graded(**r | {"ids": tuple(r["ids"])}) for r in records
-    ]
