@@ -9,6 +9,7 @@ import inspect
 import sys
 import threading
 from collections.abc import Mapping, Set
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache
 from math import inf
@@ -19,7 +20,7 @@ from r1nb.rewards.registry import OWN_FILE, RESERVED, Reward, is_own
 from r1nb.text.prompts import completion_text
 
 FOLDER = "rewards"  # in a run folder: copies of the files that its recipe names
-# Columns of the completion log that TRL and r1nb write, and the one that Run.completions adds.
+# Columns of the completion log, and the one that Run.completions adds.
 LOGGED = ("step", "prompt", "completion", "advantage", "answer", "tokens", "cut", "total")
 _HELPERS: dict[str, tuple[Path, bytes]] = {}  # {name: (path, content)} of the modules beside reward files
 _MODULES: dict[str, bytes] = {}  # {name: content} of the modules that reward names begin with, as imported
@@ -69,7 +70,9 @@ class TrlReward(Reward):
         given = {"log_metric": _ignore, "trainer_state": _untrained()} | given
         end = f": correct it; the columns are {', '.join(sorted({*columns, 'answer'}.difference(RESERVED)))}."
         with _in_words(f"{self.__name__} failed on {texts[:1]!r:.80}", end):
-            scores = self.function(**{k: v for k, v in given.items() if k in (self._named or given)})
+            taken = {name: value for name, value in given.items() if name in (self._named or given)}
+            lists = {name: deepcopy(v) for name, v in taken.items() if isinstance(v, list)}
+            scores = self.function(**taken | lists)  # it may change its lists
             if inspect.isawaitable(scores):
                 scores = asyncio.run_coroutine_threadsafe(asyncio.wait_for(scores, None), _loop()).result()
             count = f"a {type(scores).__name__}" if isinstance(scores, Mapping | Set) else ""
@@ -95,7 +98,7 @@ class TrlReward(Reward):
 
 
 def _ignore(*_, **__) -> None:
-    """TRL's log_extra and log_metric outside training."""
+    pass
 
 
 def _untrained():
@@ -107,10 +110,7 @@ def _untrained():
 
 @cache
 def _loop() -> asyncio.AbstractEventLoop:
-    """The loop of all async functions, as in TRL, because locks work in one loop only.
-
-    It runs in a thread, since a notebook has a loop of its own.
-    """
+    """One loop for all async functions, as in TRL; in a thread, since a notebook has a loop of its own."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
     return loop

@@ -1,12 +1,14 @@
 """The class Reward, which wraps a function that scores one completion for TRL; find rewards by name."""
 
 import contextlib
+import copy
 import importlib
 import inspect
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
+from math import inf
 
 from r1nb.errors import UserError, did_you_mean
 from r1nb.text.prompts import REASONING, completion_text
@@ -97,7 +99,16 @@ class Reward:
             if problem:
                 return 0.0, problem
         known = {name: values[name] for name in _parameters(self.function) if name in values}
-        result = self.function(text, answer, **known)
+        if _ships(self.function):
+            result = self.function(text, answer, **known)
+        else:
+            try:
+                result = self.function(text, answer, **copy.deepcopy(known))  # it may change its arguments
+            except UserError:
+                raise
+            except Exception as error:
+                why = f"{self.__name__} failed on {text!r:.60} ({type(error).__name__}: {error})"
+                raise UserError(f"{why}: correct it.") from None
         score, reason = result if isinstance(result, tuple) and len(result) == 2 else (result, "")
         return self._number(score, text), reason
 
@@ -151,7 +162,11 @@ class Reward:
 def _parameters(function: Callable) -> dict[str, bool]:
     """The parameters after text and answer, and whether each is required."""
     _text, _answer, *others = inspect.signature(function).parameters.values()
-    return {p.name: p.default is p.empty for p in others}
+    return {p.name: p.default is p.empty for p in others if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+
+
+def _ships(function: Callable) -> bool:
+    return str(function.__module__).startswith("r1nb.rewards.")
 
 
 def reward(high: float, low: float = 0.0, **fields):
@@ -164,7 +179,15 @@ def reward(high: float, low: float = 0.0, **fields):
 
     def register(function: Callable) -> Reward:
         made, name = Reward(function, high, low, **fields), function.__name__
-        if not str(function.__module__).startswith(("r1nb.rewards.", OWN_FILE)):
+        if len(inspect.signature(function).parameters) < 2:
+            raise UserError(f"{name} takes too few arguments: write def {name}(text, answer).")
+        if made.judges not in ("", "answer", "format"):
+            raise UserError(f"judges = {made.judges!r} of {name} is unknown: use 'answer' or 'format'.")
+        if not (isinstance(high, int | float) and isinstance(low, int | float) and low < high < inf):
+            raise UserError(
+                f"high = {high!r}, low = {low!r} of {name}: give two numbers, the larger as high."
+            )
+        if not _ships(function) and not function.__module__.startswith(OWN_FILE):
             if name in shipped_names():
                 raise UserError(f"{name} is a reward that ships with r1nb: give yours another name.")
             _OWN[name] = made

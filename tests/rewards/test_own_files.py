@@ -1,5 +1,6 @@
 """Rewards of the user's own: what a file may hold, what it may import, and what is refused."""
 
+import copy
 import dataclasses
 import sys
 
@@ -9,8 +10,8 @@ import yaml
 from r1nb.errors import UserError
 from r1nb.recipes.loading import load_recipe
 from r1nb.rewards import own
-from r1nb.rewards.own import hashes, keep_copies, load_own
-from r1nb.rewards.registry import find_reward, short_name
+from r1nb.rewards.own import TrlReward, hashes, keep_copies, load_own
+from r1nb.rewards.registry import Reward, find_reward, reward, short_name
 from r1nb.tasks.rows import load_splits
 from r1nb.views.code import training_code
 
@@ -209,3 +210,44 @@ def test_a_recipe_finds_the_file_beside_it(folder):
     assert list(recipe.rewards) == ["a/my.py:metric"]
     assert recipe.why["a/my.py:metric"] == "it pays"
     assert recipe.judge().rewards
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_reward_that_changes_its_arguments_changes_nothing_elsewhere(wrapped):
+    def clean(completions, answer, nums, **columns):
+        answer[:], nums[0][:], completions[0][0]["content"] = ["0", "0"], [], ""
+        return [0.0, 1.0]
+
+    def removes(text, answer, nums):
+        nums.clear()
+        return 1.0
+
+    made = Reward(removes, 1.0) if wrapped else TrlReward(clean)
+    given = {
+        "answer": ["1", "2"],
+        "nums": [[3, 4], [5, 6]],
+        "completions": [[{"role": "assistant", "content": "a"}]] * 2,
+    }
+    before = copy.deepcopy(given)
+    made(**given)
+    assert given == before
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        ({"function": lambda text: 1.0, "high": 1.0}, "takes too few arguments"),
+        ({"high": "1"}, "give two numbers"),
+        ({"high": -1.0}, "give two numbers"),
+        ({"high": 1.0, "judges": "answr"}, "use 'answer' or 'format'"),
+    ],
+)
+def test_a_reward_that_is_declared_wrongly_is_refused(made, words):
+    function = made.pop("function", lambda text, answer: 1.0)
+    with pytest.raises(UserError, match=words):
+        reward(**made)(function)
+
+
+def test_a_reward_that_raises_is_named_with_its_error():
+    with pytest.raises(UserError, match=r"failed on .x. \(ZeroDivisionError: .*correct it"):
+        Reward(lambda text, answer, **columns: 1 / 0, 1.0).score("x")
