@@ -59,7 +59,7 @@ def read_json(path: Path, otherwise, shape=None):
         return otherwise
     except ValidationError as error:
         mistake = error.errors()[0]
-        why = ": ".join([*(".".join(map(str, at)) for at in [mistake["loc"]] if at), mistake["msg"]])
+        why = f"{'.'.join(map(str, mistake['loc'])) or 'its value'}: {mistake['msg']}"
     except (OSError, ValueError, RecursionError) as error:
         why = first_line(error)
     say_once(f"{path} cannot be read ({why}), so what it held is missing here.")
