@@ -15,7 +15,7 @@ from r1nb.text.prompts import REASONING, Layout
 from r1nb.text.statistics import maj_at_k, pass_at_k, wilson
 
 # If none of the chosen rewards judges answers, columns of the dataset decide which reward does.
-BY_COLUMN = {("nums", "target"): "countdown_reward_func", ("gym_problem",): "gym_reward_func"}
+BY_COLUMN = {("nums", "target"): "countdown_reward_func", ("gym_task",): "gym_reward_func"}
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,12 @@ def gym_tasks() -> list[str]:
 
 
 @reward(high=1.0, judges="answer", block=True, library="reasoning_gym")
-def gym_reward_func(given: str, answer: str, gym_problem):
+def gym_reward_func(given: str, answer: str, problem):
     """The answer block's score by the task's own score_answer, 0.0 to 1.0; some tasks give partial credit."""
-    task = gym_problem.partition(":")[0]
+    task = problem.partition(":")[0]
     if len(given) > LONGEST or DUNDER.search(unicodedata.normalize("NFKC", given)):
         return 0.0, "too long, or a program instead of an answer"
-    score = _ask(gym_problem, given)
+    score = _ask(problem, given)
     if score is None:
         return 0.0, f"{task} could not score the answer within {SECONDS} seconds"
     return float(score), f"{task} gives {score:.2f}"

@@ -135,7 +135,8 @@ def _gym_rows(dataset: str, split: str, layout: Layout):
     for number in PROBLEMS[split]:
         problem = f"{tasks[number % len(tasks)]}:{number}"
         question, answer = gym_problem(problem)
-        row = {"question": question, "answer": answer, "solution": "", "gym_problem": problem}
+        row = {"question": question, "answer": answer, "solution": "", "problem": problem}
+        row["gym_task"] = tasks[number % len(tasks)]  # the judge is chosen by this column
         if question:
             rows.append(row | {"prompt": layout.build_messages(question)})
     if failed := len(PROBLEMS[split]) - len(rows):

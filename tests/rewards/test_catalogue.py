@@ -54,7 +54,7 @@ def test_each_reward_can_be_called_as_trl_does(name, request):
     func = getattr(r1nb.rewards, name).bind(**OPTIONS.get(name, {}))
     messages = [[{"role": "user", "content": "What is 1 + 6?"}]] * 2
     columns = {"answer": ["7", "7"], "question": ["What?"] * 2, "nums": [[1, 6]] * 2, "target": [7, 7]}
-    columns |= {"gym_problem": ["chain_sum:0"] * 2, "completion_ids": [[5, 6, 7]] * 2}
+    columns |= {"problem": ["chain_sum:0"] * 2, "completion_ids": [[5, 6, 7]] * 2}
     nothing = {"trainer_state": None, "log_extra": None, "log_metric": None, "environments": None}
     chats = [[{"role": "assistant", "content": text}] for text in (IDEAL, "no idea")]
     as_chat = func(prompts=messages, completions=chats, **columns, **nothing)
@@ -193,7 +193,7 @@ def test_a_reason_goes_with_every_score(gym):
     for name in NAMES:
         if name.startswith("demo") or name == "judge_reward_func":
             continue
-        columns = {"nums": [1], "target": 1, "gym_problem": "chain_sum:0", "completion_ids": [1]}
+        columns = {"nums": [1], "target": 1, "problem": "chain_sum:0", "completion_ids": [1]}
         options = {"max_completion_length": 9, "overlong_cache": 2}
         for text in ("", REASONING.format_reply("1+0=1", "1")):
             score, reason = find_reward(name).explain(text, "1", **columns, **options)

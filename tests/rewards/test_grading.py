@@ -52,7 +52,7 @@ def test_the_whole_last_number_counts(text, gold, lenient):
 @pytest.mark.parametrize(
     ("columns", "judge"),
     [(("problem",), "correctness"), (("nums",), "correctness"), (("nums", "target"), "countdown"),
-     (("gym_problem",), "gym")],
+     (("gym_task",), "gym")],
 )  # fmt: skip
 def test_columns_choose_the_judge(columns, judge):
     assert (

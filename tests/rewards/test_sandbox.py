@@ -109,15 +109,13 @@ def test_an_answer_that_is_a_program_has_no_effect(gym, task, tmp_path):
         f'ｅｖａｌ("open(\\"{trace}\\", \\"w\\")")',  # noqa: RUF001
     ):
         assert (
-            find_reward("gym_reward_func").score(
-                REASONING.format_reply("so", program), gym_problem=f"{task}:0"
-            )
+            find_reward("gym_reward_func").score(REASONING.format_reply("so", program), problem=f"{task}:0")
             <= 0.1
         )
         for answer, score in (("-4", 1.0), ("-5", 0.0)):  # later scores are still right
             assert (
                 find_reward("gym_reward_func").score(
-                    REASONING.format_reply("so", answer), gym_problem="chain_sum:1"
+                    REASONING.format_reply("so", answer), problem="chain_sum:1"
                 )
                 == score
             )
@@ -128,6 +126,6 @@ def test_an_answer_that_is_a_program_has_no_effect(gym, task, tmp_path):
 def test_scoring_that_takes_too_long_is_stopped(gym, task, answer, monkeypatch):
     monkeypatch.setattr("r1nb.rewards.gym.SECONDS", 3)
     score, reason = find_reward("gym_reward_func").explain(
-        REASONING.format_reply("so", answer), gym_problem=f"{task}:0"
+        REASONING.format_reply("so", answer), problem=f"{task}:0"
     )
     assert (score, reason) == (0.0, f"{task} could not score the answer within 3 seconds")

@@ -225,18 +225,18 @@ def test_all_tasks_of_reasoning_gym_score_their_gold(gym):
         question, answer = gym_problem(problem)
         assert question, name
         if answer:
-            assert score(REASONING.format_reply("so", answer), gym_problem=problem) == 1.0, name
+            assert score(REASONING.format_reply("so", answer), problem=problem) == 1.0, name
         else:
             without_gold.append(name)
         for junk in ("", "no", "9" * 5_000, "(" * 500):
-            assert 0.0 <= score(REASONING.format_reply("so", junk), gym_problem=problem) <= 1.0, name
+            assert 0.0 <= score(REASONING.format_reply("so", junk), problem=problem) <= 1.0, name
     assert without_gold == ["boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour"]
 
 
 def test_the_splits_of_reasoning_gym_are_disjoint(gym):
     rows = {split: load_rows("reasoning-gym:chain_sum+leg_counting", split) for split in PROBLEMS}
     assert [len(part) for part in rows.values()] == [1_000, 200, 200]
-    assert len({problem for part in rows.values() for problem in part["gym_problem"]}) == 1_400
+    assert len({problem for part in rows.values() for problem in part["problem"]}) == 1_400
     recipe = load_recipe(dataset="reasoning-gym:chain_sum", test_splits=["test"],
                          rewards={"gym_reward_func": 1.0, "r1_format_reward_func": 0.5})  # fmt: skip
     train, *_ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
