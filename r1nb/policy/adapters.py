@@ -68,6 +68,7 @@ def _try_targets(model, wanted, known: set[str]) -> None:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(target_modules=wanted, task_type="CAUSAL_LM")
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
     try:
         with torch.device("meta"):  # takes no memory and no random numbers
             get_peft_model(model, config, low_cpu_mem_usage=True)
@@ -76,6 +77,8 @@ def _try_targets(model, wanted, known: set[str]) -> None:
         raise UserError(f"target_modules = {wanted!r}: {why}; name {', '.join(sorted(known))}.") from None
     finally:
         strip(model)
+        for weight in trained:  # PEFT froze them
+            weight.requires_grad_(True)
     if config.target_parameters:
         raise UserError(
             f"target_modules = {wanted!r} includes the experts of this model, whose LoRA r1nb cannot load "

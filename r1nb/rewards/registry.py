@@ -187,7 +187,7 @@ def reward(high: float, low: float = 0.0, **fields):
             raise UserError(
                 f"high = {high!r}, low = {low!r} of {name}: give two numbers, the larger as high."
             )
-        if not _ships(function) and not function.__module__.startswith(OWN_FILE):
+        if not _ships(function) and not str(function.__module__).startswith(OWN_FILE):
             if name in shipped_names():
                 raise UserError(f"{name} is a reward that ships with r1nb: give yours another name.")
             _OWN[name] = made

@@ -214,6 +214,11 @@ def test_the_tiny_policy_is_tiny():
     assert size < 12e6
 
 
+def test_a_loaded_model_is_plain_and_can_be_trained(policy):
+    assert all(weight.requires_grad for weight in policy.model.parameters())
+    assert not any("lora" in name for name, _ in policy.model.named_modules())
+
+
 def test_a_loaded_adapter_and_a_merged_model_answer_like_the_policy(policy, tiny_recipe, tmp_path, prompts):
     base = texts(policy, prompts)
     attach_lora(policy, tiny_recipe)
