@@ -67,23 +67,9 @@ def check_configs(recipe) -> None:
     check_saves(configs[0])
 
 
-def check_model(model, recipe) -> None:
-    """Raise UserError for a setting of `grpo` that TRL's trainer would refuse, much later, for this model."""
-    config, head = model.config.get_text_config(), model.get_output_embeddings()
-    if (rate := recipe.grpo.get("router_aux_loss_coef")) and not hasattr(config, "output_router_logits"):
-        why = "this model is not a mixture of experts, so it has no router"
-        raise UserError(f"router_aux_loss_coef = {rate!r}: {why}; leave it out.")
-    tied = head is not None and head.weight is model.get_input_embeddings().weight
-    if recipe.grpo.get("cast_lm_head_to_fp32") and recipe.lora and tied:
-        why = "TRL cannot combine it with LoRA here, since lm_head shares its weights with the embedding"
-        raise UserError(f"cast_lm_head_to_fp32=True: {why}; leave it out.")
-
-
 def _try_out(config) -> None:
     """Make for one weight what Trainer makes only with the model at hand; it raises what Trainer would."""
     import torch
-    from accelerate.utils import DynamoBackend
-    from torch.utils.data import DataLoader
     from transformers import GenerationConfig, Trainer, get_scheduler
 
     kind, options = Trainer.get_optimizer_cls_and_kwargs(config)
@@ -91,24 +77,6 @@ def _try_out(config) -> None:
     steps, schedule = config.max_steps, config.lr_scheduler_kwargs
     warmup = config.get_warmup_steps(steps)
     get_scheduler(config.lr_scheduler_type, optimizer, warmup, steps, scheduler_specific_kwargs=schedule)
-    workers = ("num_workers", "persistent_workers", "prefetch_factor", "multiprocessing_context")
-    DataLoader([0], **{key: getattr(config, f"dataloader_{key}") for key in workers})
-    if config.accelerator_config.dispatch_batches:
-        raise ValueError("accelerator_config: dispatch_batches=True cannot send text to other processes.")
-    if config.use_liger_kernel and importlib.util.find_spec("liger_kernel") is None:
-        raise ValueError("use_liger_kernel=True needs its package: pip install liger-kernel.")
-    if config.torch_compile:
-        DynamoBackend(config.torch_compile_backend.upper())
-    if config.torch_compile_mode:
-        torch._inductor.list_mode_options(config.torch_compile_mode)
-    for key in ("use_transformers_paged", "use_transformers_continuous_batching"):
-        if getattr(config, key, False) and not torch.cuda.is_available():
-            raise ValueError(f"{key}=True was not tried without a CUDA GPU: leave it out here.")
-    if getattr(config, "sync_ref_model", False) and not config.beta:
-        raise ValueError("sync_ref_model=True needs a reference model: set beta above 0, or leave it out.")
-    for key, value in vars(config).items():
-        if key.endswith("_kwargs") and isinstance(value, str):
-            raise ValueError(f"{key} = {value!r} must hold key: value lines.")
     given = getattr(config, "generation_kwargs", None) or {}
     own = {"max_new_tokens", "max_length", "num_return_sequences", "num_beams", "do_sample", "stop_strings"}
     if wrong := [key for key in given if key in own or not hasattr(GenerationConfig(), key)]:

@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 
 from r1nb.errors import UserError, first_line, say_once
-from r1nb.machine.configs import check_model
 from r1nb.machine.engine import compute_dtype, fall_back, prepare_unsloth, require_unsloth
 from r1nb.machine.model_files import cannot_load, load_config, locate
 from r1nb.machine.out_of_memory import is_out_of_memory, out_of_memory_in_words, remedy_for
@@ -55,7 +54,6 @@ def load_policy(recipe, to_train: bool = True) -> Policy:
     check_tokens(model, tokenizer, recipe.layout)
     if to_train:
         check_targets(model, recipe)
-        check_model(model, recipe)
     return Policy(model, tokenizer, base, options)
 
 

@@ -10,7 +10,6 @@ from r1nb.errors import say_once
 from r1nb.paths import read_json, write_json
 from r1nb.processes import main_only
 from r1nb.rewards.grading import Graded, as_records, summarize
-from r1nb.runs.shapes import Answer, Summary
 
 # The moments at which test rows are answered. "prefilled": the untrained policy, with its reply prefilled.
 MOMENTS = {"before": "before", "prefilled": "before, prefilled", "after": "after"}
@@ -28,7 +27,7 @@ class Evaluations:
 
     def validation(self, step: int) -> list[dict]:
         """The graded answers to the validation rows after a step; [] if their file is torn."""
-        return read_json(self._validations()[step], [], list[Answer])
+        return read_json(self._validations()[step], [])
 
     def validated(self) -> list[int]:
         """The first, middle and last step after which the validation rows were answered."""
@@ -60,7 +59,7 @@ class Evaluations:
 
     def evaluation(self) -> dict:
         """The contents of evaluation.json; {} if there is none yet, or if it is torn."""
-        return read_json(self.folder / "evaluation.json", {}, dict[str, dict[str, Summary]])
+        return read_json(self.folder / "evaluation.json", {})
 
     def graded(self, moment: str) -> dict[str, list]:
         """{split: one Graded for each problem} at a moment, for the splits that were evaluated then."""

@@ -16,7 +16,7 @@ import re
 import shutil
 import tempfile
 import time
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import yaml
@@ -25,10 +25,11 @@ from r1nb.errors import UserError, say_once
 from r1nb.paths import read_json, runs_folder, user_path, write_json
 from r1nb.processes import main_only
 from r1nb.runs.evaluations import Evaluations
-from r1nb.runs.shapes import COLUMNS, NUMBER, TEXTS, Environment, Rejected, parse_recipe
 
 REJECTION = "rejection.json"  # what rejection sampling kept and dropped
 CARD = "r1nb.json"  # next to an adapter or a model: its base model, prompts and recipe; written last
+# The columns of the completion log that are always there, besides the rewards.
+COLUMNS = {"step": int, "prompt": str, "completion": str, "advantage": float}
 
 
 class Run(Evaluations):
@@ -134,7 +135,7 @@ class Run(Evaluations):
     @cached_property
     def recipe(self) -> dict:
         """The recipe as it was used, as plain values by section."""
-        return parse_recipe(self.folder / "recipe.yaml", self._stamp)
+        return _parse_recipe(self.folder / "recipe.yaml", self._stamp)
 
     @property
     def reward_weights(self) -> dict[str, float]:
@@ -148,7 +149,7 @@ class Run(Evaluations):
     @cached_property
     def environment(self) -> dict:
         """Versions, machine, and what else is needed to repeat the run; {} if environment.json is torn."""
-        return read_json(self.folder / "environment.json", {}, Environment)
+        return read_json(self.folder / "environment.json", {})
 
     def best_total(self) -> float | None:
         """The total reward of an ideal completion; None if the range of a reward is unknown."""
@@ -181,9 +182,8 @@ class Run(Evaluations):
         if len(content) != self._size:
             self._size, self._lines = len(content), []
             for text in content.split(b"\n")[:-1]:
-                with contextlib.suppress(ValueError, AttributeError, TypeError, KeyError, OverflowError):
-                    line = {name: value for key, value in json.loads(text).items()
-                            if isinstance(value, TEXTS.get(name := _renamed(key), NUMBER))}  # fmt: skip
+                with contextlib.suppress(ValueError, AttributeError, TypeError, KeyError):
+                    line = {_renamed(key): value for key, value in json.loads(text).items()}
                     line["step"] = int(line["step"])
                     if "resumed" in line:  # training went back to that step
                         self._lines = [earlier for earlier in self._lines if earlier["step"] <= line["step"]]
@@ -230,7 +230,7 @@ class Run(Evaluations):
 
     def alarms(self) -> list[dict]:
         """The watchdog's alarms, each {"step", "alarm": kind, "sentence"}."""
-        return [line for line in self.history() if line.keys() >= TEXTS.keys()]
+        return [line for line in self.history() if "alarm" in line]
 
     def series(self, key: str) -> tuple[list[int], list[float]]:
         """(steps, values) of one figure of the history."""
@@ -276,12 +276,29 @@ class Run(Evaluations):
     def rejection(self) -> dict:
         """The contents of rejection.json (older runs: harvest.json); {} without rejection sampling."""
         paths = (self.folder / name for name in (REJECTION, "harvest.json"))
-        return next((read_json(path, {}, Rejected) for path in paths if path.is_file()), {})
+        return next((read_json(path, {}) for path in paths if path.is_file()), {})
 
     def checkpoints(self) -> list[int]:
         """The steps of the checkpoints that are kept."""
         numbers = [path.name.rpartition("-")[2] for path in self.folder.glob("checkpoint-*")]
         return sorted(int(number) for number in numbers if number.isdigit())
+
+
+@cache
+def _parse_recipe(path: Path, stamp: tuple) -> dict:
+    """The recipe.yaml of a run; with another `stamp` (time, size, inode) it is parsed again.
+
+    Raises UserError if it is damaged, or lacks the values that every run has.
+    """
+    with contextlib.suppress(OSError, ValueError, yaml.YAMLError, TypeError, KeyError):
+        recipe = yaml.safe_load(path.read_bytes())
+        needed = (recipe["name"], recipe["data"]["dataset"], recipe["grpo"]["max_steps"])
+        if all(needed) and None not in {**recipe["rewards"]}.values():
+            return recipe
+    where = f"{path.parent.parent.name}/{path.parent.name}"
+    raise UserError(
+        f"{where}/recipe.yaml is not a recipe, or it is damaged: restore it, or move that folder away."
+    )
 
 
 def _renamed(key: str) -> str:

@@ -444,18 +444,6 @@ def test_an_adapter_in_the_folder_of_a_base_model_is_not_used_silently(saved, tm
         load_policy(load_recipe(model_name=folder))
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "words"),
-    [
-        ("router_aux_loss_coef", 0.1, "not a mixture of experts"),
-        ("cast_lm_head_to_fp32", True, "lm_head shares its weights"),
-    ],
-)
-def test_what_trl_refuses_for_this_model_is_refused_when_it_is_loaded(key, value, words):
-    with pytest.raises(UserError, match=f"{key} ?= ?{value}.*{words}.*leave it out"):
-        load_policy(load_recipe(**{key: value}))
-
-
 def test_a_model_with_other_names_has_a_fingerprint_of_its_weights(policy):
     from transformers import GPT2Config, GPT2LMHeadModel
 

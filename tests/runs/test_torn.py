@@ -116,15 +116,6 @@ def test_copies_that_a_synced_drive_adds_are_no_steps(run):
     assert set(run.completions()["step"]) == set(range(1, 17))
 
 
-def of_json(name, change):
-    """Change the value in a JSON file of a run."""
-
-    def spoil(folder):
-        (folder / name).write_text(json.dumps(change(json.loads((folder / name).read_text()))))
-
-    return spoil
-
-
 def of_log(change):
     """Change the completion log of step 16."""
 
@@ -140,31 +131,7 @@ def into_folder(folder):
     (folder / "completions" / "completions_00016.parquet").mkdir()
 
 
-def without(*path):
-    """A function that removes a key inside a value."""
-
-    def change(value):
-        inner = value
-        for key in path[:-1]:
-            inner = inner[key]
-        del inner[path[-1]]
-        return value
-
-    return change
-
-
 SHAPES = {
-    "an answer without strict": (of_json("validation/00016.json", without(0, "strict")), "00016.json"),
-    "rewards: null": (of_json("environment.json", lambda v: v | {"rewards": None}), "environment.json"),
-    "a reward: [1]": (of_json("environment.json", lambda v: v | {"rewards": {"a": [1]}}), "environment.json"),
-    "half an interval": (
-        of_json("evaluation.json", without("test", "after", "strict_interval", 0)),
-        "evaluation.json",
-    ),
-    "no cut": (of_json("evaluation.json", without("test", "after", "cut")), "evaluation.json"),
-    "test: null": (of_json("evaluation.json", lambda v: {"test": None}), "evaluation.json"),
-    "answers": (of_json("evaluation/after-test.json", lambda v: [v[0] | {"kind": 7}]), "after-test.json"),
-    "samples": (of_json("evaluation/after-test-samples.json", lambda v: [[7]]), "test-samples.json"),
     "a log without prompts": (of_log(lambda log: log.drop(columns="prompt")), "no completions of step 16"),
     "a log of texts": (of_log(lambda log: log.assign(advantage="x")), "no completions of step 16"),
     "an empty log": (of_log(lambda log: log[:0]), "no completions of step 16"),
@@ -185,21 +152,6 @@ def test_a_file_of_another_shape_counts_as_torn(run, capsys, name):
     assert capsys.readouterr().out.count(words) == 1
     run.undo_after(15)
     assert (run.logged(16), run.validated()) == (15, [1])
-
-
-def test_a_history_with_odd_values_is_read(run):
-    odd = [
-        {"step": 16, "time": 40.0, "reward": "x"},
-        {"step": 16, "time": float("nan")},
-        {"step": 16, "alarm": "kl"},
-        {"step": 1e400},
-    ]
-    with (run.folder / "history.jsonl").open("a") as file:
-        file.writelines(json.dumps(line) + "\n" for line in [*odd, *[run.history()[-2]] * 12])
-    odd = Run(run.folder)
-    assert odd.progress()[0] == 16
-    assert odd.alarms() == []
-    assert write_report(odd)
 
 
 def test_a_run_that_cannot_be_drawn_hides_no_other(run):

@@ -267,10 +267,6 @@ def with_state(**values):
     return spoil
 
 
-def copy(source, target):
-    return lambda folder: shutil.copy(folder / source, folder / target)
-
-
 def another_zip(name):
     def spoil(folder):
         with zipfile.ZipFile(folder / name, "w") as file:
@@ -286,18 +282,6 @@ def into_folder(folder):
 
 DAMAGES = {
     "a new key": (with_state(key_of_tomorrow=1), "key_of_tomorrow"),
-    "no callbacks": (with_state(stateful_callbacks=[]), "trainer_state.json is incomplete"),
-    "no batch size": (with_state(train_batch_size=None), "trainer_state.json is incomplete"),
-    "the scheduler as optimizer": (
-        copy("scheduler.pt", "optimizer.pt"),
-        "optimizer.pt has no entry 'param_groups'",
-    ),
-    "the scheduler as state": (copy("scheduler.pt", "rng_state.pth"), "rng_state.pth has no entry 'python'"),
-    "the optimizer as scheduler": (
-        copy("optimizer.pt", "scheduler.pt"),
-        "scheduler.pt has no entry 'last_epoch'",
-    ),
-    "another zip": (another_zip("scheduler.pt"), "it is incomplete or damaged"),
     "a folder": (into_folder, "it is incomplete or damaged"),
     "no state": (lambda folder: (folder / "trainer_state.json").unlink(), "trainer_state.json is missing"),
     "torn state": (cut("trainer_state.json"), "it is incomplete or damaged"),
