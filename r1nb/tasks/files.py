@@ -34,12 +34,8 @@ def read_local(path: Path, split: str) -> tuple:
         raise UserError(f"The split {split} is in {names}: keep only one of these files.")
     if (shard := SHARD.search(parts[0].stem)) and len(parts) != int(shard[1]):
         raise UserError(f"{path} has {len(parts)} of the {int(shard[1])} files of {split}: add the others.")
-    rows, name = [], parts[0].name
-    for part in parts:
-        rows += _read(part)
-        if rows and rows[-1].keys() != rows[0].keys():
-            raise UserError(f"{part.name} must have the same columns as {name}: {', '.join(rows[0])}.")
-    if not rows:
+    rows, name = [row for part in parts for row in _read(part)], parts[0].name
+    if not any(rows):
         raise UserError(f"{name} is empty: it holds no rows.")
     return _table(rows, name), name
 
@@ -54,17 +50,17 @@ def _read(path: Path) -> list[dict]:
 
 
 def _table(rows: list[dict], name: str):
-    with contextlib.suppress(ValueError, TypeError, OverflowError):
-        return datasets.Dataset.from_list(rows)
-    for column in rows[0]:
+    """The rows as a Dataset with all their columns; what a row lacks is None."""
+    columns = []
+    for column in dict.fromkeys(key for row in rows for key in row):
         try:
-            datasets.Dataset.from_list([{column: row[column]} for row in rows])
+            columns.append(datasets.Dataset.from_dict({column: [row.get(column) for row in rows]}))
         except (ValueError, TypeError, OverflowError) as error:
             raise UserError(
                 f"{name} cannot be read: the column {column} mixes types or holds a number that is too large "
                 f"({first_line(error)}): write all its values as text."
             ) from None
-    raise UserError(f"{name} cannot be read: check that all its rows have the same columns.")
+    return datasets.concatenate_datasets(columns, axis=1)
 
 
 def _read_jsonl(path: Path) -> list[dict]:
@@ -79,12 +75,6 @@ def _read_jsonl(path: Path) -> list[dict]:
         if not isinstance(row, dict):
             shown = line[:40].decode("utf-8", "replace")
             raise ValueError(f"line {number} is not a JSON object in UTF-8: {shown!r}")
-        if rows and (missing := rows[0].keys() - row.keys()):
-            raise ValueError(f"line {number} lacks {', '.join(sorted(missing))}; it has {', '.join(row)}")
-        if rows and (more := row.keys() - rows[0].keys()):
-            raise ValueError(
-                f"line {number} has {', '.join(sorted(more))}, which the first row lacks: add it as null"
-            )
         rows.append(row)
     return rows
 

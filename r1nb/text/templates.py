@@ -35,11 +35,8 @@ def prepare_tokenizer(tokenizer, layout: Layout, options: dict | None = None) ->
     UserError if the template does not read an option, or cannot show the system prompt and the question.
     """
     tokenizer.response_template = None  # TRL would parse completions by it: rewards would miss the reasoning
-    if isinstance(several := tokenizer.chat_template, dict):  # TRL would take the default
-        if "default" not in several:
-            why = f"The tokenizer has the chat templates {', '.join(several)}, but none is named default"
-            raise UserError(f"{why}: name one of them default in the model's files.")
-        tokenizer.chat_template = several["default"]
+    if isinstance(several := tokenizer.chat_template, dict):
+        tokenizer.chat_template = several["default"]  # as TRL does
     if not tokenizer.chat_template:
         begins = tokenizer.bos_token and tokenizer.bos_token_id in tokenizer("").input_ids[:1]
         tokenizer.chat_template = "{{ bos_token }}" * bool(begins) + PLAIN_CHAT_TEMPLATE
@@ -83,13 +80,6 @@ def _set_options(tokenizer, options: dict) -> None:
                         "{enable_thinking: false}.")  # fmt: skip
     taken = {"messages", *inspect.signature(tokenizer.apply_chat_template).parameters}
     for name, value in options.items():
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError):
-            why = "which is not a string, number, boolean, list or mapping"
-            raise UserError(
-                f"chat_template_kwargs sets {name!r} to {value!r}, {why}: put it in quotes."
-            ) from None
         line = f"{{% set {name} = {value!r} %}}\n"
         before = rf"^\{{% set {re.escape(str(name))} = .* %\}}\n"  # of an exported model
         template, found = re.subn(before, lambda _, line=line: line, tokenizer.chat_template, flags=re.M)

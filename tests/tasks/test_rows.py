@@ -56,7 +56,6 @@ def test_real_gsm8k_solutions_in_the_format_earn_full_marks(gsm8k_dir):
         ([], ["train.jsonl is empty"]),
         (["", "  "], ["train.jsonl is empty"]),
         ([GOOD, "{oops"], ["train.jsonl", "line 2 is not a JSON object", "{oops"]),
-        ([GOOD, {"prompt": "x", "answer": "#### 1"}], ["line 2 lacks question", "prompt, answer"]),
         ([{"prompt": "x", "answer": "#### 1"}], ["its columns are prompt, answer", "question_column"]),
         ([{"question": "x", "answer": None}], ["No row of train.jsonl has a question and a gold", "None"]),
         (["[1, 2]"], ["train.jsonl", "line 1 is not a JSON object", "[1, 2]"]),
@@ -73,6 +72,12 @@ def test_rows_without_a_gold_are_dropped_with_a_message(folder, capsys):
     rows = [GOOD, GOOD | {"answer": "just 6"}, GOOD | {"answer": "six ####"}, GOOD | {"answer": None}]
     assert len(load_rows(folder(*rows), "train")) == 1
     assert "Dropped 3 of 4 rows of train: no question or gold, or marked invalid." in capsys.readouterr().out
+
+
+def test_what_a_row_lacks_counts_as_null(folder, capsys):
+    rows = load_rows(folder(GOOD, {"prompt": "x", "answer": "#### 1"}, GOOD | {"level": 2}), "train")
+    assert rows["level"] == [None, 2]
+    assert "Dropped 1 of 3 rows" in capsys.readouterr().out
 
 
 def test_odd_but_valid_files_are_read(tmp_path):
