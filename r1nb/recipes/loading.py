@@ -113,10 +113,10 @@ def _read(name: str, below: tuple[str, ...] = ()) -> dict:
         raise UserError(f"Unknown recipe {name!r}{hint} Recipes: {', '.join(names)}, or a .yaml file.")
     raw = _parse(path)
     for section in ("rewards", "why"):  # a reason stands under the name of its reward
-        if isinstance(values := raw.get(section), dict):
+        if values := raw.get(section):
             raw[section] = {beside(path, key): value for key, value in values.items()}
     base = _read(str(raw.pop("like")), (*below, name)) if "like" in raw else {}
-    own = set(why) if isinstance(why := raw.get("why"), dict) else ()
+    own = set(raw.get("why") or ())
     for section, values in base.items():
         mine = raw.setdefault(section, values)
         alone = section == "rewards" or (section == "sft" and not mine)  # an empty sft drops the base's sft
@@ -147,13 +147,21 @@ def _parse(path: Path) -> dict:
         raise UserError(f"Recipe {path} is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(raw, dict):
         raise UserError(f"Recipe {path} holds no sections; see recipes/tiny-cpu.yaml.")
-    return {"name": path.stem, **raw}
+    return _check_sections({"name": path.stem, **raw})
+
+
+def _check_sections(raw: dict) -> dict:
+    """The raw values of a recipe; raises UserError if a section is anything but a mapping or null."""
+    for section in (*SECTIONS, "rewards", "why"):
+        if not isinstance(value := raw.get(section), dict | None):
+            raise UserError(f"{section} = {value!r}: must hold key: value lines.")
+    return raw
 
 
 def _replace(raw: dict, overrides: dict) -> dict:
     """The raw values of a recipe with overrides applied: first whole sections, then single keys."""
     before, places = raw, _places()
-    raw = raw | {key: value for key, value in overrides.items() if key in WHOLE}
+    raw = _check_sections(raw | {key: value for key, value in overrides.items() if key in WHOLE})
     for name, value in overrides.items():
         if name in WHOLE:
             continue
@@ -166,9 +174,7 @@ def _replace(raw: dict, overrides: dict) -> dict:
         if section == "lora" and raw.get(section, {}) is None:
             why = "is a setting of the adapter, but this recipe has none (lora: null)"
             raise UserError(f"{key} = {value!r} {why}: leave it out.")
-        values = raw.get(section)
-        if values is None or isinstance(values, dict):  # build_recipe refuses anything else
-            raw[section] = (values or {}) | {key: value}
+        raw[section] = (raw.get(section) or {}) | {key: value}
     return _without_old_reasons(raw, before)
 
 
@@ -176,18 +182,11 @@ def _without_old_reasons(raw: dict, before: dict, own=()) -> dict:
     """Drop the reason of each value that is another one than before, except reasons of its `own`."""
 
     def values(of: dict) -> dict:
-        rewards, *sections = (of.get(section) for section in ("rewards", "grpo", "lora"))
-        found = {}
-        for section in sections:
-            found |= section if isinstance(section, dict) else {}
-        # The reason for a reward weight depends on the other weights.
-        return found | (dict.fromkeys(rewards, rewards) if isinstance(rewards, dict) else {})
+        rewards, grpo, lora = (of.get(section) or {} for section in ("rewards", "grpo", "lora"))
+        return grpo | lora | dict.fromkeys(rewards, rewards)  # a reward weight depends on the other weights
 
-    old, new = values(before), values(raw)
-    if isinstance(why := raw.get("why"), dict):
-        kept = {key: reason for key, reason in why.items() if key in own or old.get(key) == new.get(key)}
-        return raw | {"why": kept}
-    return raw
+    old, new, why = values(before), values(raw), raw.get("why") or {}
+    return raw | {"why": {key: why[key] for key in why if key in own or old.get(key) == new.get(key)}}
 
 
 def _places() -> dict[str, tuple[str, str]]:

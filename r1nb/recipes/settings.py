@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, create_model, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, create_model
 
 from r1nb.errors import UserError, did_you_mean
 from r1nb.paths import user_path
@@ -26,13 +26,9 @@ VALIDATES = "TRL gets no evaluation data from r1nb, which validates by itself: s
 # Keys of TRL that would end the training after minutes, or spoil it: (the values that work, the reason).
 FIXED = {
     "eval_strategy": (("no", False, None), VALIDATES),
-    **dict.fromkeys(("eval_on_start", "do_eval", "do_predict"), ((False, None), VALIDATES)),
-    "load_best_model_at_end": (
-        (False, None), "r1nb measures and saves the last weights; save_steps keeps earlier checkpoints"
-    ),
+    "eval_on_start": ((False, None), VALIDATES),
     "push_to_hub": ((False, None), "r1nb uploads nothing while it trains: upload the adapter afterwards"),
     "log_completions_hub_repo": ((None, ""), "r1nb uploads nothing: the run folder keeps the completions"),
-    "ignore_data_skip": ((False, None), "a resumed run would train on the same problems again"),
     "resume_from_checkpoint": (
         (None, True, "true", "True"),
         "r1nb resumes an unfinished run by itself, from its last whole checkpoint; resume=false begins anew",
@@ -42,20 +38,16 @@ FIXED_GRPO = {
     "remove_unused_columns": ((False, None), "TRL would hide the gold and other columns from the rewards"),
 }
 LAUNCHED = ("deepspeed", "fsdp", "fsdp_config", "parallelism_config")  # they need several processes
-# Ranges of TRL's numbers; transformers and PyTorch refuse others after minutes, or take them without a word.
+# Ranges of TRL's numbers that it would take without a word, or refuse only while it trains.
 RANGES = {
     **dict.fromkeys(
-        ("top_k", "weight_decay", "adam_epsilon", "max_grad_norm", "beta", "epsilon", "epsilon_high",
-         "neftune_noise_alpha", "dataloader_num_workers", "data_seed", "warmup_steps"), Field(ge=0)),
+        ("top_k", "beta", "epsilon", "epsilon_high", "warmup_steps", "max_grad_norm"), Field(ge=0)
+    ),
     **dict.fromkeys(("top_p", "vllm_gpu_memory_utilization"), Field(gt=0, le=1)),
-    **dict.fromkeys(("min_p", "top_entropy_quantile", "ref_model_mixup_alpha"), Field(ge=0, le=1)),
-    **dict.fromkeys(("adam_beta1", "adam_beta2", "label_smoothing_factor"), Field(ge=0, lt=1)),
-    **dict.fromkeys(("repetition_penalty", "delta", "logging_steps", "save_steps", "sapo_temperature_neg",
-                     "sapo_temperature_pos"), Field(gt=0)),
-    **dict.fromkeys(("steps_per_generation", "generation_batch_size", "pad_to_multiple_of",
-                     "ref_model_sync_steps", "torch_empty_cache_steps", "num_generations_eval",
-                     "vllm_tensor_parallel_size"), Field(ge=1)),
-}  # fmt: skip
+    **dict.fromkeys(("min_p", "top_entropy_quantile"), Field(ge=0, le=1)),
+    **dict.fromkeys(("repetition_penalty", "delta", "logging_steps", "save_steps"), Field(gt=0)),
+    **dict.fromkeys(("steps_per_generation", "generation_batch_size", "pad_to_multiple_of"), Field(ge=1)),
+}
 # Names of data and models of r1nb; they never mean a folder of the user.
 SHIPPED = ("bundled", "bundled-countdown", "tiny-policy", "tiny-countdown", "smollm2-135m")
 
@@ -66,14 +58,6 @@ def _absolute(name: str) -> str:
     return str(path.resolve()) if name and name not in SHIPPED and path.exists() else name
 
 
-def _without_whole_modules(names) -> None:
-    """None; raises UserError if LoraConfig's modules_to_save is set."""
-    if names:
-        raise UserError(
-            f"modules_to_save = {names!r}: r1nb trains LoRA matrices only; add the names to target_modules."
-        )
-
-
 def _name_of_runs(name: str) -> str:
     if name.startswith(".") or "/" in name or len(name.encode()) > 200:
         why = "it becomes part of a folder name: no dot at its start, no /, and at most 200 bytes"
@@ -82,7 +66,6 @@ def _name_of_runs(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_name_of_runs)]
-LogLevel = Literal["passive", "debug", "info", "warning", "error", "critical"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -104,15 +87,6 @@ class Sampling:
 
 class Section(BaseModel, extra="forbid"):
     """A section of a recipe; an unknown key is an error."""
-
-    @field_validator("*", mode="wrap")
-    @classmethod
-    def _refuse_yes(cls, value, check, info):
-        checked = check(value)
-        if isinstance(value, bool) and type(checked) in (int, float):
-            why = "must be a number (YAML reads yes and on as true, no and off as false)"
-            raise UserError(f"{info.field_name} = {str(value).lower()}: {why}.")
-        return checked
 
 
 class ModelSettings(Section):
@@ -141,7 +115,6 @@ class LoraSettings(Section):
     lora_alpha: AtLeastOne
     target_modules: str | list[str]
     lora_dropout: float = Field(0.0, ge=0, lt=1)
-    modules_to_save: Annotated[None, BeforeValidator(_without_whole_modules)] = Field(None, exclude=True)
     start_from: str | None = None  # a finished run (name or folder) whose adapter is trained further
     use_gradient_checkpointing: str | None = None  # "unsloth": Unsloth's own implementation
 
@@ -196,9 +169,6 @@ class TrlSettings(Section):
     max_steps: AtLeastOne
     seed: int = Field(42, ge=0, lt=2**32)
     learning_rate: Finite = Field(1e-6, ge=0)
-    log_level: LogLevel = "passive"
-    log_level_replica: LogLevel = "warning"
-    train_sampling_strategy: Literal["random", "sequential", "group_by_length", "batch_rebalance"] = "random"
     save_strategy: Annotated[Literal["no", "steps", "epoch"], BeforeValidator(lambda v: v or "no")] = "steps"
     per_device_train_batch_size: AtLeastOne = 8
     gradient_accumulation_steps: AtLeastOne = 1
@@ -213,7 +183,6 @@ class GrpoSettings(TrlSettings):
     temperature: Finite = Field(1.0, gt=0)  # greedy completions of a group would be equal
     loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"] = "dapo"
     scale_rewards: Literal["group", "batch", "none", True, False] = "group"
-    multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
     importance_sampling_level: Literal["token", "sequence"] = "token"
 
 

@@ -102,12 +102,9 @@ def test_an_error_of_trl_becomes_one_sentence(overrides, word):
         ({"eval_strategy": "steps"}, "set eval_every; leave it out."),
         ({"eval_strategy": "epoch"}, "eval_strategy = 'epoch'"),
         ({"eval_on_start": True}, "eval_on_start = True"),
-        ({"do_eval": True}, "do_eval = True"),
-        ({"load_best_model_at_end": True}, "save_steps keeps earlier checkpoints"),
         ({"push_to_hub": True}, "uploads nothing"),
         ({"log_completions_hub_repo": "me/mine"}, "uploads nothing"),
         ({"remove_unused_columns": True}, "hide the gold"),
-        ({"ignore_data_skip": True}, "same problems again"),
         ({"resume_from_checkpoint": "checkpoint-3"}, "resumes an unfinished run by itself"),
         ({"top_k": -1}, "grpo.top_k = -1: must be at least 0; 0 means all tokens."),
         ({"top_p": 0.0}, "must be greater than 0"),
@@ -116,17 +113,15 @@ def test_an_error_of_trl_becomes_one_sentence(overrides, word):
         ({"repetition_penalty": 0.0}, "must be greater than 0"),
         ({"temperature": float("inf")}, "must be a finite number"),
         ({"max_grad_norm": float("nan")}, "must be a finite number"),
-        ({"adam_epsilon": -1.0}, "must be at least 0"),
+        ({"adam_epsilon": -1.0}, "TRL refuses the recipe: Invalid epsilon value: -1.0"),
         ({"steps_per_generation": 0}, "must be at least 1"),
         ({"generation_batch_size": 0}, "must be at least 1"),
         ({"pad_to_multiple_of": 0}, "must be at least 1"),
         ({"seed": 2**32}, "must be less than 4294967296"),
         ({"save_strategy": "best"}, "must be 'no', 'steps' or 'epoch'"),
-        ({"log_level": "loud"}, "must be 'passive'"),
         ({"deepspeed": "zero.json"}, "needs several processes, which accelerate launch"),
         ({"fsdp": "full_shard"}, "needs several processes"),
         ({"parallelism_config": {"tp": 2}}, "needs several processes"),
-        ({"dataloader_num_workers": -1}, "must be at least 0"),
         ({"accelerator_config": "nowhere.json"}, "nowhere.json"),
         ({"optim": "lomo"}, "lomo"),
         ({"optim_args": "fast"}, "TRL refuses the recipe"),
@@ -136,13 +131,10 @@ def test_an_error_of_trl_becomes_one_sentence(overrides, word):
         ({"generation_kwargs": {"foo": 1}}, "foo is set by TRL, or unknown to generate"),
         ({"generation_kwargs": {"num_return_sequences": 2}}, "num_return_sequences is set by TRL"),
         ({"generation_kwargs": {"top_k": -1}}, "top_k is a key of the section grpo"),
-        ({"train_sampling_strategy": "foo"}, "must be 'random', 'sequential'"),
         ({"sft": {"max_steps": 1, "loss_type": "foo"}}, "sft.loss_type = 'foo': must be 'nll', 'dft' or"),
         ({"debug": False}, "grpo.debug = False: must be a valid string"),
-        ({"log_level_replica": "loud"}, "grpo.log_level_replica = 'loud': must be 'passive'"),
         ({"per_device_train_batch_size": 4, "num_generations": 8}, "; make the batch 8."),
         ({"cache_implementation": "foo"}, "cache_implementation"),
-        ({"multi_objective_aggregation": "foo"}, "must be 'sum_then_normalize' or"),
     ],
 )
 def test_what_would_fail_after_minutes_is_refused_before_a_model_is_loaded(settings, words):
@@ -153,7 +145,7 @@ def test_what_would_fail_after_minutes_is_refused_before_a_model_is_loaded(setti
 
 
 def test_values_that_change_nothing_are_taken():
-    nothing = dict.fromkeys(("eval_strategy", "push_to_hub", "remove_unused_columns", "do_eval"), False)
+    nothing = dict.fromkeys(("eval_strategy", "push_to_hub", "remove_unused_columns"), False)
     more = {"save_strategy": False, "min_p": None, "epsilon_high": None, "resume_from_checkpoint": True}
     recipe = load_recipe("tiny-cpu", **nothing, **more, generation_kwargs={"typical_p": 0.9})
     check_configs(recipe)
