@@ -7,7 +7,6 @@ sets every value that TRL or Unsloth would otherwise choose.
 import copy
 import dataclasses
 import importlib.util
-import math
 import re
 from typing import Annotated
 
@@ -175,12 +174,11 @@ def known_rewards(weights: dict, said: str) -> dict:
 
     A reward of weight 1 that judges no answers stands in if none is left.
     """
-    here = [name for name in reward_names() if name in weights and not _missing_library(name)
-            and isinstance(weights[name], int | float) and 0 <= weights[name] < math.inf]  # fmt: skip
-    if unknown := ", ".join(weights.keys() - set(here)):
-        print(f"{said} has rewards that are unknown here or have an invalid weight; left out: {unknown}.")
-    kept = {name: weight for name, weight in weights.items() if name in here}
-    return kept if any(kept.values()) else NEUTRAL
+    known = {name: weight for name, weight in weights.items()
+             if name in reward_names() and not _missing_library(name)}  # fmt: skip
+    if unknown := ", ".join(weights.keys() - known.keys()):
+        print(f"{said} has rewards that are unknown here; left out: {unknown}.")
+    return known if any(known.values()) else NEUTRAL
 
 
 def salvage_recipe(raw: dict, default: dict, said: str) -> Recipe:
@@ -198,8 +196,6 @@ def salvage_recipe(raw: dict, default: dict, said: str) -> Recipe:
                 raise
             mistakes = error.__context__.errors()
         kind, (*sections, key) = mistakes[0]["type"], mistakes[0]["loc"][:2] or [None]
-        if kind == "missing" and sections and key not in default[sections[0]]:  # sft.max_steps
-            kind, sections, key = "a section without its main key", [], sections[0]
         part = raw[sections[0]] if sections else raw
         name = ".".join(map(str, [*sections, key]))
         if kind == "missing":

@@ -169,12 +169,6 @@ class Run(Evaluations):
             file.flush()
             os.fsync(file.fileno())
 
-    def prepare(self) -> None:
-        """Create what training writes to; raises OSError if a file or a folder cannot be written."""
-        for name in ("completions", "evaluation", "validation"):
-            (self.folder / name).mkdir(exist_ok=True)
-        (self.folder / "history.jsonl").open("ab").close()
-
     def history(self) -> list[dict]:
         """The lines so far, without torn ones (still being written, or their writer was killed)."""
         path = self.folder / "history.jsonl"

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
-import numpy
-
 from r1nb.errors import UserError
 from r1nb.text.numbers import to_value
 from r1nb.text.prompts import completion_text
@@ -71,8 +69,6 @@ def cell_text(cell, column: str, part: str) -> str:
         return "" if cell is None else str(cell)
     if isinstance(cell, float | Decimal):
         return _plain_number(cell)
-    if isinstance(cell, bytes):
-        return cell.decode("utf-8", "replace")
     if isinstance(cell, dict) and _speaker(cell):
         cell = [cell]
     if isinstance(cell, list) and cell and all(isinstance(turn, dict) and _speaker(turn) for turn in cell):
@@ -85,7 +81,7 @@ def cell_text(cell, column: str, part: str) -> str:
         raise UserError(f"{shown}, which is a struct: set {part}_column to one of its fields, {fields}.")
     if isinstance(cell, list):
         raise UserError(f"{shown}, which is a list: make it one text in each row, or leave such rows out.")
-    text = cell if isinstance(cell, str) else str(cell).removesuffix(" 00:00:00")  # a date has no time
+    text = str(cell)
     return "" if text.strip() in MISSING else text
 
 
@@ -102,8 +98,6 @@ def _plain_number(number: float | Decimal) -> str:
     """A number without exponent and without .0; "" if it is not finite."""
     if not Decimal(number).is_finite():
         return ""
-    if isinstance(number, float) and number % 1 and float(numpy.float32(number)) == number:
-        number = numpy.float32(number)  # a column of 32 bits has 0.10000000149011612 for 0.1
     return format(Decimal(str(number)), "f").removesuffix(".0")
 
 

@@ -32,7 +32,6 @@ from r1nb.runs.run import Run
 _LOCKS: dict[Path, FileLock] = {}
 PATIENCE = 10  # seconds to wait for the lock: a process that was killed takes some time to end
 MAY_DIFFER = ("about", "why", "output")  # sections in which runs of the same recipe may differ
-NO_MATTER = ("resume_from_checkpoint",)  # keys in which they may differ
 
 
 def begin_run(recipe, rows=None, reuse: bool = False, **facts) -> Run:
@@ -137,7 +136,7 @@ def _differences(old: dict, new: dict, same_rows: bool) -> list[str]:
             defaults = _defaults(section)
         for key in dict.fromkeys([*now, *before]) if section not in MAY_DIFFER else ():
             a, b = (values.get(key, defaults.get(key)) for values in (before, now))
-            if a != b and key not in NO_MATTER and not _moved(a, b, same_rows and key == "dataset"):
+            if a != b and not _moved(a, b, same_rows and key == "dataset"):
                 found.append(f"{section}.{key} ({a}, now {b})".replace(". (", " ("))
     return found
 
@@ -166,7 +165,6 @@ def _take(run: Run) -> str:
         lock = FileLock(path, thread_local=False)
         try:
             lock.acquire(timeout=PATIENCE)
-            run.prepare()
         except Timeout:
             return "is being trained by another process"
         except OSError as error:

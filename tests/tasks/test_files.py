@@ -247,11 +247,9 @@ def test_a_gold_is_read_from_any_cell(tmp_path, suffix, cells, golds):
     ("cell", "gold"),
     [
         (datetime.date(2026, 1, 31), "2026-01-31"),
-        (datetime.datetime(2026, 1, 31), "2026-01-31"),
         (datetime.datetime(2026, 1, 31, 12, 30), "2026-01-31 12:30:00"),
         (datetime.time(12, 30), "12:30:00"),
         (Decimal("3.50"), "3.50"),
-        (b"3", "3"),
     ],
 )
 def test_a_gold_of_parquets_own_types_is_read(tmp_path, cell, gold):
@@ -262,7 +260,6 @@ def test_a_gold_of_parquets_own_types_is_read(tmp_path, cell, gold):
 @pytest.mark.parametrize(
     ("dtype", "numbers", "golds"),
     [
-        ("float32", [0.1, 0.25, 3, NAN, 1 / 3], ["0.1", "0.25", "3", "0.33333334"]),
         ("float64", [0.1, 0.123456789, 1e-300], ["0.1", "0.123456789", f"{1e-300:.300f}"]),
         ("int8", [3, -4], ["3", "-4"]),
         ("bool", [True, False], ["True", "False"]),

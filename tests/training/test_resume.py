@@ -431,9 +431,7 @@ def test_an_old_recipe_without_keys_of_today_is_resumed(tmp_path, capsys):
     for line in ("  layout: reasoning\n", "  min_pass_rate: null\n", "  judge_url: null\n", "sft: {}\n"):
         assert line in text
         text = text.replace(line, "")
-    (run.folder / "recipe.yaml").write_text(
-        text.replace("grpo:\n", "grpo:\n  resume_from_checkpoint: here\n")
-    )
+    (run.folder / "recipe.yaml").write_text(text)
     assert begin_run(recipe_for(tmp_path)).name == run.name
 
 
@@ -500,16 +498,11 @@ def test_a_file_that_torch_cannot_read_does_not_mean_a_full_disk(tmp_path, name)
     assert not is_full(caught.value)
 
 
-@pytest.mark.parametrize("name", ["completions", "validation", "evaluation", "history.jsonl"])
-def test_a_run_in_which_something_is_in_the_way_is_not_resumed(tiny_recipe, capsys, name):
+def test_a_run_that_cannot_be_locked_is_not_resumed(tiny_recipe, capsys):
     run = new_run(tiny_recipe)
-    if name.endswith("jsonl"):
-        (run.folder / name).mkdir()
-    else:
-        (run.folder / name).write_text("")
+    (run.folder / ".lock").mkdir()
     assert begin_run(tiny_recipe).name == "tiny-cpu-002"
-    said = capsys.readouterr().out
-    assert re.search(r"tiny-cpu-001 cannot be written to \((File exists|Is a directory)\)", said)
+    assert re.search(r"tiny-cpu-001 cannot be written to \(Is a directory\)", capsys.readouterr().out)
 
 
 def test_a_run_that_cannot_be_created_is_refused_in_a_sentence(tiny_recipe, tmp_path):
