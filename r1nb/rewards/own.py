@@ -16,7 +16,7 @@ from math import inf
 from pathlib import Path
 
 from r1nb.errors import UserError, did_you_mean, say_once
-from r1nb.rewards.registry import OWN_FILE, RESERVED, Reward, is_own
+from r1nb.rewards.registry import OWN_FILE, RESERVED, Reward, in_words, is_own
 from r1nb.text.prompts import completion_text
 
 FOLDER = "rewards"  # in a run folder: copies of the files that its recipe names
@@ -66,11 +66,11 @@ class TrlReward(Reward):
         prompts = columns.pop("prompts", None) or columns.pop("prompt", None) or [[] for _ in messages]
         ids = [each or [0] for each in columns.pop("completion_ids", None) or [[]] * len(texts)]
         given = columns | {"prompts": prompts, "completions": messages, "completion_ids": ids}
-        given |= {"answer": answer, "log_extra": self._checked(log_extra, len(texts))}
+        given |= {"answer": answer, "log_extra": self._checked(log_extra)}
         given = {"log_metric": _ignore, "trainer_state": _untrained()} | given
         known = ", ".join(sorted({*columns, "answer"}.difference(RESERVED)))
         end = f": correct the function; it can read the columns {known}."
-        with _in_words(f"{self.__name__} failed on {texts[:1]!r:.80}", end):
+        with in_words(f"{self.__name__} failed on {texts[:1]!r:.80}", end):
             taken = {name: value for name, value in given.items() if name in (self._named or given)}
             lists = {name: deepcopy(v) for name, v in taken.items() if isinstance(v, list)}
             scores = self.function(**taken | lists)  # it may change its lists
@@ -83,16 +83,13 @@ class TrlReward(Reward):
             raise UserError(f"{self.__name__} returned {count}: return a list with one number for each.")
         return [self._number(score, text) for score, text in zip(scores, texts, strict=True)]
 
-    def _checked(self, log_extra, count: int):
-        """TRL's log_extra, which refuses what would break the completion log."""
+    def _checked(self, log_extra):
+        """TRL's log_extra, which refuses the columns that the completion log has already."""
 
         def log(column, values):
             if column in LOGGED:
                 why = f"log_extra({column!r}, ...), but the log has this column already: choose another name"
                 raise UserError(f"{self.__name__} calls {why}.")
-            if len(values) != count:
-                why = f"log_extra({column!r}, ...) with {len(values)} values for {count} completions"
-                raise UserError(f"{self.__name__} calls {why}: give one value per completion.")
             (log_extra or _ignore)(column, values)
 
         return log
@@ -136,8 +133,7 @@ def load_own(name: str) -> Reward:
     The function is a Reward, or any function that TRL takes. Raises UserError if it cannot be loaded.
     """
     where, _, function = name.rpartition(":")
-    with _in_words(f"{where} cannot be loaded", ", but the recipe's rewards name it."):
-        module = _execute(file) if (file := file_of(name)) else _import(where)
+    module = _load(name)
     found = getattr(module, function, None)
     if isinstance(found, Reward):
         return replace(found, name=name)
@@ -147,6 +143,13 @@ def load_own(name: str) -> Reward:
         return TrlReward(found, name=name)
     known = {key for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
     raise UserError(f"{where} has no function {function!r}{did_you_mean(function, known)}")
+
+
+def _load(name: str):
+    """The module that a reward's name begins with."""
+    where = name.rpartition(":")[0]
+    with in_words(f"{where} cannot be loaded", ", but the recipe's rewards name it."):
+        return _execute(file) if (file := file_of(name)) else _import(where)
 
 
 def hashes(names) -> dict[str, str]:
@@ -199,9 +202,9 @@ def _named_sources(name: str) -> dict[Path, bytes]:
     """{path: content} of what a reward's name begins with; {} if there is none, or no file of it."""
     if file := file_of(name):
         return _sources(file.resolve())
-    if where := name.rpartition(":")[0]:
-        with _in_words(f"{where} cannot be loaded", ", but the recipe's rewards name it."):
-            _import(where)
+    if is_own(name):
+        _load(name)
+    where = name.rpartition(":")[0]
     return {Path(f"{where}.py"): _MODULES[where]} if where in _MODULES else {}
 
 
@@ -248,22 +251,17 @@ def _execute(file: Path):
         raise UserError(f"{file} does not exist, but the recipe's rewards name it.")
     name = f"{OWN_FILE}{_digest(sources)}_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
     if name not in sys.modules:
-        _forget_changed(
-            original, {path: content for path, content in sources.items() if path != Path(file.name)}
-        )
+        sources.pop(Path(file.name))
+        _forget_changed(original, sources)
         spec, folder = importlib.util.spec_from_file_location(name, file), str(file.parent)
         sys.modules[name] = module = importlib.util.module_from_spec(spec)
-        sys.path.insert(0, folder)  # it may import modules beside it, as a script may
+        # It may import modules beside it, as a script may, also when its functions are called.
+        sys.path[:] = [folder, *(path for path in sys.path if path != folder)]
         try:
             spec.loader.exec_module(module)
         except BaseException:
             del sys.modules[name]
             raise
-        finally:
-            with contextlib.suppress(ValueError):
-                sys.path.remove(folder)
-        if folder not in sys.path:
-            sys.path.append(folder)  # its functions may import when they are called
     return sys.modules[name]
 
 
@@ -286,14 +284,3 @@ def _forget_changed(file: Path, beside: dict[Path, bytes]) -> None:
     for name in modules if changed else ():
         sys.modules.pop(name, None)
     _HELPERS.update(changed)
-
-
-@contextlib.contextmanager
-def _in_words(what: str, end: str):
-    """Turn an error of the user's code into a UserError: `what` happened, (the error), `end`."""
-    try:
-        yield
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise UserError(f"{what} ({type(error).__name__}: {error}){end}") from error

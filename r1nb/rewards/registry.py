@@ -102,13 +102,8 @@ class Reward:
         if _ships(self.function):
             result = self.function(text, answer, **known)
         else:
-            try:
+            with in_words(f"{self.__name__} failed on {text!r:.60}", ": correct the function."):
                 result = self.function(text, answer, **copy.deepcopy(known))  # it may change its arguments
-            except UserError:
-                raise
-            except Exception as error:
-                why = f"{self.__name__} failed on {text!r:.60} ({type(error).__name__}: {error})"
-                raise UserError(f"{why}: correct the function.") from None
         score, reason = result if isinstance(result, tuple) and len(result) == 2 else (result, "")
         return self._number(score, text), reason
 
@@ -156,6 +151,17 @@ class Reward:
             log_extra("answer", list(golds))
             log_extra("tokens", [len(ids) for ids in tokens])
             log_extra("cut", [not ids or ids[-1] not in self.end_tokens for ids in tokens])
+
+
+@contextlib.contextmanager
+def in_words(what: str, end: str):
+    """Turn an error of the user's code into a UserError: `what` happened, (the error), `end`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{what} ({type(error).__name__}: {error}){end}") from error
 
 
 @cache

@@ -90,9 +90,6 @@ def level(completions, level):
 
 def logs_answer(completions, log_extra):
     log_extra("answer", completions)
-
-def logs_one(completions, log_extra):
-    log_extra("guess", [1])
 """
 
 
@@ -132,7 +129,6 @@ def test_what_trl_takes_is_scored(folder, name):
         ("exits", r"failed on \['a'\] \(SystemExit: no judge\)"),
         ("level", "argument: 'level'.: correct the function; it can read the columns answer, question"),
         ("logs_answer", r"calls log_extra\('answer', ...\), but the log has this column already: choose"),
-        ("logs_one", r"calls log_extra\('guess', ...\) with 1 values for 2 completions"),
         ("Weight", "my.py:Weight is a class: name a function, or an instance"),
     ],
 )
