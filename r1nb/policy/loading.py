@@ -15,6 +15,7 @@ from r1nb.machine.out_of_memory import is_out_of_memory, out_of_memory_in_words,
 from r1nb.policy.adapters import check_targets, strip
 from r1nb.policy.cards import Card, read_card
 from r1nb.policy.decoding import decode_plainly
+from r1nb.policy.gguf import mend_gguf
 from r1nb.policy.policy import Policy
 from r1nb.processes import processes
 from r1nb.recipes.loading import default_runs_dir, environment_overrides, load_recipe, recipe_of_run
@@ -75,9 +76,8 @@ def _load_plain(recipe) -> tuple:
     tokenizer = AutoTokenizer.from_pretrained(path, gguf_file=options.get("gguf_file"))
     model = AutoModelForCausalLM.from_pretrained(path, **arguments, **options)
     keep_gradients(model)
-    if "gguf_file" in options:  # the weights are dequantized: otherwise they cannot be saved
-        model.hf_quantizer, model.is_quantized = None, False
-        del model.config.quantization_config
+    if "gguf_file" in options:
+        mend_gguf(model, tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model.eval(), tokenizer
@@ -229,12 +229,16 @@ def _run_of(folder: Path) -> Run | None:
 
 def _recipe_of(trained: Path, is_adapter: bool):
     """The recipe for the folder of an adapter or a model: from its run, else from its card, else tiny-cpu."""
+    import torch
+
     in_run = _run_of(trained.parent)
     card = None if in_run else read_card(trained)
     recipe = recipe_of_run(in_run) if in_run else _recipe_on_card(card, trained.name)
     changes = dict(card.model) if card else {}
-    if not is_adapter:  # plain weights, in their own precision
-        changes |= {"model_name": str(trained), "load_in_4bit": False, "dtype": None}
+    if not is_adapter:  # plain weights; a whole model of float32 stays so on a CPU
+        own = str(load_config(str(trained)).dtype)
+        dtype = "float32" if own.endswith("float32") and not torch.cuda.is_available() else None
+        changes |= {"model_name": str(trained), "load_in_4bit": False, "dtype": dtype}
         if not in_run and not card:
             changes["max_seq_length"] = min(LONGEST, load_config(str(trained)).max_position_embeddings)
     changed = {"model": recipe.model.model_copy(update=changes)}

@@ -526,7 +526,7 @@ def test_outside_its_run_a_whole_model_is_loaded_with_its_recipe_too(tmp_path):
     assert not loaded.has_adapter
     assert known.greedy.max_tokens == 64
     assert known.model == recipe.model.model_copy(
-        update={"model_name": str(tmp_path / "model"), "dtype": None}
+        update={"model_name": str(tmp_path / "model"), "dtype": "float32"}
     )
 
 

@@ -16,7 +16,8 @@ from transformers import (
 from trl import GRPOConfig, GRPOTrainer
 
 from r1nb.paths import DATA
-from r1nb.training.trainer import SharedPromptTrainer, merged
+from r1nb.policy.generation import merged
+from r1nb.training.trainer import SharedPromptTrainer
 
 SIZES = {
     "vocab_size": 640, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
