@@ -1,10 +1,12 @@
 """Paths that work in a checkout, an editable install and a wheel; write and read JSON safely."""
 
+import contextlib
 import json
 import os
+from functools import cache
 from pathlib import Path
 
-from r1nb.errors import first_line, say_once
+from r1nb.errors import UserError, first_line, say_once
 
 __version__ = "0.2.0"
 PACKAGE = Path(__file__).parent
@@ -17,7 +19,19 @@ NOTEBOOKS = CHECKOUT / "notebooks" if CHECKOUT else PACKAGE / "_notebooks"
 
 def runs_folder(folder: str) -> Path:
     """The folder of run folders. A relative path starts at the checkout, or else at the current folder."""
-    return ((CHECKOUT or Path.cwd()) / Path(folder).expanduser()).resolve()
+    return ((CHECKOUT or Path.cwd()) / user_path(folder)).resolve()
+
+
+def user_path(text) -> Path:
+    """The path that a user wrote, with ~ expanded; raises UserError if no file can have this name."""
+    try:
+        path = Path(text).expanduser()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.lstat()
+    except (TypeError, ValueError, RuntimeError, OSError) as error:
+        why = getattr(error, "strerror", None) or first_line(error).rstrip(".")
+        raise UserError(f"{text!r:.60} cannot be the name of a file or folder ({why}): correct it.") from None
+    return path
 
 
 def write_json(path: Path, value) -> None:
@@ -31,18 +45,29 @@ def write_json(path: Path, value) -> None:
     partial.replace(path)
 
 
-def read_json(path: Path, otherwise):
+def read_json(path: Path, otherwise, shape=None):
     """The value in a JSON file; `otherwise` if there is no file, or if it is torn, which is said once.
 
-    A value of another type than `otherwise` counts as torn.
+    A value that is not of `shape`, a type as in an annotation, counts as torn. Its default is the type of
+    `otherwise`.
     """
+    from pydantic import ValidationError
+
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        why = "" if isinstance(value, type(otherwise)) else f"it holds {value!r:.40}"
+        return _checker(shape or type(otherwise))(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return otherwise
+    except ValidationError as error:
+        mistake = error.errors()[0]
+        why = f"{'.'.join(map(str, mistake['loc'])) or 'its value'}: {mistake['msg']}"
     except (OSError, ValueError, RecursionError) as error:
         why = first_line(error)
-    if why:
-        say_once(f"{path} cannot be read ({why}), so what it held is missing here.")
-    return otherwise if why else value
+    say_once(f"{path} cannot be read ({why}), so what it held is missing here.")
+    return otherwise
+
+
+@cache
+def _checker(shape):
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(shape).validate_python

@@ -9,6 +9,7 @@ from r1nb.policy.adapters import NOT_FINITE, is_finite
 from r1nb.processes import is_main
 from r1nb.recipes.settings import Sampling
 from r1nb.rewards.grading import Graded, Judge, grade
+from r1nb.rewards.own import as_trained
 from r1nb.runs.disk import full_disk_in_words
 
 
@@ -90,7 +91,9 @@ def evaluate_tests(run, moment: str, policy, tests: dict, recipe) -> dict[str, l
         "adapter": moment == "after",
     }
     for split, rows in tests.items():
-        judge, title = recipe.judge(rows.column_names), f"{split}, {moment}"
+        title = f"{split}, {moment}"
+        with as_trained(run):
+            judge = recipe.judge(rows.column_names)
         graded[split] = evaluate(policy, rows, judge, recipe.greedy, title=title, **options)
         if groups is None:
             some = rows.select(range(min(settings.sampled_problems, len(rows))))

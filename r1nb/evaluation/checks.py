@@ -24,6 +24,7 @@ FLAWS = {  # a common flaw of a completion -> the rewards that must pay less for
     "blank reasoning": FORMATS,
 }
 MOST = 10_000  # golds that are checked
+NUMBERS = 5  # of a Countdown problem; solve_countdown does not try all ways to join more
 
 
 def spoil(ideal: str, layout: Layout) -> dict[str, str]:
@@ -44,9 +45,15 @@ def spoil(ideal: str, layout: Layout) -> dict[str, str]:
 def ideal_completion(row: dict, layout: Layout) -> str:
     """The completion that should earn full marks: the row's own steps and gold, in the layout."""
     answer = row["answer"]
-    if row.get("nums"):  # Countdown has no gold, but a solution can be searched for
+    if _numbers(row):  # Countdown has no gold: search for one
         answer = solve_countdown(row["nums"], row["target"]) or answer
     return layout.format_reply(row.get("solution") or f"So the answer is {answer}.", answer)
+
+
+def _numbers(row: dict) -> int:
+    """How many numbers a Countdown problem has; 0 for any other row."""
+    nums = row.get("nums")
+    return len(nums) if isinstance(nums, list) and row.get("target") is not None else 0
 
 
 def flaw_table(row: dict, judge: Judge):
@@ -74,8 +81,8 @@ def check_rewards(rows, judge: Judge) -> list[str]:
     Each reward should pay for an ideal completion and pay less for each flaw that it must notice, and each
     gold (of the first 10,000 rows) should earn full marks in an ideal completion.
     """
-    row = next((row for row in rows if row["answer"]), None)
-    if row is None:  # only the task's own scorer judges answers: there is no ideal completion
+    row = next((row for row in rows if row["answer"] and _numbers(row) <= NUMBERS), None)
+    if row is None:  # none can be searched for, or only the task's own scorer judges answers
         return []
     ideal, scores, found = ideal_completion(row, judge.layout), {}, []
     for name, reward in judge.rewards.items():
@@ -96,14 +103,15 @@ def check_rewards(rows, judge: Judge) -> list[str]:
             ):
                 found.append(f"{name} pays a completion with the flaw {flaw!r} as much as an ideal one.")
     if not found and judge.answer.threads == 1:  # a judge is not asked about every gold
-        found += _check_golds(rows.select(range(min(MOST, len(rows)))), judge)
+        most = MOST if _numbers(row) < NUMBERS else 100
+        found += _check_golds(rows.select(range(min(most, len(rows)))), judge)
     return found
 
 
 def _check_golds(rows, judge: Judge) -> list[str]:
     """A list of one sentence about the golds that cannot earn full marks; [] if there are none."""
     poor, answers = [], judge.answer
-    for row in (row for row in rows if row["answer"]):
+    for row in (row for row in rows if row["answer"] and _numbers(row) <= NUMBERS):
         unread = answers.__name__ == "math_reward_func" and not readable(row["answer"])
         if unread or (_explain(answers, ideal_completion(row, judge.layout), row)[0] or 0.0) < answers.high:
             poor.append(row["answer"])

@@ -14,12 +14,14 @@ from r1nb.errors import UserError, run_main
 from r1nb.evaluation.accuracy import evaluate
 from r1nb.paths import write_json
 from r1nb.policy.adapters import starting_at_0
-from r1nb.policy.loading import load_policy, with_base
+from r1nb.policy.loading import load_policy
 from r1nb.policy.policy import Completion
+from r1nb.policy.trained import with_base
 from r1nb.processes import alone
 from r1nb.recipes.loading import load_recipe, recipe_of_run
 from r1nb.recipes.recipe import NEUTRAL
 from r1nb.rewards.grading import grade, make_judge
+from r1nb.rewards.own import as_trained
 from r1nb.runs.disk import full_disk_in_words
 from r1nb.runs.run import Run
 from r1nb.text.statistics import wilson
@@ -77,7 +79,8 @@ def prove(run, rows, trained: list, base: list) -> Proof:
         recipe = load_recipe(run)
     except UserError:  # a run that another version began
         recipe = recipe_of_run(run).model_copy(update={"rewards": run.reward_weights})
-    judge = recipe.judge(rows.column_names)  # this process grades; raises for a reward that it does not know
+    with as_trained(run):
+        judge = recipe.judge(rows.column_names)  # this process grades; raises for an unknown reward
     release_memory()  # frees unused memory for the fresh process
     print(f"Loading the saved weights of {run.name} in a fresh process, to compare their answers.")
     with tempfile.TemporaryDirectory() as folder:

@@ -106,9 +106,9 @@ def _try_out(config) -> None:
             raise ValueError(f"{key}=True was not tried without a CUDA GPU: leave it out here.")
     if getattr(config, "sync_ref_model", False) and not config.beta:
         raise ValueError("sync_ref_model=True needs a reference model: set beta above 0, or leave it out.")
-    for key in ("generation_kwargs", "chat_template_kwargs"):
-        if isinstance(getattr(config, key, None), str):
-            raise ValueError(f"{key} = {getattr(config, key)!r} must hold key: value lines.")
+    for key, value in vars(config).items():
+        if key.endswith("_kwargs") and isinstance(value, str):
+            raise ValueError(f"{key} = {value!r} must hold key: value lines.")
     given = getattr(config, "generation_kwargs", None) or {}
     own = {"max_new_tokens", "max_length", "num_return_sequences", "num_beams", "do_sample", "stop_strings"}
     if wrong := [key for key in given if key in own or not hasattr(GenerationConfig(), key)]:

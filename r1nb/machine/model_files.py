@@ -60,8 +60,8 @@ def load_config(name: str):
     path, options = locate(name)
     try:
         return AutoConfig.from_pretrained(path, **options).get_text_config()
-    except OSError as error:
-        raise UserError(cannot_load(name, error)) from None
+    except Exception as error:  # the files may contain anything
+        raise UserError(cannot_load(name, error)) from error
 
 
 def read_tensors(file: Path) -> dict:
@@ -71,9 +71,10 @@ def read_tensors(file: Path) -> dict:
 
     try:
         tensors = load_file(file)
+        spoilt = not_finite(tensors)  # not implemented for 8-bit floats
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(first_line(error)) from None
-    if spoilt := not_finite(tensors):
+    if spoilt:
         raise ValueError(f"{spoilt} holds numbers that are not finite")
     return tensors
 
@@ -92,7 +93,10 @@ def cannot_load(name: str, error: Exception) -> str:
             f"{name} is gated{refused}: accept its licence at https://huggingface.co/{name} and set HF_TOKEN "
             "to a token of the same account, or use an ungated mirror as model_name, as the recipes do."
         )
+    why = f"{name} cannot be loaded ({first_line(error)})"
+    if not isinstance(error, OSError) or Path(locate(name)[0]).is_dir():
+        return f"{why}: mend that in the model's files, download them again, or choose another model."
     return (
-        f"{name} cannot be loaded ({first_line(error)}): it is neither a local folder nor available from the "
-        "Hub; check the name and the network, or set model_name to a local folder to work offline."
+        f"{why}: it is neither a local folder nor available from the Hub; check the name and the network, or "
+        "set model_name to a local folder to work offline."
     )

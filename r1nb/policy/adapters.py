@@ -47,13 +47,47 @@ def starting_at_0(model) -> list:
 def check_targets(model, recipe) -> None:
     """Raise UserError if a name in target_modules matches no module, or one that cannot be trained here.
 
-    PEFT itself needs only one match overall.
+    PEFT itself needs only one match overall. Whether it can train the modules, it says when they are tried.
     """
     from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
 
-    wanted = recipe.lora.target_modules
-    if wanted == "all-linear":
+    kinds = (Linear, Conv1D)
+    known = {name.rpartition(".")[2] for name, each in model.named_modules() if isinstance(each, kinds)}
+    if recipe.lora is None:
         return
+    if recipe.lora.target_modules != "all-linear":
+        _check_names(model, recipe, known)
+    if recipe.model.engine != "unsloth":
+        _try_targets(model, recipe.lora.target_modules, known)
+
+
+def _try_targets(model, wanted, known: set[str]) -> None:
+    """Raise UserError if PEFT cannot put LoRA on target_modules, or not in a way that r1nb can load again."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(target_modules=wanted, task_type="CAUSAL_LM")
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    try:
+        with torch.device("meta"):  # takes no memory and no random numbers
+            get_peft_model(model, config, low_cpu_mem_usage=True)
+    except Exception as error:  # PEFT checks few values before it uses them
+        why = f"PEFT puts no LoRA there ({first_line(error)})"
+        raise UserError(f"target_modules = {wanted!r}: {why}; name {', '.join(sorted(known))}.") from None
+    finally:
+        strip(model)
+        for weight in trained:  # PEFT froze them
+            weight.requires_grad_(True)
+    if config.target_parameters:
+        raise UserError(
+            f"target_modules = {wanted!r} includes the experts of this model, whose LoRA r1nb cannot load "
+            f"again: name only modules of the attention, for example {sorted(config.target_modules)}."
+        )
+
+
+def _check_names(model, recipe, known: set[str]) -> None:
+    wanted = recipe.lora.target_modules
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     tied = head is not None and head.weight is embedding.weight
     why = ""
@@ -64,11 +98,13 @@ def check_targets(model, recipe) -> None:
     modules = dict(model.named_modules())
     for want in [wanted] if isinstance(wanted, str) else wanted:
         pattern = want if isinstance(wanted, str) else rf"(?:.*\.)?{re.escape(want)}"
-        matched = [name for name in modules if re.fullmatch(pattern, name)]
+        try:
+            matched = [name for name in modules if re.fullmatch(pattern, name)]
+        except re.error as error:
+            raise UserError(f"target_modules = {wanted!r} is no pattern ({error}): mend it.") from None
         if why and (name := next((name for name in matched if modules[name] in (head, embedding)), "")):
             raise UserError(f"target_modules = {wanted!r} includes {name}, but {why}: leave it out.")
         if not matched:
-            known = {name.rpartition(".")[2] for name, m in modules.items() if isinstance(m, Linear)}
             raise UserError(
                 f"target_modules = {wanted!r}: the model has no {want!r}{did_you_mean(want, known)} It has "
                 f"{', '.join(sorted(known))}; all-linear selects all of them."
@@ -76,10 +112,10 @@ def check_targets(model, recipe) -> None:
 
 
 def load_onto(policy, folder: Path, layout: Layout | None = None):
-    """Load an adapter onto the policy's model; returns a PeftModel.
+    """Load an adapter onto the policy's model in place of the one that is there; returns a PeftModel.
 
     `layout` is the layout that will be used; None takes the one on the card. Raises UserError, and leaves the
-    base model unchanged, if the adapter was trained on another base model or with another prompt format, has
+    policy unchanged, if the adapter was trained on another base model or with another prompt format, has
     another rank than its configuration says, is damaged, or sets options that a LoRA does not need. A base
     model that differs only in its inner matrices, for example a merged one, counts as the original one
     (Policy.fingerprint).
@@ -91,15 +127,20 @@ def load_onto(policy, folder: Path, layout: Layout | None = None):
     except (OSError, ValueError) as error:
         why = f"{WEIGHTS} in {folder.name} is damaged ({first_line(error)})"
         raise UserError(f"{why}: copy the adapter again.") from None
-    # PEFT stores the base's own weights, too, if lm_head or an embedding has an adapter.
-    of_base = {name: tensors.pop(name) for name in [*tensors] if ".base_layer." in name}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     card, name = read_card(folder), short_name(settings.model_name)
-    if why := _why_not(policy, config, shapes, card, layout) or _other_base(policy, of_base):
+    if why := _why_not(policy, config, shapes, card, layout):
         raise UserError(f"The adapter in {folder.name} {why}.")
     if not card and named not in ("", name):
         print(f"{folder.name} has no card; it names {named} as its base model, but {name} is loaded.")
-    return _attach(policy, folder, config, shapes)
+    base, put_back = _take_off(policy.model)
+    try:
+        return _attach(base, config, tensors, trainable=settings.engine == "unsloth")
+    except Exception as error:  # PEFT checks few values before it uses them
+        put_back()
+        why = f"does not fit {name}, or its {CONFIG} is damaged: {first_line(error)}"
+        why = str(error) if isinstance(error, UserError) else why
+        raise UserError(f"The adapter in {folder.name} {why}.") from None
 
 
 def _read_config(folder: Path, model_name: str):
@@ -111,7 +152,7 @@ def _read_config(folder: Path, model_name: str):
         why = f"; {pickled[0]} could run code when loaded, so r1nb never loads it" if pickled else ""
         raise UserError(f"{folder} holds no adapter: {missing[0]} is missing{why}.")
     try:
-        raw = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        raw = json.loads((folder / CONFIG).read_text(encoding="utf-8"), parse_constant=int)  # refuses NaN
         kind, base = raw["peft_type"], raw.get("base_model_name_or_path") or ""
         taken = {"r": raw["r"]} | {key: value for key, value in raw.items() if key in TAKEN}
         config = LoraConfig(task_type="CAUSAL_LM", base_model_name_or_path=model_name, **taken)
@@ -168,51 +209,65 @@ def _why_not(policy, config, shapes: dict[str, tuple], card: Card | None, layout
     return ""
 
 
-def _other_base(policy, of_base: dict) -> str:
-    """Say which weights of the base model, stored in an adapter, differ from the policy's; "" if none does.
+def _attach(base, config, tensors: dict, trainable: bool):
+    """Put LoRA on the base model, and `tensors` into it; returns a PeftModel.
 
-    PEFT would overwrite the policy's with them.
+    If lm_head or an embedding has an adapter, or on demand, PEFT stores weights of the base model, too: they
+    must be those of `base`, and are not loaded.
     """
-    ours = policy.model.state_dict()
-    for name, theirs in of_base.items():
-        name = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
-        if name not in ours or not ours[name].cpu().equal(theirs.to(ours[name].dtype)):
-            return f"was trained on a base model with another {name}; load it on its own base model"
-    return ""
+    from peft import PeftModelForCausalLM, get_peft_model_state_dict, set_peft_model_state_dict
+
+    config.inference_mode = not trainable
+    ours = base.state_dict()
+    model = PeftModelForCausalLM(base, config)
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    foreign = tensors.keys() - own.keys()
+    for name in sorted(foreign):
+        place = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+        if place in ours:
+            _compare_base(place, ours[place], tensors[name])
+            foreign.remove(name)
+    lost = [name for name in own if name not in tensors or own[name].shape != tensors[name].shape]
+    if lost or foreign:
+        raise ValueError(f"{len(lost)} of its {len(own)} tensors are missing, {len(foreign)} unexpected")
+    set_peft_model_state_dict(model, {name: tensors[name] for name in own})
+    return model if trainable else model.eval()
 
 
-def _attach(policy, folder: Path, config, shapes: dict[str, tuple]):
-    from peft import PeftModel, get_peft_model_state_dict
-
-    base = policy.model
-    try:
-        trainable = policy.model_settings.engine == "unsloth"
-        model = PeftModel.from_pretrained(base, str(folder), config=config, is_trainable=trainable)
-        own = get_peft_model_state_dict(model, save_embedding_layers=False)
-        expected = {name: tuple(w.shape) for name, w in own.items()}
-        if expected != shapes:
-            missing, foreign = len(expected.keys() - shapes.keys()), len(shapes.keys() - expected.keys())
-            raise ValueError(f"{missing} of its {len(expected)} tensors are missing, {foreign} unexpected")
-        return model
-    except Exception as error:  # PEFT checks few values before it uses them
-        strip(base)
-        name = short_name(policy.model_settings.model_name)
-        why = f"does not fit {name}, or its {CONFIG} is damaged: {first_line(error)}"
-        raise UserError(f"The adapter in {folder.name} {why}.") from None
+def _compare_base(name: str, ours, theirs) -> None:
+    """Raise UserError if a weight of the base model differs from the one in an adapter, rounding aside."""
+    if ours.shape != theirs.shape or not ours.cpu().float().allclose(theirs.float(), rtol=0.005, atol=1e-6):
+        raise UserError(
+            f"was trained on a base model with another {name}; load it on its own base model, or merge it "
+            "there and load the result"
+        )
 
 
 def strip(model):
-    """The base model without the layers that PEFT has put into it, even if PEFT failed halfway.
+    """The base model without the layers that PEFT has put into it, even if PEFT failed halfway."""
+    return _take_off(model)[0]
+
+
+def _take_off(model) -> tuple:
+    """(the base model without the layers that PEFT has put into it, a function that puts them back).
 
     PEFT's unload would leave the trained copies of modules_to_save in the base model.
     """
     from torch.nn import Module
 
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model
-    for name, module in reversed(list(model.named_modules())):  # first the inner ones
+    base, taken = model.get_base_model() if hasattr(model, "get_base_model") else model, []
+    config = vars(base).pop("peft_config", None)
+    for name, module in reversed(list(base.named_modules())):  # first the inner ones
         places = (getattr(module, key, None) for key in ("base_layer", "original_module", "token_adapter"))
         if original := next((place for place in places if isinstance(place, Module)), None):
-            model.set_submodule(name, original)
-    if hasattr(model, "peft_config"):
-        del model.peft_config
-    return model
+            base.set_submodule(name, original)
+            taken.append((name, module))
+
+    def put_back() -> None:
+        _take_off(base)
+        for name, module in reversed(taken):
+            base.set_submodule(name, module)
+        if config:
+            base.peft_config = config
+
+    return base, put_back

@@ -63,6 +63,7 @@ def write_cards(folder: Path, policy, run=None, layout: Layout = REASONING) -> N
         "base_licence": licence(name),
         "layout": layout.name,
         "prompt": prompt_format(policy.tokenizer, layout),
+        "chat_template_kwargs": policy.chat_template_kwargs,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "r1nb": __version__,
     }
@@ -96,6 +97,7 @@ class Card(BaseModel, extra="allow"):
     base_fingerprint: str
     layout: Literal["reasoning", "think"] = "reasoning"
     prompt: str = ""
+    chat_template_kwargs: dict | None = None
     recipe: Annotated[dict, AfterValidator(without_places)] = Field({})
 
 

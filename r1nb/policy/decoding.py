@@ -1,4 +1,7 @@
-"""Free a model of decoding options that come with its files."""
+"""Free a model of decoding options that come with its files; check its tokens."""
+
+from r1nb.errors import UserError
+from r1nb.text.prompts import Layout, format_prompt
 
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 # Keys of generation_config.json that TRL and r1nb set themselves, or that do not change the tokens.
@@ -22,3 +25,36 @@ def decode_plainly(model) -> list[str]:
     return gone and [
         f"Not used of the model's generation_config.json, since the recipe decides: {', '.join(gone)}."
     ]
+
+
+def set_end_token(model, tokenizer) -> None:
+    """If a tokenizer has no end token, give it the one of generation_config; let it pad with it, too.
+
+    Raises UserError if generation_config names something else than tokens, or if there is no end token.
+    """
+    named = model.generation_config.eos_token_id
+    ends = named if isinstance(named, list) else [named] * (named is not None)
+    if any(not isinstance(each, int) for each in ends):
+        raise UserError(
+            f"The model's generation_config.json has eos_token_id = {named!r}: write the number of the "
+            "token, or a list of numbers."
+        )
+    if tokenizer.eos_token is None:
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0]) if ends else None
+    if tokenizer.eos_token is None:
+        why = "This model has no end token, so its answers would never end"
+        raise UserError(f"{why}: set eos_token in its tokenizer_config.json.")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+def check_tokens(model, tokenizer, layout: Layout) -> None:
+    """Raise UserError if a token of each prompt, or the end or pad token, has no row in the embedding."""
+    prompt = format_prompt(tokenizer, layout.build_messages("1"))
+    used = tokenizer(prompt, add_special_tokens=False).input_ids
+    rows = len(model.get_input_embeddings().weight)
+    if (last := max(*used, tokenizer.eos_token_id, tokenizer.pad_token_id)) >= rows:
+        raise UserError(
+            f"The tokenizer needs {tokenizer.convert_ids_to_tokens(last)!r} as token {last}, but the model's "
+            f"embedding has {rows} rows: use the model's own tokenizer, or resize its embedding."
+        )

@@ -6,7 +6,7 @@ ALIKE = 0.1  # relative difference of two quantised copies of the same weights: 
 
 
 def mend_gguf(model, tokenizer) -> None:
-    """Tie the head to the embedding again, and end replies with the token that the chat template ends them with.
+    """Tie the head to the embedding again; end replies with the token that ends them in the chat template.
 
     llama.cpp stores a shared matrix twice, the head's copy in more bits: both layers get that one. The
     metadata names one end token, often that of plain text and not that of a chat; replies end with either.

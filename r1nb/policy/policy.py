@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r1nb.errors import UserError
-from r1nb.policy.adapters import NOT_FINITE, is_finite, load_onto, strip
+from r1nb.policy.adapters import NOT_FINITE, is_finite, load_onto
 from r1nb.policy.cards import short_name, write_cards
 from r1nb.policy.generation import faster
 from r1nb.recipes.settings import Sampling
@@ -26,10 +26,14 @@ class Completion:
 
 
 class Policy:
-    """A model with its tokenizer; `model_settings` is the recipe's section `model`."""
+    """A model with its tokenizer; `model_settings` is the recipe's section `model`.
 
-    def __init__(self, model, tokenizer, model_settings):
+    `chat_template_kwargs` are those of the recipe, which prepare_tokenizer has put into the tokenizer.
+    """
+
+    def __init__(self, model, tokenizer, model_settings, chat_template_kwargs: dict | None = None):
         self.model, self.tokenizer, self.model_settings = model, tokenizer, model_settings
+        self.chat_template_kwargs = chat_template_kwargs
 
     @property
     def has_adapter(self) -> bool:
@@ -153,6 +157,7 @@ class Policy:
     def _save(self, folder: Path, run, layout: Layout = REASONING, **options) -> Path:
         if not is_finite(self.model):
             raise UserError(NOT_FINITE)
+        folder = Path(folder).expanduser()
         self.model.save_pretrained(str(folder), **options)
         if not self.has_adapter:
             self.tokenizer.save_pretrained(str(folder))
@@ -162,10 +167,8 @@ class Policy:
     def load_adapter(self, folder: Path | str, layout: Layout | None = None) -> None:
         """Put a saved adapter on the base model; it replaces an adapter that is already there.
 
-        Raises UserError if the adapter does not fit this base model (adapters.load_onto).
+        Raises UserError, and changes nothing, if it does not fit this base model (adapters.load_onto).
         """
-        if self.has_adapter:
-            self.model = strip(self.model)
         self.model = load_onto(self, Path(folder).expanduser(), layout)
         if self.model_settings.engine == "unsloth":
             from unsloth import FastLanguageModel

@@ -8,9 +8,10 @@ from pathlib import Path
 import yaml
 
 from r1nb.errors import UserError, did_you_mean
-from r1nb.paths import RECIPES, runs_folder
+from r1nb.paths import RECIPES, runs_folder, user_path
 from r1nb.recipes.recipe import Recipe, build_recipe, salvage_recipe
 from r1nb.recipes.settings import OURS, RESERVED, OutputSettings, section_keys, unknown_key
+from r1nb.rewards.own import beside
 
 SECTIONS = ("grpo", *OURS, "sft")  # a key in several sections means the first of them
 WHOLE = ("rewards", "lora", "sft")  # sections that can be replaced as a whole, the last two also by null
@@ -34,7 +35,7 @@ def load_recipe(name="tiny-cpu", /, **overrides) -> Recipe:
     Raises UserError for an unknown recipe or key, a value of the wrong type, and values that contradict
     each other.
     """
-    of_run = Path(name).expanduser() / "recipe.yaml"
+    of_run = user_path(name) / "recipe.yaml"
     if of_run.is_file():
         return build_recipe(_replace(_parse(of_run), overrides))
     name, from_outside = overrides.pop("recipe", name), environment_overrides()
@@ -81,7 +82,7 @@ def read_overrides(words: list[str], source: str) -> dict:
         if not equals:
             raise UserError(f"{source} holds {word!r}; write key=value, as in max_steps=5.")
         try:
-            pairs[key] = yaml.safe_load(value)
+            pairs[key] = yaml.load(value, _Loader)
         except (yaml.YAMLError, ValueError):  # ValueError: a date like 2024-99-99
             why = f"{source} holds {word!r}, whose value is not YAML"
             raise UserError(f"{why}: close any open quote or bracket.") from None
@@ -103,7 +104,7 @@ def _read(name: str, below: tuple[str, ...] = ()) -> dict:
     if name in below:
         chain = " like ".join([*below, name])
         raise UserError(f"Recipe {name} is like itself ({chain}): name another recipe in `like`.")
-    path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    path = user_path(name if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml")
     if not path.is_file():
         names = recipe_names()
         hint = did_you_mean(name, names) if path.parent == RECIPES else ": no such file."
@@ -111,6 +112,9 @@ def _read(name: str, below: tuple[str, ...] = ()) -> dict:
             hint = ": call choose_recipe('auto'), which chooses for this machine, or name one."
         raise UserError(f"Unknown recipe {name!r}{hint} Recipes: {', '.join(names)}, or a .yaml file.")
     raw = _parse(path)
+    for section in ("rewards", "why"):  # a reason stands under the name of its reward
+        if isinstance(values := raw.get(section), dict):
+            raw[section] = {beside(path, key): value for key, value in values.items()}
     base = _read(str(raw.pop("like")), (*below, name)) if "like" in raw else {}
     own = set(why) if isinstance(why := raw.get("why"), dict) else ()
     for section, values in base.items():
@@ -121,9 +125,21 @@ def _read(name: str, below: tuple[str, ...] = ()) -> dict:
     return _without_old_reasons(raw, base, own)
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuse a key that stands twice in a mapping, of which YAML would take the last one without a word."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for number, key in enumerate(keys):
+            if key.value in (other.value for other in keys[:number]):
+                words = f"the key {key.value} stands twice, keep one of them"
+                raise yaml.constructor.ConstructorError(problem=words, problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def _parse(path: Path) -> dict:
     try:
-        raw = yaml.safe_load(path.read_bytes())  # UTF-8, or UTF-16 with its mark
+        raw = yaml.load(path.read_bytes(), _Loader)  # UTF-8, or UTF-16 with its mark
     except (yaml.reader.ReaderError, UnicodeDecodeError) as error:
         said = f"at position {error.position}" if hasattr(error, "position") else error.reason
         raise UserError(f"Recipe {path} is not text in UTF-8 ({said}): save it again as UTF-8.") from None

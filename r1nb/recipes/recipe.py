@@ -7,6 +7,7 @@ sets every value that TRL or Unsloth would otherwise choose.
 import copy
 import dataclasses
 import importlib.util
+import math
 import re
 from typing import Annotated
 
@@ -26,6 +27,7 @@ PLAINER = {"be a valid dictionary.*": "hold key: value lines", "(Input|Value) sh
            "less than or equal to": "at most"}  # fmt: skip
 
 
+EXTRA = "extra_forbidden"  # pydantic's name for an unknown key
 NEUTRAL = {"xmlcount_reward_func": 1.0}  # judges no answers: the dataset's own reward does
 
 
@@ -35,7 +37,7 @@ class Recipe(Section):
     `rewards` maps a reward function's name to its reward weight.
     """
 
-    name: str
+    name: settings.Name
     about: str = ""
     model: settings.ModelSettings
     lora: settings.LoraSettings | None  # None: all weights train
@@ -125,10 +127,11 @@ class Recipe(Section):
     def _check_values(self):
         group, batch = self.group_size, self.batch_size
         if batch % group:
+            below, above = batch // group * group, (batch // group + 1) * group
+            sizes = f"{below} or {above}" if below else f"{above}"
             raise UserError(
                 f"num_generations = {group} does not divide the batch of {batch} completions "
-                "(per_device_train_batch_size x gradient_accumulation_steps); make the batch "
-                f"{max(1, batch // group) * group} or {(batch // group + 1) * group}."
+                f"(per_device_train_batch_size x gradient_accumulation_steps); make the batch {sizes}."
             )
         model, room = self.model, self.data.max_prompt_length + self.grpo["max_completion_length"]
         if room > model.max_seq_length:
@@ -172,7 +175,8 @@ def known_rewards(weights: dict, said: str) -> dict:
 
     A reward of weight 1 that judges no answers stands in if none is left.
     """
-    here = [name for name in reward_names() if name in weights and not _missing_library(name)]
+    here = [name for name in reward_names() if name in weights and not _missing_library(name)
+            and isinstance(weights[name], int | float) and 0 <= weights[name] < math.inf]  # fmt: skip
     if unknown := ", ".join(weights.keys() - set(here)):
         print(f"{said} has rewards that are unknown here and left out: {unknown}.")
     kept = {name: weight for name, weight in weights.items() if name in here}
@@ -193,33 +197,31 @@ def salvage_recipe(raw: dict, default: dict, said: str) -> Recipe:
             if not isinstance(error.__context__, ValidationError):
                 raise
             mistakes = error.__context__.errors()
-        for mistake in mistakes:
-            *sections, key = mistake["loc"][:2] or [None]
-            part = raw[sections[0]] if sections else raw
-            if mistake["type"] == "missing":
-                source = default[sections[0]] if sections else default
-                part[key] = source[key]
-                print(f"{said} lacks {'.'.join([*sections, key])}: {part[key]!r} is taken for it.")
-            elif key in part:
-                print(
-                    f"{said} is read without {'.'.join([*sections, key])} = {part.pop(key)!r:.80}, "
-                    "which is refused today."
-                )
-            else:
-                raise UserError(_sentence(mistakes))
+        kind, (*sections, key) = mistakes[0]["type"], mistakes[0]["loc"][:2] or [None]
+        if kind == "missing" and sections and key not in default[sections[0]]:  # sft.max_steps
+            kind, sections, key = "a section without its main key", [], sections[0]
+        part = raw[sections[0]] if sections else raw
+        name = ".".join(map(str, [*sections, key]))
+        if kind == "missing":
+            part[key] = default[sections[0]][key] if sections else default[key]
+            print(f"{said} lacks {name}: {part[key]!r} is taken for it.")
+        elif key in part:
+            print(f"{said} is read without {name} = {part.pop(key)!r:.80}, which is refused today.")
+        else:
+            raise UserError(_sentence(mistakes))
 
 
 def _sentence(mistakes: list[dict]) -> str:
     """One sentence about pydantic's findings: the first unknown key, or else the first mistake."""
-    found = next((m for m in mistakes if m["type"] == "extra_forbidden"), mistakes[0])
-    kind, value, words = found["type"], found["input"], found["msg"]
+    found = next((m for m in mistakes if m["type"] == EXTRA), mistakes[0])
+    kind, value, words = found["type"].replace("invalid_key", EXTRA), found["input"], found["msg"]
     if kind == "value_error":  # a UserError
         return words.removeprefix("Value error, ")
     section, *keys = map(str, found["loc"][:2])
     name = ".".join([section, *keys])
-    if kind == "extra_forbidden" and RESERVED.intersection(keys):
+    if kind == EXTRA and RESERVED.intersection(keys):
         return f"{name} is set by r1nb itself; take it out of the recipe."
-    if kind == "extra_forbidden":
+    if kind == EXTRA:
         if keys:
             return f"Unknown key {name}{unknown_key(section, keys[0], section_keys(section))}"
         return f"Unknown key {name}{unknown_key('', section, {*Recipe.model_fields, 'like'})}"

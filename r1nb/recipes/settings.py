@@ -5,6 +5,7 @@ load PyTorch, and Unsloth must be imported before TRL.
 """
 
 import ast
+import builtins
 import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, FiniteFloat, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, create_model, field_validator
 
 from r1nb.errors import UserError, did_you_mean
+from r1nb.paths import user_path
 from r1nb.processes import processes
 
 # Keys of TRL that r1nb sets itself, so a recipe must not set them.
@@ -60,7 +62,7 @@ SHIPPED = ("bundled", "bundled-countdown", "tiny-policy", "tiny-countdown", "smo
 
 def _absolute(name: str) -> str:
     """The absolute path of an existing file or folder, valid in any working directory; else the name."""
-    path = Path(name).expanduser()
+    path = user_path(name)
     return str(path.resolve()) if name and name not in SHIPPED and path.exists() else name
 
 
@@ -72,6 +74,16 @@ def _without_whole_modules(names) -> None:
         )
 
 
+def _name_of_runs(name: str) -> str:
+    if name.startswith(".") or "/" in name or len(name.encode()) > 200:
+        why = "runs are named after it, so no dot may come first, no / in it, and it has at most 200 bytes"
+        raise UserError(f"The recipe cannot be named {name!r:.60} ({why}): rename it.")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_name_of_runs)]
+LogLevel = Literal["passive", "debug", "info", "warning", "error", "critical"]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Splits = Annotated[
@@ -92,6 +104,15 @@ class Sampling:
 
 class Section(BaseModel, extra="forbid"):
     """A section of a recipe; an unknown key is an error."""
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _refuse_yes(cls, value, check, info):
+        checked = check(value)
+        if isinstance(value, bool) and type(checked) in (int, float):
+            why = "must be a number, and YAML reads yes and on as true, no and off as false"
+            raise UserError(f"{info.field_name} = {str(value).lower()}: {why}.")
+        return checked
 
 
 class ModelSettings(Section):
@@ -174,8 +195,10 @@ class TrlSettings(Section):
 
     max_steps: AtLeastOne
     seed: int = Field(42, ge=0, lt=2**32)
-    learning_rate: FiniteFloat = Field(1e-6, ge=0)
-    log_level: Literal["passive", "debug", "info", "warning", "error", "critical"] = "passive"
+    learning_rate: Finite = Field(1e-6, ge=0)
+    log_level: LogLevel = "passive"
+    log_level_replica: LogLevel = "warning"
+    train_sampling_strategy: Literal["random", "sequential", "group_by_length", "batch_rebalance"] = "random"
     save_strategy: Annotated[Literal["no", "steps", "epoch"], BeforeValidator(lambda v: v or "no")] = "steps"
     per_device_train_batch_size: AtLeastOne = 8
     gradient_accumulation_steps: AtLeastOne = 1
@@ -187,11 +210,17 @@ class GrpoSettings(TrlSettings):
     max_completion_length: AtLeastOne
     num_generations: int = Field(8, ge=2)  # a group needs two: the advantage compares completions
     num_iterations: AtLeastOne = 1
-    temperature: FiniteFloat = Field(1.0, gt=0)  # greedy completions of a group would be equal
+    temperature: Finite = Field(1.0, gt=0)  # greedy completions of a group would be equal
     loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"] = "dapo"
     scale_rewards: Literal["group", "batch", "none", True, False] = "group"
     multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
     importance_sampling_level: Literal["token", "sequence"] = "token"
+
+
+class SftSettings(TrlSettings):
+    loss_type: Literal["nll", "dft", "chunked_nll"] | None = None
+    truncation_mode: Literal["keep_start", "keep_end"] = "keep_start"
+    packing_strategy: Literal["bfd", "bfd_split", "wrapped"] = "bfd"
 
 
 OURS = {"model": ModelSettings, "lora": LoraSettings, "data": DataSettings, "scoring": ScoringSettings,
@@ -224,7 +253,7 @@ def trl_section(name: Literal["grpo", "sft"]) -> type[Section]:
             if isinstance(node, ast.ClassDef) and node.name.endswith(("Config", "TrainingArguments")):
                 found = [line for line in node.body if isinstance(line, ast.AnnAssign)]
                 fields |= {line.target.id: ast.unparse(line.annotation) for line in found}
-    base = GrpoSettings if name == "grpo" else TrlSettings
+    base = GrpoSettings if name == "grpo" else SftSettings
     ours = {*base.model_fields, *RESERVED}
     fixed = FIXED | (FIXED_GRPO if name == "grpo" else {})
     others = {key: (_type(text), None) for key, text in fields.items() if key not in ours}
@@ -255,9 +284,11 @@ def _fixed(works: tuple, why: str):
     return check
 
 
+class _Names(dict):
+    def __missing__(self, name):
+        return getattr(builtins, name, str)
+
+
 def _type(annotation: str):
-    """The type of an annotation in TRL's source; Any if it names one of TRL's own classes."""
-    try:
-        return eval(annotation, {"Any": Any, "Literal": Literal})
-    except NameError:
-        return Any
+    """The type of an annotation in TRL's source; a class of TRL's own is an enumeration of texts."""
+    return eval(annotation, {}, _Names(Any=Any, Literal=Literal))

@@ -14,8 +14,8 @@ from r1nb.text.numbers import last_number, to_number
 from r1nb.text.prompts import REASONING, Layout
 from r1nb.text.statistics import maj_at_k, pass_at_k, wilson
 
-# If none of the chosen rewards judges answers, a column of the dataset decides which reward does.
-BY_COLUMN = {"nums": "countdown_reward_func", "problem": "gym_reward_func"}
+# If none of the chosen rewards judges answers, columns of the dataset decide which reward does.
+BY_COLUMN = {("nums", "target"): "countdown_reward_func", ("gym_task",): "gym_reward_func"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ def make_judge(weights: dict[str, float], layout: Layout = REASONING, columns=()
         chosen = next((r for r in rewards.values() if r.judges == what), None)
         return chosen or find_reward(default).bind(layout=layout, **options)
 
-    by_column = next((BY_COLUMN[c] for c in columns if c in BY_COLUMN), "correctness_reward_func")
+    by_column = next(
+        (name for needed, name in BY_COLUMN.items() if {*needed} <= {*columns}), "correctness_reward_func"
+    )
     by_layout = "strict_format_reward_func" if layout == REASONING else "r1_format_reward_func"
     return Judge(layout, rewards, weights, first("answer", by_column), first("format", by_layout))
 
@@ -169,10 +171,3 @@ def summarize_samples(groups: list[list[Graded]]) -> dict:
 def as_records(graded: list[Graded]) -> list[dict]:
     """Convert to plain dicts, for a JSON file."""
     return [asdict(g) for g in graded]
-
-
-def from_records(records: list) -> list:
-    """Undo as_records: a list of Graded, or of groups of them."""
-    return [
-        from_records(r) if isinstance(r, list) else Graded(**r | {"ids": tuple(r["ids"])}) for r in records
-    ]

@@ -1,22 +1,30 @@
 """Reward functions of your own, which a recipe names by file or module: my_rewards.py:brief."""
 
+import ast
 import asyncio
 import contextlib
 import hashlib
 import importlib.util
 import inspect
-import shutil
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Mapping, Set
+from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import cache
 from math import inf
 from pathlib import Path
 
-from r1nb.errors import UserError, did_you_mean
-from r1nb.rewards.registry import Reward
+from r1nb.errors import UserError, did_you_mean, say_once
+from r1nb.rewards.registry import OWN_FILE, RESERVED, Reward, is_own
 from r1nb.text.prompts import completion_text
 
 FOLDER = "rewards"  # in a run folder: copies of the files that its recipe names
+# Columns of the completion log, and the one that Run.completions adds.
+LOGGED = ("step", "prompt", "completion", "advantage", "answer", "tokens", "cut", "total")
+_HELPERS: dict[str, tuple[Path, bytes]] = {}  # {name: (path, content)} of the modules beside reward files
+_MODULES: dict[str, bytes] = {}  # {name: content} of the modules that reward names begin with, as imported
+_INSTEAD: dict[Path, Path] = {}  # {file: the copy that as_trained puts in its place}
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +43,14 @@ class TrlReward(Reward):
         return []
 
     @property
-    def reads(self) -> set[str] | None:
-        parameters = inspect.signature(self.function).parameters.values()
+    def _named(self) -> set[str] | None:
+        """The arguments that the function names; None if it takes any."""
+        parameters = inspect.signature(self.function, follow_wrapped=False).parameters.values()
         return None if any(p.kind is p.VAR_KEYWORD for p in parameters) else {p.name for p in parameters}
+
+    @property
+    def reads(self) -> set[str] | None:
+        return None if self._named is None else self._named | {"answer"}  # the log needs the gold
 
     @property
     def used_options(self) -> dict:
@@ -51,24 +64,56 @@ class TrlReward(Reward):
         texts = [completion_text(completion) for completion in completions]
         messages = [[{"role": "assistant", "content": text}] for text in texts]
         prompts = columns.pop("prompts", None) or columns.pop("prompt", None) or [[] for _ in messages]
-        given = columns | {"prompts": prompts, "completions": messages, "answer": answer}
-        given = {"trainer_state": None, "log_extra": log_extra or (lambda *_: None)} | given
-        if self.reads is not None:
-            given = {name: given[name] for name in self.reads if name in given}
-        with _in_words(f"{self.__name__} failed on {texts[:1]!r:.80}", ": correct it."):
-            scores = self.function(**given)
+        ids = [each or [0] for each in columns.pop("completion_ids", None) or [[]] * len(texts)]
+        given = columns | {"prompts": prompts, "completions": messages, "completion_ids": ids}
+        given |= {"answer": answer, "log_extra": self._checked(log_extra, len(texts))}
+        given = {"log_metric": _ignore, "trainer_state": _untrained()} | given
+        end = f": correct it; the columns are {', '.join(sorted({*columns, 'answer'}.difference(RESERVED)))}."
+        with _in_words(f"{self.__name__} failed on {texts[:1]!r:.80}", end):
+            taken = {name: value for name, value in given.items() if name in (self._named or given)}
+            lists = {name: deepcopy(v) for name, v in taken.items() if isinstance(v, list)}
+            scores = self.function(**taken | lists)  # it may change its lists
             if inspect.isawaitable(scores):
-                with ThreadPoolExecutor(1) as thread:  # a notebook has an event loop of its own
-                    scores = thread.submit(asyncio.run, _wait(scores)).result()
+                scores = asyncio.run_coroutine_threadsafe(asyncio.wait_for(scores, None), _loop()).result()
+            count = f"a {type(scores).__name__}" if isinstance(scores, Mapping | Set) else ""
             scores = list(scores)
-        if len(scores) != len(texts):
-            count = f"{len(scores)} scores for {len(texts)} completions"
-            raise UserError(f"{self.__name__} returned {count}: return one for each.")
+        if count or len(scores) != len(texts):
+            count = f"{count or f'{len(scores)} scores'} for {len(texts)} completions"
+            raise UserError(f"{self.__name__} returned {count}: return a list with one number for each.")
         return [self._number(score, text) for score, text in zip(scores, texts, strict=True)]
 
+    def _checked(self, log_extra, count: int):
+        """TRL's log_extra, which refuses what would break the completion log."""
 
-async def _wait(awaitable):
-    return await awaitable
+        def log(column, values):
+            if column in LOGGED:
+                why = f"log_extra({column!r}, ...), but the log has such a column: choose another name"
+                raise UserError(f"{self.__name__} calls {why}.")
+            if len(values) != count:
+                why = f"log_extra({column!r}, ...) with {len(values)} values for {count} completions"
+                raise UserError(f"{self.__name__} calls {why}: give one for each.")
+            (log_extra or _ignore)(column, values)
+
+        return log
+
+
+def _ignore(*_, **__) -> None:
+    pass
+
+
+def _untrained():
+    """TRL's trainer_state before the first step."""
+    from transformers import TrainerState
+
+    return TrainerState(max_steps=1)  # functions divide by it
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """One loop for all async functions, as in TRL; in a thread, since a notebook has a loop of its own."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    return loop
 
 
 def file_of(name: str) -> Path | None:
@@ -77,69 +122,169 @@ def file_of(name: str) -> Path | None:
     return Path(where).expanduser() if where.endswith(".py") else None
 
 
+def beside(recipe: Path, name):
+    """A reward's name with the path of its file if that lies beside the recipe; else the name as it is."""
+    file = file_of(str(name))
+    found = file and (recipe.parent / file).is_file()
+    return f"{recipe.parent / file}:{name.rpartition(':')[2]}" if found else name
+
+
 def load_own(name: str) -> Reward:
     """Execute the file, or import the module, of a name; return its function as a Reward of that name.
 
     The function is a Reward, or any function that TRL takes. Raises UserError if it cannot be loaded.
     """
     where, _, function = name.rpartition(":")
-    file = file_of(name)
     with _in_words(f"{where} cannot be loaded", ", but the recipe's rewards name it."):
-        module = _execute(file) if file else importlib.import_module(where)
+        module = _execute(file) if (file := file_of(name)) else _import(where)
     found = getattr(module, function, None)
     if isinstance(found, Reward):
         return replace(found, name=name)
+    if inspect.isclass(found):
+        raise UserError(f"{name} is a class: name an instance of it, or a function.")
     if callable(found):
         return TrlReward(found, name=name)
     known = {key for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
     raise UserError(f"{where} has no function {function!r}{did_you_mean(function, known)}")
 
 
-def keep_copies(names, folder: Path) -> None:
-    """Copy the files that reward names begin with into a run folder.
-
-    A module beside the file, which the file imports, is not copied; its name is printed.
-    """
-    for file in {file_of(name) for name in names} - {None}:
-        (folder / FOLDER).mkdir(exist_ok=True)
-        shutil.copyfile(file, folder / FOLDER / file.name)
-        beside = sorted(_imported_beside(file))
-        if beside:
-            print(f"{file.name} imports {', '.join(beside)}, which the run folder does not hold a copy of.")
-
-
 def hashes(names) -> dict[str, str]:
-    """{name: sha256, 16 digits} of the files that reward names begin with."""
-    files = {name: file_of(name) for name in names}
-    return {name: _digest(file) for name, file in files.items() if file and file.is_file()}
+    """{name: sha256, 16 digits} of what reward names begin with: a file and what it imports, or a module."""
+    return {name: _digest(sources) for name in names if (sources := _named_sources(name))}
 
 
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+def keep_copies(names, folder: Path) -> None:
+    """Copy what reward names begin with into a run folder: files and what they import, and modules.
+
+    What a module imports is not copied, and its changes are not noticed; that is printed.
+    """
+    for name, copy in _copies(names, folder).items():
+        for path, content in _named_sources(name).items():
+            (copy.parent / path).parent.mkdir(parents=True, exist_ok=True)
+            (copy.parent / path).write_bytes(content)
+        if not file_of(name):
+            say_once(f"If a module that {copy.stem} imports changes, r1nb does not notice it.")
+
+
+@contextlib.contextmanager
+def as_trained(run):
+    """Inside the block, load a run's copies of files that are gone, or changed, since the run began.
+
+    Each copy that is used is named.
+    """
+    now, before = hashes(run.reward_weights), run.environment.get("reward_files", {})
+    for name, copy in _copies(run.reward_weights, run.folder).items():
+        if (file := file_of(name)) and now.get(name) != before.get(name) and copy.is_file():
+            say_once(f"{file} is gone, or changed, since {run.label} began: its copy {copy} is used.")
+            _INSTEAD[file.resolve()] = copy
+    try:
+        yield
+    finally:
+        _INSTEAD.clear()
+
+
+def _copies(names, folder: Path) -> dict[str, Path]:
+    """{name: its copy in a run folder}; files of a second folder are copied to rewards/2, and so on."""
+    places, copies = {}, {}
+    for name in filter(is_own, names):
+        place, file = "", file_of(name) or Path(f"{name.rpartition(':')[0]}.py")
+        if file_of(name):
+            place = places.setdefault(file.resolve().parent, str(len(places) + 1) if places else "")
+        copies[name] = folder / FOLDER / place / file.name
+    return copies
+
+
+def _named_sources(name: str) -> dict[Path, bytes]:
+    """{path: content} of what a reward's name begins with; {} if there is none, or no file of it."""
+    if file := file_of(name):
+        return _sources(file.resolve())
+    if where := name.rpartition(":")[0]:
+        with _in_words(f"{where} cannot be loaded", ", but the recipe's rewards name it."):
+            _import(where)
+    return {Path(f"{where}.py"): _MODULES[where]} if where in _MODULES else {}
+
+
+def _sources(file: Path) -> dict[Path, bytes]:
+    """{path in its folder: content} of a file and the modules beside it that it imports, in functions too.
+
+    Of a package beside it these are all files. {} if the file does not exist.
+    """
+    found, todo = {}, [file]
+    while todo:
+        path = todo.pop()
+        if path.relative_to(file.parent) in found or not path.is_file():
+            continue
+        content = found[path.relative_to(file.parent)] = path.read_bytes()
+        nodes = []
+        with contextlib.suppress(SyntaxError, ValueError):  # its import raises them
+            nodes = list(ast.walk(ast.parse(content)))
+        names = [each.name for node in nodes if isinstance(node, ast.Import) for each in node.names]
+        names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+        for top in {name.partition(".")[0] for name in names} - {"r1nb"}:
+            todo += [file.parent / f"{top}.py", *sorted((file.parent / top).rglob("*.py"))]
+    return found
+
+
+def _digest(sources: dict[Path, bytes]) -> str:
+    return hashlib.sha256(b"".join(content for _, content in sorted(sources.items()))).hexdigest()[:16]
+
+
+def _import(where: str):
+    """The module of a dotted name; if its file has changed since the import, that is said."""
+    module = importlib.import_module(where)
+    if file := getattr(module, "__file__", None):
+        content = Path(file).read_bytes()
+        if _MODULES.setdefault(where, content) != content:
+            say_once(f"{where} has changed since it was imported: restart Python to use what it is now.")
+    return module
 
 
 def _execute(file: Path):
-    """The module of a file; a file that has changed is executed again."""
-    file = file.resolve()
-    if not file.is_file():
+    """The module of a file; it is executed again if the file, or a module beside it, has changed."""
+    original = file.resolve()
+    file = _INSTEAD.get(original, original)
+    if not (sources := _sources(file)):
         raise UserError(f"{file} does not exist, but the recipe's rewards name it.")
-    name = f"_r1nb_own_{_digest(file)}_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
+    name = f"{OWN_FILE}{_digest(sources)}_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, file)
-        module = importlib.util.module_from_spec(spec)
-        sys.path.insert(0, str(file.parent))  # it may import modules beside it, as a script may
+        _forget_changed(
+            original, {path: content for path, content in sources.items() if path != Path(file.name)}
+        )
+        spec, folder = importlib.util.spec_from_file_location(name, file), str(file.parent)
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        sys.path.insert(0, folder)  # it may import modules beside it, as a script may
         try:
             spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
         finally:
-            sys.path.remove(str(file.parent))
-        sys.modules[name] = module
+            with contextlib.suppress(ValueError):
+                sys.path.remove(folder)
+        if folder not in sys.path:
+            sys.path.append(folder)  # its functions may import when they are called
     return sys.modules[name]
 
 
-def _imported_beside(file: Path) -> set[str]:
-    """The names of files in the same folder that have been imported."""
-    files = {Path(getattr(module, "__file__", None) or "") for module in list(sys.modules.values())}
-    return {path.name for path in files if path.parent == file.resolve().parent and path != file.resolve()}
+def _forget_changed(file: Path, beside: dict[Path, bytes]) -> None:
+    """Make Python import the modules beside a file again if one has changed.
+
+    Raises UserError if this process has imported another module of the same name.
+    """
+    modules = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in beside}
+    changed = {}
+    for name, path in modules.items():
+        now, other = (file.parent / path, beside[path]), getattr(sys.modules.get(name), "__file__", None)
+        known, content = _HELPERS.get(name, (Path(other).resolve() if other else now[0], None))
+        if content != now[1]:
+            changed[name] = now
+            if known != now[0]:
+                raise UserError(
+                    f"{file} imports {path}, but {known} is imported as {name} already: rename one."
+                )
+    for name in modules if changed else ():
+        sys.modules.pop(name, None)
+    _HELPERS.update(changed)
 
 
 @contextlib.contextmanager
@@ -149,5 +294,5 @@ def _in_words(what: str, end: str):
         yield
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{what} ({type(error).__name__}: {error}){end}") from error

@@ -1,13 +1,14 @@
 """The class Reward, which wraps a function that scores one completion for TRL; find rewards by name."""
 
 import contextlib
+import copy
 import importlib
 import inspect
-import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
+from math import inf
 
 from r1nb.errors import UserError, did_you_mean
 from r1nb.text.prompts import REASONING, completion_text
@@ -27,6 +28,8 @@ SHIPPED = {
 # Columns of these names cannot be used: TRL passes arguments so named, or gives the columns a meaning.
 RESERVED = ("self", "prompts", "completion", "completions", "completion_ids", "trainer_state", "log_extra",
             "log_metric", "environments", "image", "images")  # fmt: skip
+OWN_FILE = "_r1nb_own_"  # begins the names of modules that are files of the user (rewards.own)
+LARGEST = 1e18  # of a score: TRL computes with the squares of scores in float32
 _OWN: dict[str, "Reward"] = {}  # the rewards that the user defined, by name
 
 
@@ -96,21 +99,30 @@ class Reward:
             if problem:
                 return 0.0, problem
         known = {name: values[name] for name in _parameters(self.function) if name in values}
-        result = self.function(text, answer, **known)
+        if _ships(self.function):
+            result = self.function(text, answer, **known)
+        else:
+            try:
+                result = self.function(text, answer, **copy.deepcopy(known))  # it may change its arguments
+            except UserError:
+                raise
+            except Exception as error:
+                why = f"{self.__name__} failed on {text!r:.60} ({type(error).__name__}: {error})"
+                raise UserError(f"{why}: correct it.") from None
         score, reason = result if isinstance(result, tuple) and len(result) == 2 else (result, "")
         return self._number(score, text), reason
 
     def _number(self, score, text: str) -> float | None:
-        """A score as a float; raises UserError if it is neither a finite number nor None."""
+        """A score as a float; raises UserError if it is neither None nor a number up to LARGEST."""
         if score is None:
             return None
         with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):
             one = not isinstance(score, str | bytes) and not getattr(score, "ndim", 0)
-            if one and math.isfinite(number := float(score)):
+            if one and abs(number := float(score)) <= LARGEST:
                 return number
         raise UserError(
-            f"{self.__name__} returned {score!r:.60} for {text!r:.60}: it must return a finite number, or "
-            "such a number and its reason, or None for a completion that it cannot judge."
+            f"{self.__name__} returned {score!r:.60} for {text!r:.60}: it must return a finite number "
+            f"(at most {LARGEST:g}), or such a number and its reason, or None if it cannot judge."
         )
 
     def score(self, text: str, /, answer: str = "", **columns) -> float | None:
@@ -150,7 +162,11 @@ class Reward:
 def _parameters(function: Callable) -> dict[str, bool]:
     """The parameters after text and answer, and whether each is required."""
     _text, _answer, *others = inspect.signature(function).parameters.values()
-    return {p.name: p.default is p.empty for p in others}
+    return {p.name: p.default is p.empty for p in others if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+
+
+def _ships(function: Callable) -> bool:
+    return str(function.__module__).startswith("r1nb.rewards.")
 
 
 def reward(high: float, low: float = 0.0, **fields):
@@ -158,12 +174,23 @@ def reward(high: float, low: float = 0.0, **fields):
 
     The function returns a number, or a number and the reason in words. None instead of the number means that
     the completion could not be judged. `fields` sets more fields of Reward: judges, block, threads, library.
+    Raises UserError if the function is named like a reward that ships, unless a recipe names its file.
     """
 
     def register(function: Callable) -> Reward:
-        made = Reward(function, high, low, **fields)
-        if not str(function.__module__).startswith("r1nb.rewards."):
-            _OWN[function.__name__] = made
+        made, name = Reward(function, high, low, **fields), function.__name__
+        if len(inspect.signature(function).parameters) < 2:
+            raise UserError(f"{name} takes too few arguments: write def {name}(text, answer).")
+        if made.judges not in ("", "answer", "format"):
+            raise UserError(f"judges = {made.judges!r} of {name} is unknown: use 'answer' or 'format'.")
+        if not (isinstance(high, int | float) and isinstance(low, int | float) and low < high < inf):
+            raise UserError(
+                f"high = {high!r}, low = {low!r} of {name}: give two numbers, the larger as high."
+            )
+        if not _ships(function) and not str(function.__module__).startswith(OWN_FILE):
+            if name in shipped_names():
+                raise UserError(f"{name} is a reward that ships with r1nb: give yours another name.")
+            _OWN[name] = made
         return made
 
     return register
@@ -186,9 +213,14 @@ def is_own(name: str) -> bool:
     return ":" in name
 
 
+def shipped_names() -> list[str]:
+    """The names of the rewards that ship with r1nb."""
+    return [name for names in SHIPPED.values() for name in names]
+
+
 def reward_names() -> list[str]:
     """The names that a recipe can use: r1nb's own rewards, then those defined with @reward so far."""
-    return list(dict.fromkeys([name for names in SHIPPED.values() for name in names] + list(_OWN)))
+    return list(dict.fromkeys(shipped_names() + list(_OWN)))
 
 
 def find_reward(name: str) -> Reward:
@@ -213,5 +245,5 @@ def columns_of(row: dict) -> dict:
 
 
 def short_name(name: str) -> str:
-    """A reward function's name without its file and its ending, for tables and legends."""
-    return name.rpartition(":")[2].removesuffix("_func").removesuffix("_reward")
+    """A reward function's name without its ending, for tables and legends."""
+    return name.removesuffix("_func").removesuffix("_reward")

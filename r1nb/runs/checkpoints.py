@@ -1,6 +1,6 @@
 """Find the last whole checkpoint of a run, from which the run can be resumed."""
 
-import json
+import pickle
 import zipfile
 from pathlib import Path
 
@@ -23,12 +23,18 @@ def find_damage(checkpoint: Path, step: int) -> str:
     """Say why a run cannot be resumed from a checkpoint; "" if it can.
 
     Each file is read: if the process was killed while it wrote a file, the sizes and checksums in that file
-    are wrong. Nothing is unpickled.
+    are wrong. Each is also loaded like Trainer does, and what Trainer then takes for granted must be in it.
     """
+    import torch
+    from transformers.trainer_callback import TrainerState
+    from transformers.trainer_pt_utils import safe_globals
+
     try:
-        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        if state["global_step"] != step:
-            return f"its trainer_state.json is from step {state['global_step']}"
+        state = TrainerState.load_from_json(checkpoint / "trainer_state.json")
+        if state.global_step != step:
+            return f"its trainer_state.json is from step {state.global_step}"
+        if not state.train_batch_size or "TrainerControl" not in state.stateful_callbacks:
+            return "its trainer_state.json is not whole"
         weights = [*checkpoint.rglob("adapter_model.safetensors"), *checkpoint.glob("model*.safetensors")]
         shares = [*checkpoint.glob("global_step*/*.pt")]  # DeepSpeed saves the optimizer here
         random_states = [*checkpoint.glob("rng_state*.pth")]
@@ -36,11 +42,17 @@ def find_damage(checkpoint: Path, step: int) -> str:
             return "rng_state.pth is missing" if weights else "its weights are missing"
         for file in weights:
             read_tensors(file)
-        for file in (*random_states, *(shares or [checkpoint / "optimizer.pt"]), checkpoint / "scheduler.pt"):
+        keys = dict.fromkeys(random_states, "python") | {checkpoint / "scheduler.pt": "last_epoch"}
+        keys |= dict.fromkeys(shares, "") or {checkpoint / "optimizer.pt": "param_groups"}
+        for file, key in keys.items():
             if damaged := zipfile.ZipFile(file).testzip():
                 return f"{file.name} is damaged at {damaged}"
+            with safe_globals():
+                if key and key not in torch.load(file, "cpu", weights_only=True, mmap=True):
+                    return f"{file.name} holds something else"
     except FileNotFoundError as error:
         return f"{Path(error.filename or checkpoint).name} is missing"
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, EOFError, pickle.UnpicklingError,
+            zipfile.BadZipFile) as error:  # fmt: skip
         return f"it is not whole ({first_line(error)})"
     return ""

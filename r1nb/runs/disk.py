@@ -9,7 +9,7 @@ from r1nb.runs.checkpoints import last_checkpoint
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Parts of the messages of safetensors (in Rust), and of torch.save, which does not say why a write failed.
-WORDS = ("No space left", "quota exceeded", "File too large", "PytorchStreamWriter", "inline_container")
+WORDS = ("No space left", "quota exceeded", "File too large", "PytorchStreamWriter", "unexpected pos")
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from pathlib import Path
 from r1nb.errors import say_once
 from r1nb.paths import read_json, write_json
 from r1nb.processes import main_only
-from r1nb.rewards.grading import as_records, from_records, summarize
+from r1nb.rewards.grading import Graded, as_records, summarize
+from r1nb.runs.shapes import Answer, Summary
 
 # The moments at which test rows are answered. "prefilled": the untrained policy, with its reply prefilled.
 MOMENTS = {"before": "before", "prefilled": "before, prefilled", "after": "after"}
@@ -27,7 +28,7 @@ class Evaluations:
 
     def validation(self, step: int) -> list[dict]:
         """The graded answers to the validation rows after a step; [] if their file is torn."""
-        return read_json(self._validations()[step], [])
+        return read_json(self._validations()[step], [], list[Answer])
 
     def validated(self) -> list[int]:
         """The first, middle and last step after which the validation rows were answered."""
@@ -59,27 +60,25 @@ class Evaluations:
 
     def evaluation(self) -> dict:
         """The contents of evaluation.json; {} if there is none yet, or if it is torn."""
-        return read_json(self.folder / "evaluation.json", {})
+        return read_json(self.folder / "evaluation.json", {}, dict[str, dict[str, Summary]])
 
     def graded(self, moment: str) -> dict[str, list]:
         """{split: one Graded for each problem} at a moment, for the splits that were evaluated then."""
         evaluated = [split for split, moments in self.evaluation().items() if moment in moments]
-        read = {split: _read(self.folder / "evaluation" / f"{moment}-{split}.json") for split in evaluated}
+        folder = self.folder / "evaluation"
+        read = {split: _read(folder / f"{moment}-{split}.json", list[Graded]) for split in evaluated}
         return {split: graded for split, graded in read.items() if graded}
 
     def samples(self, moment: str) -> dict[str, list[list]]:
         """{split: groups of sampled answers, as Graded} at a moment."""
         end = "-samples.json"
         paths = sorted((self.folder / "evaluation").glob(f"{moment}-*{end}"))
-        read = {path.name.removeprefix(f"{moment}-").removesuffix(end): _read(path) for path in paths}
+        names = [path.name.removeprefix(f"{moment}-").removesuffix(end) for path in paths]
+        read = {name: _read(path, list[list[Graded]]) for name, path in zip(names, paths, strict=True)}
         return {split: groups for split, groups in read.items() if groups}
 
 
-def _read(path: Path) -> list:
-    if not path.is_file():
+def _read(path: Path, shape) -> list:
+    if not path.exists():
         say_once(f"{path} is missing, and with it the answers that it held.")
-    try:
-        return from_records(read_json(path, []))
-    except (TypeError, KeyError) as error:  # of another version of r1nb
-        say_once(f"{path} cannot be read ({error}), so its answers are missing here.")
-        return []
+    return read_json(path, [], shape)

@@ -10,19 +10,22 @@ If several processes train together, only the main process writes; in the others
 
 import contextlib
 import json
+import math
 import os
 import re
+import shutil
 import tempfile
 import time
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 import yaml
 
 from r1nb.errors import UserError, say_once
-from r1nb.paths import read_json, runs_folder, write_json
+from r1nb.paths import read_json, runs_folder, user_path, write_json
 from r1nb.processes import main_only
 from r1nb.runs.evaluations import Evaluations
+from r1nb.runs.shapes import COLUMNS, NUMBER, TEXTS, Environment, Rejected, parse_recipe
 
 REJECTION = "rejection.json"  # what rejection sampling kept and dropped
 CARD = "r1nb.json"  # next to an adapter or a model: its base model, prompts and recipe; written last
@@ -32,7 +35,7 @@ class Run(Evaluations):
     """The files of a run. `Run(path)` opens a folder; `load_recipe(run)` gives its recipe."""
 
     def __init__(self, folder: Path | str):
-        self.folder = Path(folder).expanduser().resolve()
+        self.folder = user_path(folder).resolve()
         self._size, self._lines = 0, []  # size and lines of the history when it was last read
         if not (self.folder / "recipe.yaml").is_file():
             raise UserError(f"{folder} is not a run folder: it has no recipe.yaml.")
@@ -87,7 +90,7 @@ class Run(Evaluations):
     @classmethod
     def named(cls, name: str, runs_dir: str) -> "Run":
         """Find a run that saved an adapter, by its name in the folder of runs or by its path."""
-        folder = runs_folder(runs_dir) / Path(name).expanduser()
+        folder = runs_folder(runs_dir) / user_path(name)
         if not (folder / "adapter" / CARD).is_file():
             finished = [run.name for run in cls.all(runs_dir) if (run.adapter / CARD).is_file()][:8]
             why = "it did not finish, so it has no adapter" if folder.is_dir() else "it does not exist"
@@ -131,7 +134,7 @@ class Run(Evaluations):
     @cached_property
     def recipe(self) -> dict:
         """The recipe as it was used, as plain values by section."""
-        return _parse_recipe(self.folder / "recipe.yaml", self._stamp)
+        return parse_recipe(self.folder / "recipe.yaml", self._stamp)
 
     @property
     def reward_weights(self) -> dict[str, float]:
@@ -145,7 +148,7 @@ class Run(Evaluations):
     @cached_property
     def environment(self) -> dict:
         """Versions, machine, and what else is needed to repeat the run; {} if environment.json is torn."""
-        return read_json(self.folder / "environment.json", {})
+        return read_json(self.folder / "environment.json", {}, Environment)
 
     def best_total(self) -> float | None:
         """The total reward of an ideal completion; None if the range of a reward is unknown."""
@@ -165,6 +168,12 @@ class Run(Evaluations):
             file.flush()
             os.fsync(file.fileno())
 
+    def prepare(self) -> None:
+        """Create what training writes to; raises OSError if a file or a folder cannot be written."""
+        for name in ("completions", "evaluation", "validation"):
+            (self.folder / name).mkdir(exist_ok=True)
+        (self.folder / "history.jsonl").open("ab").close()
+
     def history(self) -> list[dict]:
         """The lines so far, without torn ones (still being written, or their writer was killed)."""
         path = self.folder / "history.jsonl"
@@ -172,8 +181,9 @@ class Run(Evaluations):
         if len(content) != self._size:
             self._size, self._lines = len(content), []
             for text in content.split(b"\n")[:-1]:
-                with contextlib.suppress(ValueError, AttributeError, TypeError, KeyError):
-                    line = {_renamed(key): value for key, value in json.loads(text).items()}
+                with contextlib.suppress(ValueError, AttributeError, TypeError, KeyError, OverflowError):
+                    line = {name: value for key, value in json.loads(text).items()
+                            if isinstance(value, TEXTS.get(name := _renamed(key), NUMBER))}  # fmt: skip
                     line["step"] = int(line["step"])
                     if "resumed" in line:  # training went back to that step
                         self._lines = [earlier for earlier in self._lines if earlier["step"] <= line["step"]]
@@ -195,19 +205,20 @@ class Run(Evaluations):
             self.append({"step": step, "resumed": True})
         for number, path in (*self._logs().items(), *self._validations().items()):
             if number > step:
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def progress(self) -> tuple[int, str]:
         """(last step, "step 24 of 64, reward 2.31, 38 s left" at the latest pace); for SFT with the loss."""
-        trained = [line for line in self.history() if "time" in line]
-        by_sft = bool(trained and self.recipe.get("sft")) and not any("reward" in line for line in trained)
+        trained = [line for line in self.history() if 0 < (line.get("time") or 0) < math.inf]
+        sft = bool(trained) and "max_steps" in (self.recipe.get("sft") or ())
+        by_sft = sft and not any("reward" in line for line in trained)
         steps = self.recipe["sft" if by_sft else "grpo"]["max_steps"]
         if not trained:
             return 0, f"step 0 of {steps}"
         last = trained[-1]
         before = trained[-11:][0] if len(trained) > 1 else {"step": 0, "time": 0.0}
         step, name = last["step"], "loss" if by_sft else "reward"
-        pace = (last["time"] - before["time"]) / (step - before["step"])
+        pace = (last["time"] - before["time"]) / max(1, step - before["step"])
         quiet = time.time() - (self.folder / "history.jsonl").stat().st_mtime
         when = f"{_duration(pace * (steps - step))} left"
         if step == steps or self.finished:
@@ -219,7 +230,7 @@ class Run(Evaluations):
 
     def alarms(self) -> list[dict]:
         """The watchdog's alarms, each {"step", "alarm": kind, "sentence"}."""
-        return [line for line in self.history() if "alarm" in line]
+        return [line for line in self.history() if line.keys() >= TEXTS.keys()]
 
     def series(self, key: str) -> tuple[list[int], list[float]]:
         """(steps, values) of one figure of the history."""
@@ -230,14 +241,17 @@ class Run(Evaluations):
         """TRL's completion log of the given steps, or of all steps, as a pandas.DataFrame.
 
         Columns: step, prompt, completion, one for each reward, their weighted total, answer (the
-        gold), tokens, cut (truncated) and advantage. An incomplete file is left out.
+        gold), tokens, cut (truncated) and advantage. A file that is incomplete or has other columns is left
+        out. Raises UserError if no file is left.
         """
         import pandas
 
         files, logs = self._logs(), []
         for step in steps or sorted(files):
-            with contextlib.suppress(KeyError, OSError, ValueError):
-                logs.append(pandas.read_parquet(files[step]))
+            with contextlib.suppress(KeyError, OSError, ValueError, TypeError):
+                log = pandas.read_parquet(files[step])
+                scores = {name: float for name in self.reward_weights if name in log}
+                logs += [log.astype(COLUMNS | scores)] if len(log) else []
         if not logs:
             wanted = ", ".join(map(str, steps)) or "1 or later"
             raise UserError(f"Run {self.name} has no completions of step {wanted}.")
@@ -262,29 +276,12 @@ class Run(Evaluations):
     def rejection(self) -> dict:
         """The contents of rejection.json (older runs: harvest.json); {} without rejection sampling."""
         paths = (self.folder / name for name in (REJECTION, "harvest.json"))
-        return next((read_json(path, {}) for path in paths if path.is_file()), {})
+        return next((read_json(path, {}, Rejected) for path in paths if path.is_file()), {})
 
     def checkpoints(self) -> list[int]:
         """The steps of the checkpoints that are kept."""
         numbers = [path.name.rpartition("-")[2] for path in self.folder.glob("checkpoint-*")]
         return sorted(int(number) for number in numbers if number.isdigit())
-
-
-@cache
-def _parse_recipe(path: Path, stamp: tuple) -> dict:
-    """The recipe.yaml of a run; with another `stamp` (time, size, inode) it is parsed again."""
-    with contextlib.suppress(OSError, ValueError, yaml.YAMLError, TypeError, KeyError, AttributeError):
-        recipe = yaml.safe_load(path.read_bytes())
-        steps, weights = recipe["grpo"]["max_steps"], recipe["rewards"].values()
-        if (
-            all(isinstance(number, int | float) for number in (steps, *weights))
-            and "dataset" in recipe["data"]
-        ):
-            return recipe
-    where = f"{path.parent.parent.name}/{path.parent.name}"
-    raise UserError(
-        f"{where}/recipe.yaml is not a recipe, or it is torn: restore it, or move that folder away."
-    )
 
 
 def _renamed(key: str) -> str:

@@ -1,6 +1,8 @@
 """Read raw rows as a datasets.Dataset, from a file, a folder or the Hub."""
 
+import ast
 import contextlib
+import csv
 import json
 import re
 import warnings
@@ -12,7 +14,7 @@ import pyarrow.parquet
 
 from r1nb.errors import UserError, first_line
 
-SHARD = re.compile(r"-\d{5}-of-\d{5}$")  # as in the Hub's train-00000-of-00002.parquet
+SHARD = re.compile(r"-\d{5}-of-(\d{5})$")  # as in the Hub's train-00000-of-00002.parquet
 
 
 def read_local(path: Path, split: str) -> tuple:
@@ -27,18 +29,41 @@ def read_local(path: Path, split: str) -> tuple:
         raise UserError(f"{path.name} has one split: use 'train', or a slice, 'train[-9:]', not {split!r}.")
     else:
         parts = [path]
-    return datasets.concatenate_datasets([_read(part) for part in parts]), parts[0].name
+    if len({part.suffix for part in parts}) > 1:
+        raise UserError(f"{split} is in {' and in '.join(part.name for part in parts)}: keep one of them.")
+    if (shard := SHARD.search(parts[0].stem)) and len(parts) != int(shard[1]):
+        raise UserError(f"{path} has {len(parts)} of the {int(shard[1])} files of {split}: fetch the others.")
+    rows, name = [], parts[0].name
+    for part in parts:
+        rows += _read(part)
+        if rows and rows[-1].keys() != rows[0].keys():
+            raise UserError(f"{part.name} has not the columns of {name}: {', '.join(rows[0])}.")
+    if not rows:
+        raise UserError(f"{name} is empty: it holds no rows.")
+    return _table(rows, name), name
 
 
-def _read(path: Path):
+def _read(path: Path) -> list[dict]:
     if path.suffix not in READERS:
         raise UserError(f"{path.name}: use a file that ends in {', '.join(READERS)}.")
     try:
-        if rows := READERS[path.suffix](path):
-            return datasets.Dataset.from_list(rows)
+        return READERS[path.suffix](path)
     except (ValueError, Warning) as error:  # pyarrow's and pandas' own errors are ValueErrors
         raise UserError(f"{path.name} cannot be read: {first_line(error)}.") from None
-    raise UserError(f"{path.name} is empty: it holds no rows.")
+
+
+def _table(rows: list[dict], name: str):
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        return datasets.Dataset.from_list(rows)
+    for column in rows[0]:
+        try:
+            datasets.Dataset.from_list([{column: row[column]} for row in rows])
+        except (ValueError, TypeError, OverflowError) as error:
+            raise UserError(
+                f"{name} cannot be read: the column {column} mixes types or holds a number that is too large "
+                f"({first_line(error)}): write all its values as text."
+            ) from None
+    raise UserError(f"{name} cannot be read: its columns do not fit together.")
 
 
 def _read_jsonl(path: Path) -> list[dict]:
@@ -55,18 +80,47 @@ def _read_jsonl(path: Path) -> list[dict]:
             raise ValueError(f"line {number} is not a JSON object in UTF-8: {shown!r}")
         if rows and (missing := rows[0].keys() - row.keys()):
             raise ValueError(f"line {number} lacks {', '.join(sorted(missing))}; it has {', '.join(row)}")
+        if rows and (more := row.keys() - rows[0].keys()):
+            raise ValueError(
+                f"the first line lacks {', '.join(sorted(more))}, which line {number} has: add null"
+            )
         rows.append(row)
     return rows
 
 
 def _read_csv(path: Path) -> list[dict]:
-    """Read every cell as text, so that 007 and 1,080 stay as they are."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", pandas.errors.ParserWarning)  # a row longer than the header
-        return pandas.read_csv(path, dtype=str, keep_default_na=False, index_col=False).to_dict("records")
+    """Read every cell as text, so that 007 and 1,080 stay as they are; only lists and structs are parsed."""
+    try:
+        with warnings.catch_warnings(), path.open(encoding="utf-8-sig", newline="") as file:
+            header = next(csv.reader(file), [])
+            _refuse_twice(header)
+            if len(header) == 1 and (mark := next((mark for mark in ";\t" if mark in header[0]), None)):
+                raise ValueError(f"its cells are separated by {mark!r}: save it with commas")
+            file.seek(0)
+            warnings.simplefilter("error", pandas.errors.ParserWarning)  # a row longer than the header
+            table = pandas.read_csv(file, dtype=str, keep_default_na=False, index_col=False)
+    except UnicodeDecodeError:
+        raise ValueError("it is not in UTF-8: save it as 'CSV UTF-8'") from None
+    except (pandas.errors.ParserError, pandas.errors.ParserWarning) as error:
+        raise ValueError(f"{first_line(error)} Write a cell that holds a comma in quotes") from None
+    return [{column: _cell(cell) for column, cell in row.items()} for row in table.to_dict("records")]
+
+
+def _refuse_twice(columns: list[str]) -> None:
+    if twice := [name for name in columns if name and columns.count(name) > 1]:
+        raise ValueError(f"two columns are called {twice[0]}: rename one")
+
+
+def _cell(text: str):
+    """A cell that holds the text of a Python list or dict of texts is parsed: ['2'], but not [0, 5]."""
+    if re.match(r"\s*\[*\{?\s*['\"]", text) and text[0] in "[{" and not re.search(r"['\"]\s+['\"]", text):
+        with contextlib.suppress(ValueError, SyntaxError):
+            return ast.literal_eval(text)
+    return text
 
 
 def _read_parquet(path: Path) -> list[dict]:
+    _refuse_twice(pyarrow.parquet.read_schema(path).names)
     return pyarrow.parquet.read_table(path).to_pylist()
 
 

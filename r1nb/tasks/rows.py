@@ -1,5 +1,6 @@
 """Load a split of a dataset, file or folder as rows {prompt, answer, question, solution}."""
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -8,9 +9,9 @@ from datasets import Dataset, ReadInstruction, concatenate_datasets
 from r1nb.errors import UserError
 from r1nb.paths import DATA
 from r1nb.rewards.gym import PROBLEMS, gym_problem, gym_tasks
-from r1nb.rewards.registry import RESERVED, find_reward
+from r1nb.rewards.registry import RESERVED, find_reward, shipped_names
 from r1nb.tasks.files import read_hub, read_local
-from r1nb.tasks.sources import SOURCES, Source, own_source, source_of
+from r1nb.tasks.sources import SOURCES, Source, countdown_numbers, own_source, source_of
 from r1nb.text.prompts import LAYOUTS, REASONING, Layout
 
 GYM = "reasoning-gym:"
@@ -69,7 +70,7 @@ def _load(dataset: str, split: str, question, answer, layout) -> tuple:
     fields = [name for name in {question, answer} & set(flat.column_names) if name not in raw.column_names]
     raw = concatenate_datasets([raw, flat.select_columns(fields)], axis=1) if fields else raw
     columns, known = raw.column_names, SOURCES.get(dataset) or source_of(raw)
-    source = own_source(question, answer) if question else known
+    source = own_source(question, answer, raw) if question else known
     if source is None or not set(source.columns) <= set(columns):
         lacks = f" has no {' and '.join(source.columns)}" if source else " is not like any known dataset"
         hint = "" if question else ": set question_column and answer_column to two of them"
@@ -81,6 +82,9 @@ def _load(dataset: str, split: str, question, answer, layout) -> tuple:
             print(f"Left out columns of {where} whose names TRL uses itself: {', '.join(taken)}.")
         others = [column for column in others if column not in RESERVED]
         rows = [{c: row[c] for c in others} | _row(source, row, layout) for row in raw]
+        with contextlib.suppress(*ODD_CELL):  # if each row has Countdown's numbers, they may be text
+            pairs = [countdown_numbers(row) for row in rows]
+            rows = [row | {"nums": pair[0], "target": pair[1]} for row, pair in zip(rows, pairs, strict=True)]
         rows = Dataset.from_list(rows)
     else:  # other columns on the Hub hold long texts that are not used here
         rows = raw.map(lambda row: _row(source, row, layout), remove_columns=columns)
@@ -104,6 +108,8 @@ def _row(source: Source, row: dict, layout: Layout) -> dict:
     except ODD_CELL:
         read = dict.fromkeys(("question", "answer", "solution"), "")
         read |= {column: None for column in ("nums", "target") if column in source.columns}
+    if "solution" not in source.columns and isinstance(row.get("solution"), str) and row["solution"].strip():
+        read["solution"] = row["solution"]  # the user's own
     return read | {"prompt": layout.build_messages(read["question"])}
 
 
@@ -130,6 +136,7 @@ def _gym_rows(dataset: str, split: str, layout: Layout):
         problem = f"{tasks[number % len(tasks)]}:{number}"
         question, answer = gym_problem(problem)
         row = {"question": question, "answer": answer, "solution": "", "problem": problem}
+        row["gym_task"] = tasks[number % len(tasks)]  # the judge is chosen by this column
         if question:
             rows.append(row | {"prompt": layout.build_messages(question)})
     if failed := len(PROBLEMS[split]) - len(rows):
@@ -147,11 +154,10 @@ def load_splits(data, sizes, rewards=()) -> tuple:
     train, source = _load_split(data, data.train_split)
     _check_source(source, data.dataset, rewards)
     tests = {name: load_split(data, name) for name in data.test_splits}
-    sealed = {question for rows in tests.values() for question in _normalized(rows)}
-    questions = _normalized(train)
-    if data.validation_split:
-        validation = load_split(data, data.validation_split)
-    else:  # the last training rows that are not in a test split
+    validation = load_split(data, data.validation_split) if data.validation_split else None
+    keys = _keys([rows for rows in (train, *tests.values(), validation) if rows is not None])
+    questions, sealed = keys[0], {key for split in keys[1:] for key in split}
+    if validation is None:  # the last training rows that are not in a test split
         apart = [i for i, question in enumerate(questions) if question not in sealed]
         count = data.validation_rows or sizes.validation_problems
         if count >= len(apart):
@@ -160,7 +166,7 @@ def load_splits(data, sizes, rewards=()) -> tuple:
                 "test splits: use fewer."
             )
         validation = train.select(apart[-count:])
-    sealed.update(_normalized(validation))
+        sealed |= {questions[i] for i in apart[-count:]}
     kept = [i for i, question in enumerate(questions) if question not in sealed]
     if dropped := len(train) - len(kept) - (0 if data.validation_split else len(validation)):
         print(f"Dropped {dropped} training rows whose question occurs in validation or test.")
@@ -177,18 +183,24 @@ def load_splits(data, sizes, rewards=()) -> tuple:
     return train.select(sorted(first.values())), some(validation, sizes.validation_problems), tests
 
 
-def _normalized(rows) -> list[str]:
-    """A key for each row, equal if the question is; the order of Countdown's numbers does not matter."""
-    if {"nums", "target"} <= set(rows.column_names) and isinstance(rows[0]["nums"], list):
-        return [f"{sorted(n)} {t}" for n, t in zip(rows["nums"], rows["target"], strict=True)]
-    return [normalize(question) for question in rows["question"]]
+def _keys(splits: list) -> list[list[str]]:
+    """A key for each row of each split, equal if the question is.
+
+    If all rows have Countdown's numbers, these are the key, and their order does not matter.
+    """
+    named = all({"nums", "target"} <= set(rows.column_names) for rows in splits)
+    if named and all(isinstance(nums, list) for rows in splits for nums in rows["nums"]):
+        pairs = [zip(rows["nums"], rows["target"], strict=True) for rows in splits]
+        return [[f"{sorted(map(str, nums))} {target}" for nums, target in split] for split in pairs]
+    return [[normalize(question) for question in rows["question"]] for rows in splits]
 
 
 def _check_source(source: Source | None, dataset: str, rewards) -> None:
     if source and source.benchmark:
         raise UserError(f"{source.name} is a benchmark: evaluate on it, never train. Choose another dataset.")
     suited = source.rewards if source else ("gym_reward_func",)
-    judging = [name for name in rewards if find_reward(name).judges == "answer"]
+    ours = [name for name in rewards if name in shipped_names()]
+    judging = [name for name in ours if find_reward(name).judges == "answer"]
     if wrong := [name for name in judging if suited and name not in (*suited, "judge_reward_func")]:
         own = " If the dataset is your own file, set question_column and answer_column." if source else ""
         use = f"use {' or '.join(suited)}, as in rewards='{{{suited[0]}: 1.0}}'.{own}"

@@ -9,12 +9,16 @@ from decimal import Decimal
 import numpy
 
 from r1nb.errors import UserError
+from r1nb.text.numbers import to_value
 from r1nb.text.prompts import completion_text
 
 MARKER = "####"  # stands before the gold
 MARKS = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator marks, <<48/2=24>>
 CORRECT, MATH = "correctness_reward_func", "math_reward_func"
 AFTER = re.compile(r"\n|\b[Tt]he (?:final )?answer is\b|</?s>|<\|")  # what follows a gold is not part of it
+# What may be a heading: text without a number. Its number may be at the end of the last line.
+HEADING = re.compile(r"(?:step|part|case)\b.*|[^\d\\=]*", re.IGNORECASE)
+LAST_LINE = re.compile(r"\n\s*(?:[^\n]*(?:\bis|\bare|[=:]) +)?\**([^\s*]+?)\**\.?\s*$")
 MISSING = ("nan", "NaN", "NaT", "<NA>")  # a missing value that pandas wrote as text
 SPEAKERS = {"user": "question", "human": "question", "assistant": "answer", "gpt": "answer"}
 
@@ -38,11 +42,17 @@ class Source:
 
 
 def final_answer(text: str) -> str:
-    r"""The final answer of a solution: the line after the last ####, or in the last \boxed{}; else ""."""
+    r"""The final answer of a solution: the line after the last ####, or in the last \boxed{}; else "".
+
+    After a heading such as #### Check, \boxed{} or a number at the end of the text is the answer instead.
+    """
     _, marker, after = text.rpartition(MARKER)
-    if marker and "\\boxed{" not in after:
-        after = re.sub(r"^\s*(?:the )?(?:final )?answer(?: is)?:? ", "", after, flags=re.IGNORECASE).strip()
-        return after if "\\begin{" in after else AFTER.split(after)[0].strip()
+    after = re.sub(r"^\s*(?:the )?(?:final )?answer(?: is)?:? ", "", after, flags=re.IGNORECASE).strip()
+    gold = after if "\\begin{" in after else AFTER.split(after)[0].strip()
+    heading = HEADING.fullmatch(gold)
+    if marker and "\\boxed{" not in (text if heading else after):
+        end = LAST_LINE.search(after) if heading else None
+        return end[1] if end and to_value(end[1]) is not None else gold
     _, boxed, rest = text.rpartition("\\boxed{")
     depth = 1
     for i, character in enumerate(rest if boxed else ""):
@@ -105,7 +115,8 @@ def _reader(question: str, answer: str, gold=final_answer, solution: str = "") -
 
     def read(row: dict) -> dict:
         text = cell_text(row[answer], answer, "answer")
-        steps = MARKS.sub("", text.partition(MARKER)[0]).strip() if final_answer(text) else ""
+        steps = text.rpartition(MARKER)[0] if MARKER in text else text
+        steps = MARKS.sub("", steps).strip() if final_answer(text) else ""
         worked = cell_text(row[solution], solution, "answer") if solution else steps
         asked = cell_text(row[question], question, "question")
         return {"question": asked, "answer": gold(text), "solution": worked}
@@ -131,9 +142,16 @@ def _livebench(row: dict) -> dict:
     return {"question": row["turns"][0], "answer": str(row["ground_truth"]).strip(), "solution": ""}
 
 
-def _countdown(row: dict) -> dict:
+def countdown_numbers(row: dict) -> tuple[list[int], int]:
+    """Countdown's numbers and target; raises ValueError or TypeError if one is not an integer."""
     nums = json.loads(row["nums"]) if isinstance(row["nums"], str) else row["nums"]  # a .csv has text
-    nums, target = [int(number) for number in nums], int(row["target"])
+    if any(float(number) % 1 for number in (*nums, row["target"])):
+        raise ValueError(f"{nums} or {row['target']} is not an integer")
+    return [int(number) for number in nums], int(row["target"])
+
+
+def _countdown(row: dict) -> dict:
+    nums, target = countdown_numbers(row)
     question = (
         f"Make {target} out of the numbers {', '.join(map(str, nums))}: use each of them exactly once, "
         "with +, -, *, / and parentheses. Answer with the expression alone."
@@ -179,15 +197,26 @@ def source_of(rows) -> Source | None:
     """
     fitting = [source for source in SOURCES.values() if set(source.columns) <= set(rows.column_names)]
     found = max(fitting, key=lambda source: len(source.columns), default=None)
-    answers = rows["answer"] if found is SOURCES["openai/gsm8k"] else ()
-    marked = [MARKER in str(answer) for answer in answers if answer not in (None, "")]
-    return own_source("question", "answer") if 2 * sum(marked) < len(marked) else found
+    gsm8k = found is not SOURCES["openai/gsm8k"] or _mostly(rows["answer"], MARKER)
+    return found if gsm8k else own_source("question", "answer", rows)
 
 
-def own_source(question: str, answer: str) -> Source:
+def _mostly(cells, *marks: str) -> bool:
+    """Whether at least half of the cells that are not empty have one of the marks."""
+    marked = [any(mark in str(cell) for mark in marks) for cell in cells if cell not in (None, "")]
+    return 2 * sum(marked) >= len(marked)
+
+
+def own_source(question: str, answer: str, rows=None) -> Source:
     """The Source of your own data; `question` and `answer` are the names of its columns.
 
-    The gold is the text after #### or in the last \\boxed{}; if there is neither, the whole answer.
+    The gold is the text after #### or in the last \\boxed{}; if there is neither, the whole answer. But if
+    most `rows` have one of the marks, an answer of over three words without a mark has no gold.
     """
-    read = _reader(question, answer, lambda text: final_answer(text) or text.strip())
-    return Source("your own data", (question, answer), answer, read, (), "yours")
+    cells = rows[answer] if rows is not None and answer in rows.column_names else [""]
+    worked = _mostly(cells, MARKER, "\\boxed{") and any(cell not in (None, "") for cell in cells)
+
+    def gold(text: str) -> str:
+        return final_answer(text) or ("" if worked and len(text.split()) > 3 else text.strip())
+
+    return Source("your own data", (question, answer), answer, _reader(question, answer, gold), (), "yours")

@@ -6,6 +6,7 @@ import re
 from fractions import Fraction
 from itertools import permutations
 
+COMBINATIONS = 300_000  # as many as five numbers need; it takes about a second
 LONGEST = 200  # characters of an expression; this limits depth and time too
 ALLOWED = re.compile(r"[0-9.()+*/\s-]+")
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
@@ -38,7 +39,11 @@ def _value(node: ast.AST, text: str, numbers: list[Fraction]) -> Fraction:
 
 
 def solve_countdown(nums: list[int], target: int) -> str | None:
-    """An expression that uses each number once and equals the target; None if there is none."""
+    """An expression that uses each number once and equals the target.
+
+    None if there is none, or if the first COMBINATIONS ways to join two terms do not lead to one.
+    """
+    left_over = iter(range(COMBINATIONS))
 
     def search(terms: list[tuple[Fraction, str]]) -> str | None:
         if len(terms) == 1:
@@ -52,9 +57,13 @@ def solve_countdown(nums: list[int], target: int) -> str | None:
             if b:
                 results.append((a / b, f"({left} / {right})"))
             for result in results:
+                if next(left_over, None) is None:
+                    return None
                 if found := search([*rest, result]):
                     return found
         return None
 
+    if not all(isinstance(number, int | Fraction) for number in [*nums, target]):
+        return None
     found = search([(Fraction(n), str(n)) for n in nums])
     return found.removeprefix("(").removesuffix(")") if found and len(nums) > 1 else found

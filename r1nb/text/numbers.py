@@ -7,19 +7,37 @@ from fractions import Fraction
 
 MINUS = str.maketrans(dict.fromkeys("‐‑‒–—―−⁻﹣－", "-"))  # noqa: RUF001
 DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
-CURRENCY = "[$€£¥]"
+CURRENCY = r"(?:(?:US|C|A|R|NZ|HK)?\\?[$€£¥₹₩₽₺₫฿])"
 NUMBER = re.compile(
     rf"(-?){CURRENCY}?\s*(-?)({DIGITS}(?:\.[0-9]+)?|\.[0-9]+)\.?"  # $-5, -$5, 1,080.50, .5, 72.
-    rf"\s*(?:%|°|{CURRENCY})?\s*([^\d,;=]*)"  # a unit in words: 18 eggs, 5 km/h
+    rf"\s*(?:%|°[CFK]?|{CURRENCY})?(\s*[^\d,;=]*)"  # a unit in words: 18 eggs, 5 km/h
 )
+SYMBOL = (  # 5 m and 5 kg, but 5M is five million, and 5x and 5ab are products
+    r"(?:[kcdmnμµ]?m|[km]?g|[cdm]?[lL]|[mn]?s|h|hr|lb|oz|ft|in|mi|yd|sq|cu|ha|us|US|KG|KM|CM"
+    r"|k[WV]|[KMG]B|Hz|st|nd|rd|th)"
+)
+UNCASED = r"[\u0e00-\u0eff\u3040-\u9fff\uac00-\ud7af]"  # Thai, Japanese, Chinese, Korean
+WORD = rf"(?:{SYMBOL}(?:[²³]|\b)|(?:of|an?|at|on)\b(?=\W+\w)|[A-Z](?=-\w{{3}})|[^\W\d_]{{3,}}|{UNCASED}+)"
+UNIT = re.compile(rf"[^\S\n]*{WORD}(?:(?: */ *| \(|[-'’]| +){WORD}){{0,4}}\)?[.!]?")  # noqa: RUF001
 PART = (  # a fraction: 2 thirds, 1 third cup, 5 hundredths; not 20 third graders, 3 seconds, 5 months
     r"(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|\w+teenth|\w+tieth"
     r"|hundredth|thousandth|\w+illionth|\w+ty-(?:first|second))"
 )
+SCALE = (  # in words, also of other languages
+    r"(?:tens|dozens?|hundreds?|thousands?|thou|\w+illions?|lakhs?|lacs?|crores?|grand|bil|mi[lo]|mrd|mille"
+    r"|millones|millionen|milliarden?|tausend|dutzend|тыс\w*|млн|млрд|милли\w+|[만억천백십])"
+)
+ONES = "(?:one|two|three|four|five|six|seven|eight|nine)"
+NUMERAL = (  # a second number; but 20 twenty-second ads
+    rf"(?<!-)(?:zero|{ONES}|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen"
+    rf"|(?:twen|thir|for|fif|six|seven|eigh|nine)ty(?:-{ONES})?)(?!-)"
+)
 NO_UNIT = re.compile(  # "41 or more", "5 million" and "10 minus two" are not 41, 5 and 10
-    r"\b(?:or|and|to|e|x|is|not|minus|plus|times|out|tens|dozen|k|bn|i|pi|π"
-    r"|squared|cubed|factorial|point|divided|over|mod|less|remainder|hundreds?|thousands?|\w+illions?"
-    rf"|half|halves|quarters?|{PART}s|{PART}(?=\W*$|\s+of\b)|(?<=^1 ){PART})\b",
+    r"\b(?:and|not|nope|wrong|never|but|maybe|perhaps|either|versus|through|thru|until|till|below|negative"
+    r"|minus|plus|times|twice|doubled|out|squared|cubed|factorial|point|comma|dot|dash|divided|multiplied"
+    r"|increased|decreased|raised|over|mod|base|root|sqrt|log|sin|cos|tan|theta|phi|tau|alpha|beta|less"
+    r"|remainder|half|halves|quarters?|approximately|loss|debt|ish|oder|und|или"
+    rf"|{SCALE}|{NUMERAL}|{PART}s|{PART}(?=\W*$|\s+of\b)|(?<=^1 ){PART})\b",
     re.IGNORECASE,
 )
 SEPARATOR = r"(?:\s*\{\\?,\}\s*|,?\s*\\!|\\[,:;> ]|\\thinspace\s*|[~'’\u00a0\u2007\u2009\u202f])"  # noqa: RUF001
@@ -37,9 +55,18 @@ VALUE = re.compile(  # sign, whole, fraction; or sign, decimal, exponent; or sig
     rf"([+-]?)\s*(?:(?:({DIGITS})\s+)?({RATIO})"
     rf"|({DECIMAL})(?:[eE]([+-]?[0-9]{{1,4}})|(?:{TIMES}10({POWER}))?)|10({POWER}))\s*(?:\\?%)?"
 )
-LAST = re.compile(  # of 1/2, 2 2/3, 1e-7, 7^2 and 9 500, the end alone is not a number
-    rf"(?:(?<!\w)-)?{CURRENCY}?(?:(?:{DIGITS}{SPACE}*)?{LATEX}|(?:{DIGITS}{SPACE}+)?{RATIO}"
-    rf"|[1-9][0-9]{{0,2}}(?: [0-9]{{3}})+(?![0-9])|{DECIMAL}(?:[eE][+-]?[0-9]+|(?:{TIMES}10)?{POWER})?)"
+SIGN = r"(?:(?<!\w)-|(?:(?<=[=:({*])|(?<=\bis)) ?- |\b(?:minus|negative) |[<≤≥≠±] ?|(?<![-=])> ?)"
+ATTACHED = (  # x^2, x/2, √2, \sqrt{2}: what stands before a number and changes it
+    r"(?:[\w)}\]](?:\*\*?|[/_^×·÷])|√|∛|\\sqrt(?:\[[0-9]+\])?|0x)[({]?-?"  # noqa: RUF001
+)
+LAST = re.compile(  # of 1/2, 2 2/3, 1e-7, 7^2, 1.234,56 and 9 500, the end alone is not a number
+    rf"(?:(?:(?:{SIGN}(?:\\,|[({{])?)?(?:{CURRENCY} ?)?|{ATTACHED})"
+    rf"(?:(?:{DIGITS}{SPACE}*)?{LATEX}|(?:{DIGITS}{SPACE}+)?{RATIO}"
+    rf"|[1-9][0-9]{{0,2}}(?: [0-9]{{3}})+(?![0-9])"
+    rf"|(?:[0-9]+(?:[.,_'][0-9]+)*|(?<![.\w])\.[0-9]+)(?:[eE][+-]?[0-9]+|(?:{TIMES}10)?{POWER})*)"
+    rf"|\\\w*(?:frac|binom)\s*\{{[^{{}}]*\}}\s*\{{[^{{}}]*\}})"
+    rf"(?:(?:[/^_:÷]| : |\*\*)(?:\{{[^{{}}]*\}}|\(?-?(?:[0-9]+|\w\b))"
+    rf"|\.(?:\([0-9]|\\\w+\{{[0-9])|[₀-₉]|π|\\pi)*(?:\s?(?:{SCALE}|[bmt]n)\b|[kKMBT](?![\w&-]))?"
 )
 LONGEST = 100  # characters; a longer answer is prose, not a number
 
@@ -60,9 +87,18 @@ def to_number(text: str) -> Decimal | None:
     if len(text := text.strip()) > LONGEST or not (match := NUMBER.fullmatch(plain(text))):
         return None
     before, after, digits, unit = match.groups()
-    if (before and after) or (unit and not unit[0].isalpha()) or NO_UNIT.search(f"{digits} {unit}"):
+    money = re.search(CURRENCY, text) and len(unit.strip()) < 3  # $5m is five million
+    if (before and after) or (unit.strip() and (money or not is_unit(unit, digits))):
         return None
     return Decimal(before + after + digits.replace(",", ""))
+
+
+def is_unit(words: str, digits: str = "") -> bool:
+    """Whether words after a number leave its value as it is: at most five, without scale or second number."""
+    words = re.sub(r"\.(?=\W|$)|(?<=\b\w)\.", "", words.rstrip())  # sq. ft, p.m.
+    plain_words = re.sub(rf"\b{SYMBOL}[²³]", "", words)
+    counted = any(unicodedata.numeric(letter, None) is not None for letter in plain_words)  # 5万, ½
+    return bool(UNIT.fullmatch(words)) and not counted and not NO_UNIT.search(f"{digits} {words.strip()}")
 
 
 def is_integer(text: str) -> bool:
@@ -134,5 +170,6 @@ def same_answer(given: str, gold: str) -> bool:
 
 def last_number(text: str) -> str | None:
     """The last number anywhere in a text, or None. Lenient grading takes it as the answer."""
+    text = re.sub(r"</?\w+>", " ", re.sub(r"\s[–—]\s", "  ", text))  # noqa: RUF001 tags; a dash is no sign
     matches = list(LAST.finditer(spell_out(text)))
-    return matches[-1].group() if matches else None
+    return matches[-1].group().strip() if matches else None

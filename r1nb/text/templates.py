@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 
 from r1nb.errors import UserError, did_you_mean, first_line
 from r1nb.text.prompts import LAYOUTS, Layout, format_prompt
@@ -34,9 +35,14 @@ def prepare_tokenizer(tokenizer, layout: Layout, options: dict | None = None) ->
     UserError if the template does not read an option, or cannot show the system prompt and the question.
     """
     tokenizer.response_template = None  # TRL would parse completions by it: rewards would miss the reasoning
-    if isinstance(tokenizer.chat_template, dict):  # several templates: the one that TRL would take
-        tokenizer.chat_template = tokenizer.get_chat_template()
-    tokenizer.chat_template = tokenizer.chat_template or PLAIN_CHAT_TEMPLATE
+    if isinstance(several := tokenizer.chat_template, dict):  # TRL would take the default
+        if "default" not in several:
+            why = f"The tokenizer has several chat templates ({', '.join(several)}), but no default"
+            raise UserError(f"{why}: give one of them the name default, in the model's files.")
+        tokenizer.chat_template = several["default"]
+    if not tokenizer.chat_template:
+        begins = tokenizer.bos_token and tokenizer.bos_token_id in tokenizer("").input_ids[:1]
+        tokenizer.chat_template = "{{ bos_token }}" * bool(begins) + PLAIN_CHAT_TEMPLATE
     _keep_tags(tokenizer, layout.tags)
     _set_options(tokenizer, options or {})
     said = []
@@ -77,8 +83,18 @@ def _set_options(tokenizer, options: dict) -> None:
                         "{enable_thinking: false}.")  # fmt: skip
     taken = {"messages", *inspect.signature(tokenizer.apply_chat_template).parameters}
     for name, value in options.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            why = "which is no text, number, truth value, list or mapping"
+            raise UserError(
+                f"chat_template_kwargs sets {name!r} to {value!r}, {why}: put it in quotes."
+            ) from None
         line = f"{{% set {name} = {value!r} %}}\n"
-        if line in tokenizer.chat_template:  # of an exported model
+        before = rf"^\{{% set {re.escape(str(name))} = .* %\}}\n"  # of an exported model
+        template, found = re.subn(before, lambda _, line=line: line, tokenizer.chat_template, flags=re.M)
+        if found:
+            tokenizer.chat_template = template
             continue
         known = sorted(_get_template_variables(tokenizer.chat_template) - taken)
         if name not in known:
@@ -108,7 +124,9 @@ def _begun_reply(tokenizer, layout: Layout) -> str:
     """
     messages = layout.build_messages(QUESTION)
     texts = format_prompt(tokenizer, messages), tokenizer.apply_chat_template(messages, tokenize=False)
-    end, without = (text.rpartition(QUESTION)[2] for text in texts)
+    end, without = (
+        re.split(f"{re.escape(QUESTION)}|{re.escape(layout.system_prompt)}", text)[-1] for text in texts
+    )
     if end == without:  # the template ignores add_generation_prompt
         without = ""
     for opened, closed, *_ in (each.tags for each in LAYOUTS.values()):

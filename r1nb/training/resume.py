@@ -75,10 +75,10 @@ def _follow_moves(run: Run, recipe) -> Run:
     now["model"]["model_name"], now["data"]["dataset"] = recipe.model.model_name, recipe.data.dataset
     if now == run.recipe:
         return run
-    path, partial = run.folder / "recipe.yaml", run.folder / ".recipe.part"
+    partial = run.folder / ".recipe.part"
     partial.write_text(yaml.safe_dump(now, sort_keys=False), encoding="utf-8")
     os.utime(partial, (run.made, run.made))
-    partial.replace(path)
+    partial.replace(run.folder / "recipe.yaml")
     print(f"What moved since then has its new path in {run.label}/recipe.yaml.")
     return Run(run.folder)
 
@@ -107,8 +107,7 @@ def _newest(recipe, facts: dict) -> Run | None:
     """
     wanted, namesakes = yaml.safe_load(yaml.safe_dump(recipe.model_dump())), []
     for run in Run.all(recipe.output.runs_dir):
-        # A broken run folder is skipped.
-        with contextlib.suppress(UserError, OSError, ValueError, AttributeError, yaml.YAMLError):
+        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):  # a broken run is skipped
             known = dict.fromkeys(["data", "parent", "processes", "reward_files", *facts])
             others = [key for key in known if run.environment.get(key) != facts.get(key)]
             differ = _differences(run.recipe, wanted, "data" in facts and "data" not in others) + others
@@ -167,6 +166,7 @@ def _take(run: Run) -> str:
         lock = FileLock(path, thread_local=False)
         try:
             lock.acquire(timeout=PATIENCE)
+            run.prepare()
         except Timeout:
             return "is being trained by another process"
         except OSError as error:
@@ -227,8 +227,8 @@ def _restore_order(dataloader, args, state) -> None:
     sampler = dataloader.batch_sampler
     while not hasattr(sampler, "num_samples"):
         sampler = getattr(sampler, "batch_sampler", None) or sampler.sampler
-    steps_an_epoch = max(1, math.ceil(len(dataloader) / args.gradient_accumulation_steps))
-    for _ in range(state.global_step // steps_an_epoch):
+    an_epoch = max(1, math.ceil(len(dataloader) / args.gradient_accumulation_steps))
+    for _ in range(state.global_step // an_epoch):
         torch.randperm(sampler.num_samples, generator=sampler.generator)
 
 

@@ -136,7 +136,6 @@ class SharedPromptTrainer(GRPOTrainer):
         back = order.argsort()
         return tuple(torch.cat(figures).index_select(0, back) for figures in zip(*parts, strict=True))
 
-
     def _figures(self, logits, ids, mask):
         if not self.head:
             return selective_log_softmax_and_entropy(

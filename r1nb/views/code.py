@@ -1,14 +1,12 @@
 """The code of a training run with the values of its recipe, to read or to paste into an empty notebook."""
 
 import json
-from pathlib import Path
 from textwrap import wrap
 
 from r1nb.machine.configs import grpo_arguments
 from r1nb.policy.loading import NF4, adapter_arguments, loading_arguments
 from r1nb.recipes.settings import SHIPPED
-from r1nb.rewards.registry import SHIPPED as REWARDS
-from r1nb.rewards.registry import is_own
+from r1nb.rewards.registry import is_own, shipped_names
 from r1nb.text.prompts import THINK
 
 WIDTH = 79  # columns of a line
@@ -135,10 +133,10 @@ def _adapter(recipe) -> Code:
 
 
 def _rewards(recipe) -> Code:
-    """The list of reward functions; those that are not r1nb's own are defined in the notebook."""
+    """The list of reward functions; those without a file that are not r1nb's are defined in the notebook."""
     functions, reasons = {}, {}
     for key, reward in recipe.judge().rewards.items():
-        name = key.rpartition(":")[2]
+        name = f"find_reward({_written(key)})" if is_own(key) else key
         options = reward.used_options
         if "layout" in options:
             options |= {"layout": Code("THINK")}
@@ -148,14 +146,9 @@ def _rewards(recipe) -> Code:
         bound = ", ".join(f"{key}={_written(value)}" for key, value in options.items())
         function = f"{name}.bind({bound})" if bound else name
         functions[function], reasons[function] = BARE, recipe.why.get(key)
-    shipped = {name for names in REWARDS.values() for name in names}
-    imported = {name: BARE for name in recipe.rewards if name in shipped}
-    own = [name.rpartition(":") for name in recipe.rewards if is_own(name)]
+    imported = {"find_reward": BARE} if any(map(is_own, recipe.rewards)) else {}
+    imported |= {name: BARE for name in recipe.rewards if name in shipped_names()}
     return _code(
-        *(
-            f"from {Path(where).stem if where.endswith('.py') else where} import {name}"
-            for where, _, name in own
-        ),
         *([_call("from r1nb.rewards import ", imported)] if imported else []),
         *_layout_import(recipe),
         "",

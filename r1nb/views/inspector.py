@@ -3,10 +3,11 @@ another process is training."""
 
 import contextlib
 from bisect import bisect_right
+from functools import partial
 
 import ipywidgets as widgets
 
-from r1nb.errors import UserError
+from r1nb.errors import UserError, first_line
 from r1nb.paths import runs_folder
 from r1nb.recipes.loading import default_runs_dir
 from r1nb.rewards.registry import short_name
@@ -46,11 +47,10 @@ class Inspector(widgets.VBox):
         controls = widgets.VBox([self.smoothing, follow])
         super().__init__([widgets.HBox([self.chosen, controls]), self.curves, self.step, self.values, tabs])
         self.add_class("r1nb-inspector")
-        self.chosen.observe(self._on_runs, names="value")
-        self.step.observe(self._on_step, names="value")
-        self.smoothing.observe(self._draw_curves, names="value")
-        self.search.observe(self._list_completions, names="value")
-        self.clock.observe(self._on_tick, names="value")
+        for control, draw in ((self.chosen, self._on_runs), (self.step, self._on_step),
+                              (self.smoothing, self._draw_curves), (self.search, self._list_completions),
+                              (self.clock, self._on_tick)):  # fmt: skip
+            control.observe(partial(self._try_to, draw), names="value")
         self._find_runs()
 
     def _find_runs(self) -> None:
@@ -64,7 +64,16 @@ class Inspector(widgets.VBox):
             self.chosen.options = list(self.runs)  # this clears the selection
             self.chosen.value = kept or self.chosen.options[:1]
 
-    def _on_runs(self, _change=None) -> None:
+    def _try_to(self, draw, _change) -> None:
+        """Draw; an error is shown in the widget, in which other runs can still be chosen."""
+        try:
+            draw()
+        except Exception as error:  # of a damaged run
+            names = ", ".join(run.name for run in self.shown)
+            why = f"{type(error).__name__}: {first_line(error)}"
+            self.values.value = escape(f"{names} cannot be shown ({why}): choose other runs.")
+
+    def _on_runs(self) -> None:
         runs = [self.runs[name] for name in self.chosen.value]
         if not runs:  # keep showing the last ones
             return
@@ -80,12 +89,12 @@ class Inspector(widgets.VBox):
         else:
             self._on_step()
 
-    def _on_step(self, _change=None) -> None:
+    def _on_step(self) -> None:
         self._draw_curves()
         self._read_values()
         self._list_completions()
 
-    def _on_tick(self, _change=None) -> None:
+    def _on_tick(self) -> None:
         """Draw again if a new run has begun, or the history of a chosen run has grown."""
         with contextlib.suppress(UserError):  # all runs have been deleted
             self._find_runs()
@@ -93,7 +102,7 @@ class Inspector(widgets.VBox):
         if grown != self.drawn:
             self._on_runs()
 
-    def _draw_curves(self, _change=None) -> None:
+    def _draw_curves(self) -> None:
         figure = training_curves(*self.shown, smoothing=self.smoothing.value, cursor=self.step.value)
         self.curves.value = png(figure)
 
@@ -108,7 +117,7 @@ class Inspector(widgets.VBox):
         ]
         self.values.value = table_of(rows, [f"at step {self.step.value}", *keys.values()]).to_html()
 
-    def _list_completions(self, _change=None) -> None:
+    def _list_completions(self) -> None:
         run, wanted = self.shown[0], self.search.value
         step = run.logged(self.step.value) or self.step.value  # the last step with logged completions
         try:

@@ -41,7 +41,7 @@ def rejection_table(run):
 
 def examples_table(run, most: int):
     """Up to `most` of the kept completions, with their questions."""
-    examples = read_json(run.folder / "examples.json", [])
+    examples = read_json(run.folder / "examples.json", [], list[dict[str, list[dict[str, str]]]])
     each = max(1, len(examples) // most)
     shown = [[e["prompt"][-1]["content"], e["completion"][0]["content"]] for e in examples[::each][:most]]
     return table_of(shown, ["question", "kept"])

@@ -2,6 +2,7 @@
 
 import math
 
+from r1nb.errors import UserError, say_once
 from r1nb.evaluation.comparison import by_group, sources_of_gain, telling_changes
 from r1nb.rewards.grading import Judge, summarize, summarize_samples
 from r1nb.rewards.registry import find_reward, reward_names, short_name
@@ -94,7 +95,8 @@ def percent(value: float, low: float, high: float) -> str:
 
 def rate_cell(summary: dict, rate: str) -> str:
     """A rate with its 95 % interval: 93.0% [89.5, 95.4]."""
-    return DASH if summary[rate] is None else percent(summary[rate], *summary[f"{rate}_interval"])
+    value, interval = summary[rate], summary[f"{rate}_interval"]
+    return DASH if None in (value, interval) else percent(value, *interval)
 
 
 def number(value: float | None, form: str = ".3f") -> str:
@@ -106,12 +108,16 @@ def completion_table(run, steps: list[int], each: int):
     """Sampled completions of some steps with each reward, their total and their advantage.
 
     For each step, `each` completions of the group whose rewards differ most are shown: those of lowest and
-    highest advantage, and others between them.
+    highest advantage, and others between them. A step without readable completions is said and left out.
     """
     names, rows = list(run.reward_weights), []
     for step in steps:
-        log = run.completions(step)
-        widest = log.groupby("prompt")["total"].std().idxmax()
+        try:
+            log = run.completions(step)
+        except UserError as error:  # torn
+            say_once(str(error))
+            continue
+        widest = log.groupby("prompt")["total"].std().fillna(0).idxmax()
         group = log[log["prompt"] == widest].sort_values("advantage")
         picked = sorted({round(i * (len(group) - 1) / max(1, each - 1)) for i in range(each)})
         for line in group.iloc[picked].to_dict("records"):

@@ -44,14 +44,12 @@ def test_the_demos_format_rewards_never_fire():
     assert ["never fires, not even on an ideal completion" in sentence for sentence in found] == [True, True]
 
 
-def test_a_reward_that_pays_for_a_flaw_is_named(monkeypatch):
-    monkeypatch.setattr(registry, "_OWN", dict(registry._OWN))  # restored after the test
-
-    @reward(high=2.0, judges="answer")
-    def correctness_reward_func(text, answer):
-        return 2.0 if answer in text else 0.0
-
-    found = check(correctness_reward_func=1.0)
+def test_a_reward_that_pays_for_a_flaw_is_named():
+    name = "correctness_reward_func"
+    with registry.defined(
+        Reward(lambda text, answer: 2.0 * (answer in text), 2.0, judges="answer", name=name)
+    ):
+        found = check(correctness_reward_func=1.0)
     assert any("the flaw 'no tags' as much as an ideal one" in sentence for sentence in found)
     assert any("the flaw 'two answers'" in sentence for sentence in found)
 
@@ -211,3 +209,15 @@ def test_a_reward_may_return_any_kind_of_number(one):
     assert Reward(lambda text, answer: one, 1.0)(["a", "b"], answer=["1", "2"]) == [1.0, 1.0]
     assert Reward(lambda text, answer: (one, "why"), 1.0).explain("a") == (1.0, "why")
     assert Reward(lambda text, answer: (None, "why"), 1.0).explain("a") == (None, "why")
+
+
+@pytest.mark.parametrize(
+    "columns", [{"nums": [2, 3]}, {"nums": 5, "target": 5}, {"nums": "2, 3", "target": 5}]
+)
+def test_a_column_called_nums_need_not_be_countdowns(columns):
+    assert check([ROWS[0] | columns], correctness_reward_func=1.0) == []
+
+
+def test_golds_of_countdown_with_many_numbers_are_not_searched_for():
+    row = {"answer": "987654", "nums": [1, 1, 1, 1, 1, 1, 9], "target": 987654}
+    assert check([ROWS[0] | row] * 200, countdown_reward_func=1.0) == []

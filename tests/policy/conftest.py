@@ -18,8 +18,9 @@ def saved(tmp_path_factory):
     recipe = load_recipe("tiny-cpu", runs_dir=str(folder), r=8)
     policy = load_policy(recipe)
     run = begin_run(recipe, load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0])
-    rate = {"strict": 0.5, "strict_interval": [0.2, 0.8], "lenient": 0.5, "format": 0.9, "n": 10}
-    unjudged = rate | {"strict": None, "strict_interval": None, "lenient": None}
+    rate = {"strict": 0.5, "lenient": 0.5, "format": 0.9, "n": 10, "cut": 0.0, "tokens": 9.0, "rewards": {}}
+    rate |= {f"{key}_interval": [0.2, 0.8] for key in ("strict", "lenient", "format")}
+    unjudged = rate | dict.fromkeys(("strict", "strict_interval", "lenient", "lenient_interval"))
     evaluation = {"test": {"before": rate, "prefilled": unjudged, "after": rate}}
     (run.folder / "evaluation.json").write_text(json.dumps(evaluation))
     attach_lora(policy, recipe)

@@ -13,7 +13,8 @@ from r1nb.evaluation import proof
 from r1nb.paths import DATA
 from r1nb.policy.adapters import CONFIG, WEIGHTS, strip
 from r1nb.policy.export import save_merged
-from r1nb.policy.loading import attach_lora, load_policy, load_trained
+from r1nb.policy.loading import attach_lora, load_policy
+from r1nb.policy.trained import load_trained
 from r1nb.recipes.loading import load_recipe
 from r1nb.runs.run import CARD
 from r1nb.text.prompts import REASONING, THINK
@@ -64,6 +65,11 @@ def poison(folder):
     save_file(weights, folder / WEIGHTS)
 
 
+def in_8_bits(folder):
+    weights = {name: weight.to(torch.float8_e4m3fn) for name, weight in load_file(folder / WEIGHTS).items()}
+    save_file(weights, folder / WEIGHTS)
+
+
 def flatten(folder):
     """Give a lora_B another shape: PEFT notices it only after it has changed the model."""
     weights = load_file(folder / WEIGHTS)
@@ -102,6 +108,8 @@ REFUSED = {
     "an expression that takes forever": (configured(target_modules="((a+)+)!"), "repeats a group"),
     "an endless expression to exclude": (configured(exclude_modules="((a+)+)!"), "repeats a group"),
     "an endless expression in a pattern": (configured(rank_pattern={"((a+)+)!": 8}), "repeats a group"),
+    "an alpha that is no number": (configured(lora_alpha=float("nan")), "cannot be read (ValueError: "),
+    "numbers of 8 bits": (in_8_bits, "is damaged"),
     "an alpha in words": (configured(lora_alpha="16"), "is damaged: unsupported operand"),
     "a dropout in words": (configured(lora_dropout="much"), "is damaged: "),
     "a number of modules": (configured(target_modules=7), "is damaged: "),
@@ -358,6 +366,51 @@ def test_an_adapter_that_brings_other_weights_of_the_base_is_refused(tmp_path):
     ):
         policy.load_adapter(tmp_path)
     assert policy.fingerprint() == fresh().fingerprint()
+
+
+@pytest.mark.parametrize("rows", [640, 648])
+def test_embeddings_saved_with_an_adapter_must_be_those_of_the_base(tmp_path, rows):
+    model = begun_by_peft()
+    model.resize_token_embeddings(rows)
+    model.save_pretrained(tmp_path, save_embedding_layers=True)
+    policy = fresh()
+    if rows == 640:
+        policy.load_adapter(tmp_path)
+        weights = load_file(tmp_path / WEIGHTS)
+        name = next(name for name in weights if "embed_tokens" in name)
+        save_file(weights | {name: weights[name] + 1}, tmp_path / WEIGHTS)
+    refused = r"with another (lm_head|model\.embed_tokens)\.weight; load it on its own base model, or merge"
+    with pytest.raises(UserError, match=refused):
+        policy.load_adapter(tmp_path)
+    assert policy.fingerprint() == fresh().fingerprint()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_adapter_of_the_head_fits_its_base_in_another_precision(tmp_path, dtype):
+    model = begun_by_peft(target_modules=["lm_head"])
+    model.to(dtype).save_pretrained(tmp_path)
+    policy = fresh()
+    policy.load_adapter(tmp_path)
+    assert policy.has_adapter
+    assert policy.fingerprint() == fresh().fingerprint()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["head and embedding", "whole head and embedding", "some tokens", "dora"])
+@pytest.mark.parametrize("damage", [truncate, flatten])
+def test_a_refused_adapter_leaves_the_present_one_in_place(saved, tmp_path, kind, damage):
+    by_peft(**KINDS[kind]).save_pretrained(tmp_path / "present")
+    shutil.copytree(saved.adapter, tmp_path / "damaged")
+    damage(tmp_path / "damaged")
+    policy = fresh()
+    policy.load_adapter(tmp_path / "present")
+    before, names = logits(policy.model), policy.model.state_dict().keys()
+    with pytest.raises(UserError):
+        policy.load_adapter(tmp_path / "damaged")
+    assert logits(policy.model).equal(before)
+    assert policy.model.state_dict().keys() == names
+    policy.save_adapter(tmp_path / "again")
 
 
 @pytest.mark.parametrize(

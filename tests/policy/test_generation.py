@@ -79,7 +79,7 @@ def test_without_its_adapter_the_base_answers(model):
 def test_draws_have_the_given_chances(size):
     torch.manual_seed(0)
     chances = torch.rand(size)
-    chances[:: 3] = 0.0
+    chances[::3] = 0.0
     chances /= chances.sum()
     drawn = draw(chances.expand(20_000, size))[:, 0].bincount(minlength=size) / 20_000
     assert not drawn[chances == 0].any()

@@ -16,8 +16,9 @@ from r1nb.machine.configs import grpo_config
 from r1nb.policy.adapters import check_targets
 from r1nb.policy.decoding import NO_EFFECT
 from r1nb.policy.export import save_merged
-from r1nb.policy.loading import attach_lora, load_policy, load_trained
+from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.policy.policy import Policy
+from r1nb.policy.trained import load_trained
 from r1nb.recipes.loading import load_recipe
 from r1nb.recipes.settings import Sampling
 from r1nb.runs.run import CARD
@@ -178,6 +179,7 @@ def test_one_prompt_in_training_measuring_counting_and_on_the_card(tmp_path, thi
     assert json.loads((folder / CARD).read_text())["prompt"].endswith(ending)
     fresh = load_policy(recipe)
     fresh.load_adapter(folder)  # the card fits
+    assert format_prompt(load_trained(folder)[0].tokenizer, rows[0]["prompt"]) == prompt
     other = recipe.grpo | {"chat_template_kwargs": {"enable_thinking": not thinks}}
     other = load_policy(recipe.model_copy(update={"grpo": other}))
     with pytest.raises(UserError, match="was trained with another prompt format"):
@@ -211,6 +213,11 @@ def test_the_tiny_policy_is_tiny():
     assert config["hidden_size"] // config["num_attention_heads"] >= 32
     size = sum(path.stat().st_size for path in (DATA / "tiny-policy").iterdir())
     assert size < 12e6
+
+
+def test_a_loaded_model_is_plain_and_can_be_trained(policy):
+    assert all(weight.requires_grad for weight in policy.model.parameters())
+    assert not any("lora" in name for name, _ in policy.model.named_modules())
 
 
 def test_a_loaded_adapter_and_a_merged_model_answer_like_the_policy(policy, tiny_recipe, tmp_path, prompts):
@@ -256,6 +263,11 @@ def test_plain_peft_loads_the_adapter(policy, tiny_recipe, tmp_path, prompts):
     [
         (["q_proj", "v_porj"], "has no 'v_porj'; did you mean 'v_proj'"),
         (r".*attention\.q_proj", "has no '.*attention"),
+        ("((", "is no pattern (missing ), "),
+        (["q_proj", "mlp"], "PEFT puts no LoRA there (Target module LlamaMLP(); name down_proj, gate_proj"),
+        (r".*norm", "PEFT puts no LoRA there"),
+        ([], "PEFT puts no LoRA there"),
+        ("", "PEFT puts no LoRA there"),
         (["self_attn.q_proj"], ""),
         (r".*self_attn\.[qv]_proj", ""),
     ],
@@ -264,6 +276,30 @@ def test_target_modules_that_the_model_lacks_are_refused(tiny_recipe, wanted, wo
     tiny_recipe.lora.target_modules = wanted
     with pytest.raises(UserError, match=re.escape(words)) if words else contextlib.nullcontext():
         load_policy(tiny_recipe)
+
+
+def test_experts_are_refused_as_targets_since_their_adapter_could_not_be_loaded(tiny_recipe):
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = MixtralForCausalLM(MixtralConfig(vocab_size=8, num_key_value_heads=2, **sizes))
+    names = model.state_dict().keys()
+    with pytest.raises(
+        UserError, match=r"includes the experts of this model.*\['k_proj', 'o_proj', 'q_proj'"
+    ):
+        check_targets(model, tiny_recipe)
+    assert model.state_dict().keys() == names
+    tiny_recipe.lora.target_modules = ["q_proj"]
+    check_targets(model, tiny_recipe)
+
+
+def test_the_modules_of_a_gpt2_are_named(tiny_recipe):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tiny_recipe.lora.target_modules = ["q_proj"]
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=16, n_positions=8))
+    with pytest.raises(UserError, match="It has c_attn, c_fc, c_proj, lm_head"):
+        check_targets(model, tiny_recipe)
 
 
 @pytest.mark.parametrize(
@@ -344,6 +380,65 @@ def test_a_models_file_that_transformers_refuses_is_named_in_one_sentence(tmp_pa
     folder = copy_of_tiny(tmp_path / "model")
     (tmp_path / "model" / "generation_config.json").write_text(text)
     with pytest.raises(UserError, match=r"(?s)cannot be loaded \(.*mend that in the model's files"):
+        load_policy(load_recipe(model_name=folder))
+
+
+def written(name, **values):
+    """A change of a JSON file of a model; a value of None removes the key."""
+
+    def change(folder):
+        changed = json.loads((folder / name).read_text()) | values
+        kept = {key: value for key, value in changed.items() if value is not None}
+        (folder / name).write_text(json.dumps(kept))
+
+    return change
+
+
+def truncated(name):
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:5000])
+
+
+END = {"eos_token_id": None}
+TOKENIZER, CONFIG, GENERATION = "tokenizer_config.json", "config.json", "generation_config.json"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ([truncated("model.safetensors")], "cannot be loaded .*: mend that in the model's files, download"),
+        ([truncated("tokenizer.json")], "mend that in the model's files"),
+        ([written(CONFIG, vocab_size=700)], "mend that in the model's files"),
+        ([written(TOKENIZER, pad_token="[PAD]")], r"needs '\[PAD\]' as token 640, but .* has 640 rows"),
+        ([written(GENERATION, eos_token_id="<|im_end|>")], "has eos_token_id = '<.im_end.>': write the num"),
+        ([written(GENERATION, eos_token_id=[[2]])], r"has eos_token_id = \[\[2\]\]"),
+        (
+            [written(TOKENIZER, eos_token=None), written(CONFIG, **END), written(GENERATION, **END)],
+            "has no end token, so its answers would never end: set eos_token in its tokenizer_config",
+        ),
+    ],
+)
+def test_damaged_or_incomplete_files_of_a_model_are_refused_in_one_sentence(tmp_path, changes, words):
+    folder = copy_of_tiny(tmp_path / "model")
+    for change in changes:
+        change(tmp_path / "model")
+    with pytest.raises(UserError, match=words) as refused:
+        load_policy(load_recipe(model_name=folder))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_tokenizer_without_end_and_pad_token_takes_the_models(tmp_path, prompts):
+    folder = copy_of_tiny(tmp_path / "model")
+    written(TOKENIZER, eos_token=None, pad_token=None)(tmp_path / "model")
+    policy = load_policy(load_recipe(model_name=folder))
+    assert (policy.tokenizer.eos_token_id, policy.tokenizer.pad_token_id) == (2, 2)
+    assert len(texts(policy, prompts[:2])) == 2
+
+
+def test_an_adapter_in_the_folder_of_a_base_model_is_not_used_silently(saved, tmp_path):
+    folder = copy_of_tiny(tmp_path / "model")
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(saved.adapter / name, folder)
+    with pytest.raises(UserError, match=r"holds an adapter besides the model.*: move adapter_config\.json"):
         load_policy(load_recipe(model_name=folder))
 
 

@@ -9,7 +9,8 @@ import yaml
 from r1nb.errors import UserError, say_once
 from r1nb.evaluation.accuracy import evaluate
 from r1nb.evaluation.proof import prove
-from r1nb.policy.loading import attach_lora, load_policy, load_trained
+from r1nb.policy.loading import attach_lora, load_policy
+from r1nb.policy.trained import load_trained
 from r1nb.recipes.loading import load_recipe, recipe_of_run
 from r1nb.rewards import registry
 from r1nb.runs.run import Run
@@ -61,6 +62,9 @@ def changed(saved):
         ({"grpo": {"max_completion_length": None}}, "lacks grpo.max_completion_length: 112 is taken for it"),
         ({"why": ["no", "mapping"]}, "is read without why"),
         ({"sft": {"max_seq_len": 99, "max_steps": 3}}, "is read without sft.max_seq_len = 99"),
+        ({"sft": {"learning_rate": 1e-5, "max_seq_len": 99}}, "is read without sft = {"),
+        ({"rewards": {"int_reward_func": float("nan")}}, "unknown here and left out: int_reward_func."),
+        ({"rewards": {"int_reward_func": -1.0}}, "unknown here and left out: int_reward_func."),
         ({"rewards": {"brief_reward_func": 1.0}}, "unknown here and left out: brief_reward_func."),
     ],
 )

@@ -10,6 +10,7 @@ import yaml
 from r1nb.errors import UserError
 from r1nb.paths import runs_folder
 from r1nb.recipes.loading import default_runs_dir, load_recipe
+from r1nb.runs.run import Run
 
 
 @pytest.fixture
@@ -54,6 +55,17 @@ def test_r1nb_set_overrides_the_recipe_and_the_caller(monkeypatch, tmp_path):
         ("like: tiny-cpu\nlora: {r: two}", ["lora.r = 'two': must be a valid integer."]),
         ("like: tiny-cpu\ndata: {test_splits: 5}", ["data.test_splits = 5: must be a valid list."]),
         ("like: tiny-cpu\nmodel: {load_in_4bit: maybe}", ["'maybe': must be a valid boolean."]),
+        (
+            "like: tiny-cpu\ngrpo: {seed: 5,\n seed: 7}",
+            ["the key seed stands twice", "line 3"],
+        ),
+        ("like: tiny-cpu\nlike: tiny-r1", ["the key like stands twice", "line 2"]),
+        ("like: tiny-cpu\ngrpo: {learning_rate: 1,5}", ["Unknown key grpo.5: TRL"]),
+        (
+            "like: tiny-cpu\ngrpo: {max_steps: yes}",
+            ["max_steps = true: must be a number, and YAML"],
+        ),
+        ("like: tiny-cpu\nevaluation: {eval_every: on}", ["eval_every = true: must be a number"]),
         ("like: none-such", ["Unknown recipe 'none-such'"]),
         ("like: mine.yaml", ["mine.yaml is like itself (mine.yaml like mine.yaml): "]),
     ],
@@ -186,6 +198,20 @@ def test_a_recipe_name_is_preferred_to_a_folder_of_that_name(monkeypatch, tmp_pa
     (tmp_path / "tiny-cpu").mkdir()
     monkeypatch.chdir(tmp_path)
     assert load_recipe("tiny-cpu").name == "tiny-cpu"
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "~nobody-here/x", "a\0b", 5, None])
+def test_what_can_be_no_path_is_named(name):
+    refuse = [load_recipe, Run, Run.all]
+    refuse += [lambda name: load_recipe(runs_dir=name)] * isinstance(name, str)
+    for read in refuse:
+        with pytest.raises(UserError, match="cannot be the name of a file or folder"):
+            read(name)
+
+
+def test_a_recipe_file_whose_runs_would_be_hidden_is_refused(write):
+    with pytest.raises(UserError, match=r"cannot be named '\.mine'"):
+        load_recipe(write("like: tiny-cpu", ".mine"))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

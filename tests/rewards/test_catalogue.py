@@ -134,16 +134,14 @@ print({"torch", "trl", "transformers", "openai", "sympy", "reasoning_gym"} & set
     assert printed(code) == "[0.0]\nset()\n"
 
 
-def test_your_own_reward_takes_precedence_over_a_shipped_one():
-    code = """
-from r1nb.rewards import find_reward, reward
-@reward(high=3.0)
-def math_reward_func(text, answer):
-    return 3.0
-from r1nb.rewards import mathematics  # imported later, by somebody else
-print(find_reward("math_reward_func") is math_reward_func)
-"""
-    assert printed(code) == "True\n"
+def test_your_own_reward_cannot_have_the_name_of_a_shipped_one():
+    with pytest.raises(
+        UserError, match="math_reward_func is a reward that ships with r1nb: give yours anoth"
+    ):
+
+        @reward(high=3.0)
+        def math_reward_func(text, answer):
+            return 3.0
 
 
 def test_your_own_reward_is_found_by_its_name(monkeypatch):

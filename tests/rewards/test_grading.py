@@ -49,6 +49,18 @@ def test_the_whole_last_number_counts(text, gold, lenient):
     assert graded.lenient is lenient
 
 
+@pytest.mark.parametrize(
+    ("columns", "judge"),
+    [(("problem",), "correctness"), (("nums",), "correctness"), (("nums", "target"), "countdown"),
+     (("gym_task",), "gym")],
+)  # fmt: skip
+def test_columns_choose_the_judge(columns, judge):
+    assert (
+        make_judge({"soft_format_reward_func": 1.0}, columns=columns).answer.__name__
+        == f"{judge}_reward_func"
+    )
+
+
 def test_a_summary_counts_and_averages():
     right, bare = REASONING.format_reply("6*7=42", "42"), "42"
     completions = [Completion(right, (7,) * 20, False), Completion(bare, (7,) * 2, True)]

@@ -26,7 +26,17 @@ SAME = [(r"\frac{1}{2}", "0.5"), ("1/2", r"\frac12"), (r"\boxed{5}", "5"), ("$5$
         ("1e-7", "0.0000001"), (r"10^{-7}", "1e-7"), (r"3 \times 10^8", "300000000"), ("0.5", "50%"),
         (r"6.6 \times 10^{-34} \text{ kg}", r"6.6 \cdot 10^{-34}"), (r"\frac{\sqrt{2}}{17}", "0.083189"),
         ("-5", "\N{MINUS SIGN}5"), ("\N{VULGAR FRACTION ONE HALF}", "1/2"), ("7\N{SUPERSCRIPT TWO}", "49"),
-        ("2\N{VULGAR FRACTION ONE HALF}", "5/2")]  # fmt: skip
+        ("2\N{VULGAR FRACTION ONE HALF}", "5/2"), ("x = 5", "5"), ("5=x+2", "x+2=5"),
+        ("f(x)=2x", "2x"), ("y=2x+1", "y-2x=1"),
+        ("1 or 2", "1,2"), (r"x=1 \text{ or } x=2", "1, 2"), ("x\N{SUPERSCRIPT TWO}", "x^2"),
+        ("1 000", "1000"), ("2\N{SQUARE ROOT}3", r"\sqrt{12}"),
+        ("\N{GREEK SMALL LETTER PI}\N{SUPERSCRIPT TWO}", r"\pi^2"),
+        ("\N{INFINITY}", r"\infty"), (r"0.1\overline{6}", "1/6"), (r"0.\overline{3}", "0.333333"),
+        ("3/4 cup", "0.75"), ("2 1/2 cups", "2.5"), ("25 000 dollars", "25000"), ("Yes.", "yes"),
+        ("(B)", "B"), (r"\text{(B)}", "B"), ("2 : 3", "2:3"), ("11:30 a.m.", "11:30 AM"),
+        (r"4\pi \text{ cm}^2", r"4\pi"),
+        (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+        (r"[1,\infty)", r"x\ge1"), (r"\log_2 8", "3"), ("1010_2", "1010_{2}"), ("1,2", "(1,2)")]  # fmt: skip
 DIFFERENT = [("0.51", "0.5"), ("[0,1]", "[0,1)"), ("(2,1)", "(1,2)"), ("B", "A"), ("5 or 6", "6"), ("", "5"),
              ("}{", "5"), (r"5}\boxed{6", "6"), (r"\frac{1}{0}", "5"), ("no", "yes"), ("-5", "5"),
              ("import os", "5"), ("x" * 5_000, "5"), ("2 2/3", "4/3"), ("-1 1/2", "-1/2"),
@@ -39,6 +49,16 @@ DIFFERENT = [("0.51", "0.5"), ("[0,1]", "[0,1)"), ("(2,1)", "(1,2)"), ("B", "A")
              (r"\sqrt{2} \cdot 10^{-9}", r"\sqrt{3} \cdot 10^{-9}"), ("0.1250001", "1/8"), ("1.0000001", "1"),
              ("12345678901234567.5", "12345678901234567.25"), (r"\infty", r"-\infty"), ("9{,}500", "500"),
              ("**1/2**", "2"), ("9,500", "500")]  # fmt: skip
+DIFFERENT += [(given, "5") for given in (
+    r"5 \text{ million}", "5 lakh", "5M", r"5\text{ hundredths}", r"5\text{ and a half}", r"5\mathrm{i}",
+    r"5\text{ below zero}", r"\$5 \text{ billion}", r"5\text{!}", r"5\text{ (approx)}", "x+1=5", "x^2=5",
+    "2+2=5", "4=5", "x=4=5", "> 5", r"\geq 5", r"\neq 5", r"x \approx 5", r"\not 5", "5, 5",
+    "6 \\\\ 5")]  # fmt: skip
+DIFFERENT += [("25 000 dollars", "0"), ("5 6", "30"), ("5 6", "56"), ("ABCD", "DCBA"), ("no", "on"),
+              (r"\text{evil}", r"\text{live}"), ("2:30", "1:15"), ("0:45", "0"), ("9:00 AM", "9:00 PM"),
+              ("2020-05-03", "2012"), ("5-6", "-1"), ("5/3/2020", "1/1212"), ("2x=10", "10"), ("0=0", "1=1"),
+              ("1010_2", "1010_8"), ("3,3,4", "3,4"), ("5 r 2", "10r"), (r"\frac{4}{2}=2", "1=1"),
+              ("May 5", "5 May")]  # fmt: skip
 
 
 @pytest.mark.parametrize(

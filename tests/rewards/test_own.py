@@ -14,7 +14,7 @@ from r1nb.evaluation.checks import check_rewards
 from r1nb.machine.configs import grpo_config
 from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.recipes.loading import load_recipe
-from r1nb.rewards import registry
+from r1nb.rewards import own
 from r1nb.rewards.own import TrlReward, load_own
 from r1nb.rewards.registry import find_reward, short_name
 from r1nb.runs.run import Run
@@ -40,6 +40,8 @@ def brief(prompts, completions, answer, **columns):
     return [POINTS * (gold in text) - len(text) / 1000 for text, gold in zip(texts, answer)]
 
 async def slow(completions, **columns):
+    if columns["trainer_state"].global_step:  # training has begun
+        Path(__file__).unlink(missing_ok=True)
     return [None if "7" in completion[0]["content"] else 0.25 for completion in completions]
 
 @reward(high=0.5)
@@ -70,7 +72,7 @@ SMALL = {
 def folder(tmp_path, monkeypatch):
     """Return the current folder, which holds my_rewards.py and the module that it imports."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "_OWN", dict(registry._OWN))  # the file adds to it
+    monkeypatch.setattr(own, "_HELPERS", {})
     (tmp_path / "my_rewards.py").write_text(FILE)
     (tmp_path / "helper.py").write_text("POINTS = 2.0\n")
     monkeypatch.delitem(sys.modules, "helper", raising=False)
@@ -95,7 +97,7 @@ def test_a_function_of_trl_is_scored_like_one_of_r1nb(folder):
     assert slow.score("It is 7.") is None
     assert ours.explain("It is 12", "12") == (0.5, "holds it")
     assert brief(["12", "a"], answer=["12", "12"]) == [2.0 - 0.002, -0.001]
-    assert (brief.__name__, short_name(brief.__name__)) == ("my_rewards.py:brief", "brief")
+    assert (brief.__name__, short_name(brief.__name__)) == ("my_rewards.py:brief", "my_rewards.py:brief")
     assert executions(folder) == 1
 
 
@@ -151,12 +153,13 @@ def test_a_run_trains_on_them_keeps_a_copy_and_is_proven_by_it(folder, recipe, c
     rows, *_ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     assert not [said for said in check_rewards(rows, recipe.judge()) if "my_rewards" in said]
     run, proof = train(recipe)
-    assert (
-        "my_rewards.py imports helper.py, which the run folder does not hold a copy of."
-        in capsys.readouterr().out
-    )
     assert proof.n == 4
-    assert (run.folder / "rewards/my_rewards.py").read_text() == FILE
+    copy = run.folder / "rewards/my_rewards.py"
+    assert f"my_rewards.py is gone, or changed, since {run.label} began: its copy {copy} is used" in (
+        capsys.readouterr().out
+    )
+    assert copy.read_text() == FILE
+    assert (run.folder / "rewards/helper.py").read_text() == "POINTS = 2.0\n"
     (digest,) = set(run.environment["reward_files"].values())
     assert len(digest) == 16
     assert set(run.completions(1).columns) >= {f"my_rewards.py:{name}" for name in NAMES}
@@ -173,12 +176,23 @@ def test_a_run_trains_on_them_keeps_a_copy_and_is_proven_by_it(folder, recipe, c
     assert executions(folder) == before
 
 
-def test_a_changed_file_begins_another_run(folder, recipe):
-    rows, *_ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
-    first = begin_run(recipe, rows)
-    assert begin_run(recipe, rows).folder == first.folder
-    (folder / "my_rewards.py").write_text(FILE + "\n")
-    assert begin_run(recipe, rows).folder != first.folder
+@pytest.mark.parametrize(("file", "text"), [("my_rewards.py", FILE + "\n"), ("helper.py", "POINTS = 3.0\n")])
+def test_a_changed_file_begins_another_run(folder, recipe, file, text):
+    first = begin_run(recipe)
+    assert begin_run(recipe).folder == first.folder
+    (folder / file).write_text(text)
+    assert begin_run(recipe).folder != first.folder
+    paid = 2.0 if file == "my_rewards.py" else 3.0
+    assert find_reward("my_rewards.py:brief").score("12", "12") == paid - 0.002
+
+
+def test_a_run_is_judged_by_its_copies_if_a_file_has_changed_since(folder, recipe):
+    run = begin_run(recipe)
+    for points in (3.0, 4.0):
+        (folder / "helper.py").write_text(f"POINTS = {points}\n")
+        assert find_reward("my_rewards.py:brief").score("12", "12") == points - 0.002
+        with own.as_trained(run):
+            assert find_reward("my_rewards.py:brief").score("12", "12") == 2.0 - 0.002
 
 
 def test_they_stand_beside_plain_functions_in_trls_trainer(folder, recipe):
@@ -209,8 +223,8 @@ def test_they_stand_beside_plain_functions_in_trls_trainer(folder, recipe):
 
 def test_the_code_of_the_run_imports_them(recipe):
     code = training_code(recipe, "out")["rewards"]
-    assert "from my_rewards import brief" in code
-    assert "    brief,\n" in code
+    assert '    find_reward("my_rewards.py:brief"),\n' in code
+    assert "from r1nb.rewards import (\n    find_reward,\n    correctness_reward_func,\n)" in code
 
 
 def test_the_range_of_a_function_of_trl_is_unknown(folder):

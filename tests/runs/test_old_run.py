@@ -176,7 +176,9 @@ def old(tmp_path):
     lines = [json.dumps(line) + "\n" for line in (*HISTORY, ALARM)]
     (folder / "history.jsonl").write_text("".join(lines))
     (folder / "harvest.json").write_text(json.dumps(REJECTED))
-    summary = {"n": 1, "strict": 0.0, "lenient": 0.0, "format": 0.0, "cut": 0.0, "tokens": 2.0}
+    summary = {"n": 1, "cut": 0.0, "tokens": 2.0, "rewards": ANSWER["rewards"]}
+    for rate in ("strict", "lenient", "format"):
+        summary |= {rate: 0.0, f"{rate}_interval": [0.0, 0.7935]}
     whole = {"test": dict.fromkeys(("before", "prefilled", "after"), summary)}
     (folder / "evaluation.json").write_text(json.dumps(whole))
     for moment in whole["test"]:
@@ -186,7 +188,8 @@ def old(tmp_path):
             json.dumps([ANSWER | {"completion": f"{step}"}])
         )
     for step in (1, 2, 3):
-        log = pandas.DataFrame({"step": step, "completion": ["25"], **dict.fromkeys(ANSWER["rewards"], 0.5)})
+        columns = {"step": step, "prompt": ANSWER["question"], "completion": ["25"], "advantage": 0.0}
+        log = pandas.DataFrame(columns | dict.fromkeys(ANSWER["rewards"], 0.5))
         log.to_parquet(folder / "completions" / f"completions_{step:05d}.parquet")
     return Run(folder)
 

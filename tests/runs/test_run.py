@@ -63,7 +63,8 @@ def write_until_killed(recipe, finished) -> None:
     """Write to a run folder like training does, step by step."""
     run = new_run(recipe)
     (run.folder / "completions").mkdir()
-    log = pandas.DataFrame({"step": 1, "completion": ["é" * 200] * 64} | dict.fromkeys(recipe.rewards, 0.5))
+    columns = {"step": 1, "prompt": "24?", "completion": ["é" * 200] * 64, "advantage": 0.0}
+    log = pandas.DataFrame(columns | dict.fromkeys(recipe.rewards, 0.5))
     for step in range(1, 10_000):
         append_step(run, step, [{"completion": "é" * 200}] * 60)
         log.to_parquet(run.folder / "completions" / f"completions_{step:05d}.parquet")

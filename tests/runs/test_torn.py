@@ -3,7 +3,9 @@
 import json
 import os
 
+import pandas
 import pytest
+import yaml
 from written_run import write_run
 
 from r1nb.errors import UserError, say_once
@@ -14,7 +16,7 @@ from r1nb.runs.run import CARD, Run
 from r1nb.views.inspector import Inspector
 from r1nb.views.plots import png, training_curves
 from r1nb.views.report import write_report
-from r1nb.views.tables import accuracy_table, answers_table
+from r1nb.views.tables import accuracy_table, answers_table, completion_table
 
 GRADED = Graded("How much is 4 times 6?", "24", "24", (1,), False, False, True, False, {})
 RUBBISH = [b"", b"{", b"null", b"[[[1", b"\xff\xfe\x00", b"\x00" * 99, b"7", b'"text"']
@@ -38,6 +40,8 @@ def test_a_run_with_a_torn_recipe_hides_no_other_run(run, capsys):
     text, parent = (run.folder / "recipe.yaml").read_text(), run.folder.parent
     sections = ("lora:", "target_modules: ", "grpo:", "max_steps: ", "rewards:", "int_reward_func: ")
     ends = [0, 30, *(text.index(part) + len(part) for part in sections)]
+    (parent / "copied-nameless" / "adapter").mkdir(parents=True)
+    (parent / "copied-nameless" / "recipe.yaml").write_text(text.replace("name: tiny-cpu\n", ""))
     for end in ends:
         (parent / f"copied-{end}" / "adapter").mkdir(parents=True)
         (parent / f"copied-{end}" / "recipe.yaml").write_text(text[:end])
@@ -110,6 +114,106 @@ def test_copies_that_a_synced_drive_adds_are_no_steps(run):
     assert run.validated() == [1, 16]
     assert run.logged(16) == 16
     assert set(run.completions()["step"]) == set(range(1, 17))
+
+
+def of_json(name, change):
+    """Change the value in a JSON file of a run."""
+
+    def spoil(folder):
+        (folder / name).write_text(json.dumps(change(json.loads((folder / name).read_text()))))
+
+    return spoil
+
+
+def of_log(change):
+    """Change the completion log of step 16."""
+
+    def spoil(folder):
+        path = folder / "completions" / "completions_00016.parquet"
+        change(pandas.read_parquet(path)).to_parquet(path)
+
+    return spoil
+
+
+def into_folder(folder):
+    (folder / "completions" / "completions_00016.parquet").unlink()
+    (folder / "completions" / "completions_00016.parquet").mkdir()
+
+
+def without(*path):
+    """A function that removes a key inside a value."""
+
+    def change(value):
+        inner = value
+        for key in path[:-1]:
+            inner = inner[key]
+        del inner[path[-1]]
+        return value
+
+    return change
+
+
+SHAPES = {
+    "an answer without strict": (of_json("validation/00016.json", without(0, "strict")), "00016.json"),
+    "rewards: null": (of_json("environment.json", lambda v: v | {"rewards": None}), "environment.json"),
+    "a reward: [1]": (of_json("environment.json", lambda v: v | {"rewards": {"a": [1]}}), "environment.json"),
+    "half an interval": (
+        of_json("evaluation.json", without("test", "after", "strict_interval", 0)),
+        "evaluation.json",
+    ),
+    "no cut": (of_json("evaluation.json", without("test", "after", "cut")), "evaluation.json"),
+    "test: null": (of_json("evaluation.json", lambda v: {"test": None}), "evaluation.json"),
+    "answers": (of_json("evaluation/after-test.json", lambda v: [v[0] | {"kind": 7}]), "after-test.json"),
+    "samples": (of_json("evaluation/after-test-samples.json", lambda v: [[7]]), "test-samples.json"),
+    "a log without prompts": (of_log(lambda log: log.drop(columns="prompt")), "no completions of step 16"),
+    "a log of texts": (of_log(lambda log: log.assign(advantage="x")), "no completions of step 16"),
+    "an empty log": (of_log(lambda log: log[:0]), "no completions of step 16"),
+    "a folder": (into_folder, "no completions of step 16"),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_file_of_another_shape_counts_as_torn(run, capsys, name):
+    spoil, words = SHAPES[name]
+    spoil(run.folder)
+    run = Run(run.folder)
+    for table in (accuracy_table(run), answers_table(run, 3), completion_table(run, [15, 16], 2)):
+        assert table.to_html()
+    assert run.graded("after").keys() <= {"test", "hard"}
+    assert run.samples("after").keys() <= {"test"}
+    run.best_total()
+    assert capsys.readouterr().out.count(words) == 1
+    run.undo_after(15)
+    assert (run.logged(16), run.validated()) == (15, [1])
+
+
+def test_a_history_with_odd_values_is_read(run):
+    odd = [
+        {"step": 16, "time": 40.0, "reward": "x"},
+        {"step": 16, "time": float("nan")},
+        {"step": 16, "alarm": "kl"},
+        {"step": 1e400},
+    ]
+    with (run.folder / "history.jsonl").open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in [*odd, *[run.history()[-2]] * 12])
+    odd = Run(run.folder)
+    assert odd.progress()[0] == 16
+    assert odd.alarms() == []
+    assert write_report(odd)
+
+
+def test_a_run_that_cannot_be_drawn_hides_no_other(run):
+    other = run.folder.parent / "damaged-001"
+    other.mkdir()
+    recipe = run.recipe | {"name": "damaged", "data": run.recipe["data"] | {"layout": "of another version"}}
+    (other / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (other / "history.jsonl").write_text('{"step": 1, "time": 1.0, "reward": 1.0}\n')
+    (other / "completions").symlink_to(run.folder / "completions")
+    os.utime(other / "recipe.yaml", (2e9, 2e9))
+    inspector = Inspector(str(other.parent))
+    assert "damaged-001 cannot be shown (KeyError" in inspector.values.value
+    inspector.chosen.value = (run.name,)
+    assert "cannot be shown" not in inspector.values.value
 
 
 def test_a_run_without_its_environment_has_curves_but_no_limits(run):

@@ -123,7 +123,10 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, path, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a,b\n1,2,3\n4,5\n", "cannot be read"),
+        ("a,b\n1,2,3\n4,5\n", "cannot be read: .* Write a cell that holds a comma in quotes"),
+        ("a;b\n1;2,5\n", "cells are separated by ';': save it with commas"),
+        ("a,b,b\n1,2,3\n", "two columns are called b: rename one"),
+        ("a,b\n1?,\"{'gold': '2'}\"\n", "The column b holds .* which is a struct"),
         ("a,b\n", "holds no rows"),
         ("a,b\n,1\n1,\n", "No row of train.csv"),
     ],
@@ -132,6 +135,69 @@ def test_a_table_without_usable_rows_is_refused(tmp_path, text, words):
     (tmp_path / "train.csv").write_text(text)
     with pytest.raises(UserError, match=words):
         load_rows(tmp_path, "train", question="a", answer="b")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_csv_in_another_encoding_is_refused(tmp_path, encoding):
+    (tmp_path / "train.csv").write_text("a,b\nTür?,2\n", encoding=encoding)
+    with pytest.raises(UserError, match="it is not in UTF-8: save it as 'CSV UTF-8'"):
+        load_rows(tmp_path, "train", question="a", answer="b")
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([{"a": "1?", "b": "yes"}, {"a": "2?", "b": 5}], "the column b mixes types"),
+        ([{"a": "1?", "b": 2**70}], "the column b mixes types or holds a number that is too large"),
+        (
+            [{"a": "1?", "b": "1"}, {"a": "2?", "b": "2", "c": 1}],
+            "line lacks c, which line 2 has: add null",
+        ),
+    ],
+)
+def test_rows_that_do_not_fit_together_are_refused(tmp_path, rows, words):
+    with pytest.raises(UserError, match=words):
+        load_rows(write_table(tmp_path, "jsonl", rows), "train", question="a", answer="b")
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (
+            {"train.jsonl": "x", "train.parquet": "x"},
+            "train is in train.jsonl and in train.parquet: keep",
+        ),
+        ({"train-00001-of-00003.parquet": "x"}, "has 1 of the 3 files of train: fetch the others"),
+        ({"train-00000-of-00002.parquet": "x", "train-00001-of-00002.parquet": 1}, "column x mixes types"),
+    ],
+)
+def test_files_of_a_split_that_do_not_fit_together_are_refused(tmp_path, files, words):
+    for name, cell in files.items():
+        row = {"question": "1 + 1?", "answer": "2", "x": cell}
+        write_table(tmp_path, name.rpartition(".")[2], [row]).rename(tmp_path / name)
+    with pytest.raises(UserError, match=words):
+        load_rows(tmp_path, "train")
+
+
+def test_two_columns_of_one_name_in_a_parquet_file_are_refused(tmp_path):
+    import pyarrow.parquet
+
+    table = pyarrow.table([["1?"], ["2"], ["3"]], names=["a", "b", "b"])
+    pyarrow.parquet.write_table(table, tmp_path / "train.parquet")
+    with pytest.raises(UserError, match="two columns are called b: rename one"):
+        load_rows(tmp_path, "train", question="a", answer="b")
+
+
+def test_prose_without_a_mark_is_no_gold_if_most_golds_are_marked(tmp_path):
+    rows = [{"q": f"{n}?", "a": rf"so \boxed{{{n}}}"} for n in range(3)]
+    rows += [{"q": "3?", "a": "First we add, then we get 3."}, {"q": "4?", "a": "4"}]
+    path = write_table(tmp_path, "jsonl", rows)
+    assert load_rows(path, "train", question="q", answer="a")["answer"] == ["0", "1", "2", "4"]
+
+
+def test_a_column_of_solutions_is_kept(tmp_path):
+    path = write_table(tmp_path, "jsonl", [{"q": "1 + 1?", "a": "2", "solution": "1 + 1 = 2"}])
+    assert load_rows(path, "train", question="q", answer="a")["solution"] == ["1 + 1 = 2"]
 
 
 def test_a_folder_with_the_parquet_files_of_the_hub_is_read(tmp_path):

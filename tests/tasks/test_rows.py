@@ -148,6 +148,19 @@ def test_duplicates_are_dropped_with_a_message(recipe, folder, capsys):
     assert len(set(questions)) == len(questions)
 
 
+@pytest.mark.parametrize("without", [0, 5, 39])
+def test_rows_without_countdowns_numbers_do_not_hide_that_a_test_row_is_trained_on(folder, capsys, without):
+    rows = [
+        {"question": f"Make {n + 3}!", "answer": str(n), "nums": [3, n], "target": n + 3} for n in range(40)
+    ]
+    path = folder(*(row | {"nums": None} if n == without else row for n, row in enumerate(rows)))
+    recipe = load_recipe(dataset=path, question_column="question", answer_column="answer", validation_rows=4,
+                         test_splits="train[-8:]", validation_split=None)  # fmt: skip
+    train, _, tests = load_splits(*sections(recipe))
+    assert "Dropped 8 training rows" in capsys.readouterr().out
+    assert not set(train["question"]) & set(tests["train[-8:]"]["question"])
+
+
 def test_long_prompts_are_dropped_with_a_message(recipe, capsys):
     train, *_ = load_splits(*sections(recipe()))
     kept = drop_long_prompts(train, WordTokenizer(), 8, needed=8)

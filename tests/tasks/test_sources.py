@@ -107,10 +107,18 @@ def splits(name, **overrides):
 
 
 def test_countdown_problems_are_read_from_csv(tmp_path, capsys):
-    (tmp_path / "train.csv").write_text('nums,target\n"[4, 6]",24\n"[4, x]",24\n,5\n"[5]",5\n')
+    (tmp_path / "train.csv").write_text('nums,target\n"[4, 6]",24\n"[4, x]",24\n,5\n"[5]",5\n"[4, 1.5]",6\n')
     rows = load_rows(str(tmp_path), "train")
     assert [(row["nums"], row["target"]) for row in rows] == [([4, 6], 24), ([5], 5)]
-    assert "Dropped 2 of 4 rows" in capsys.readouterr().out
+    assert "Dropped 3 of 5 rows" in capsys.readouterr().out
+
+
+def test_countdowns_numbers_beside_named_columns_are_read_from_csv(tmp_path):
+    (tmp_path / "train.csv").write_text('q,a,nums,target\nMake 24!,x,"[4, 6]",24\n')
+    (row,) = load_rows(str(tmp_path), "train", question="q", answer="a")
+    assert (row["nums"], row["target"]) == ([4, 6], 24)
+    (tmp_path / "train.csv").write_text('q,a,nums,target\n1?,2,"[4, 6]",24\n2?,3,"four",x\n')
+    assert load_rows(str(tmp_path), "train", question="q", answer="a")["nums"] == ["[4, 6]", "four"]
 
 
 def test_a_benchmark_is_not_trained_on():
@@ -185,6 +193,10 @@ def test_a_judge_may_judge_any_dataset():
         (r"#### \boxed{6}", "6"),
         ("#### Conclusion\nThe answer is \\boxed{6}.", "6"),
         ("#### \\begin{pmatrix}1\n2\\end{pmatrix}", "\\begin{pmatrix}1\n2\\end{pmatrix}"),
+        ("So \\boxed{6}.\n#### Check\nIt fits.", "6"),
+        ("#### Final Answer\n6", "6"),
+        ("#### Answer:\n**6**", "6"),
+        ("#### Step 1\nAdd 2.\n#### Step 2\nSo it is 6.", "6"),
         ("six #### ", ""),
         (r"\boxed{{}", ""),
         ("nothing", ""),

@@ -1,5 +1,6 @@
 """A tokenizer is adapted once: the format reaches the prompt, and the whole reply reaches the rewards."""
 
+from datetime import date
 from importlib import resources
 
 import pytest
@@ -86,6 +87,26 @@ def test_a_tokenizer_without_a_chat_template_gets_plain_paragraphs(tokenizer):
     assert tokenizer.apply_chat_template(reply, tokenize=False) == f"Two.\n\n{tokenizer.eos_token}"
 
 
+def test_plain_paragraphs_begin_with_the_begin_token_if_the_tokenizer_adds_one(tokenizer):
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer.chat_template, tokenizer.bos_token = None, "<|im_start|>"
+    begin = ("<|im_start|>", tokenizer.bos_token_id)
+    adds = TemplateProcessing(single="<|im_start|> $A", special_tokens=[begin])
+    tokenizer.backend_tokenizer.post_processor = adds
+    prepare_tokenizer(tokenizer, REASONING)
+    assert prompt_of(tokenizer) == f"<|im_start|>{REASONING.system_prompt}\n\nHow many?\n\n"
+
+
+@pytest.mark.parametrize("end", ["", "{% if add_generation_prompt %}A: <think>\n{% endif %}"])
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: layout.name)
+def test_a_system_prompt_after_the_question_is_not_cut(tokenizer, layout, end):
+    tokenizer.chat_template = "{% for m in messages[::-1] %}{{ m.content }}\n{% endfor %}" + end
+    assert len(prepare_tokenizer(tokenizer, layout)) == bool(end)
+    prompt = prompt_of(tokenizer, layout)
+    assert prompt == f"How many?\n{layout.system_prompt}\n" + ("A: " if end else "")
+
+
 def test_a_chat_template_that_loses_nothing_is_kept(tokenizer):
     for template in (CHATML, tokenizer.chat_template):
         tokenizer.chat_template = template
@@ -161,6 +182,14 @@ def test_an_option_reaches_every_prompt_as_trl_renders_it(tokenizer, value):
     assert prompt_of(tokenizer) == theirs
 
 
+def test_another_value_of_an_option_wins_over_the_one_in_an_exported_template(tokenizer):
+    tokenizer.chat_template = CHATML + OPTION + "{{ other }}"
+    prepare_tokenizer(tokenizer, REASONING, {"style": "a", "other": 1})
+    for value in ("b\\1", None):
+        prepare_tokenizer(tokenizer, REASONING, {"style": value})
+        assert prompt_of(tokenizer).endswith(f"[{value}]1")
+
+
 def test_an_option_decides_what_the_template_opens(tokenizer):
     template = EACH + "{% if enable_thinking %}" + THINKS + "{% else %}" + BEGIN + "{% endif %}"
     tokenizer.chat_template = template
@@ -181,6 +210,8 @@ def test_an_option_decides_what_the_template_opens(tokenizer):
         ({"tokenize": False}, "sets 'tokenize'"),
         ({"not a name": 1}, "sets 'not a name'"),
         ("style=1", "chat_template_kwargs = 'style=1': write it as key: value"),
+        ({"style": date(2025, 1, 1)}, "sets 'style' to datetime.date(2025, 1, 1), which is no text"),
+        ({"style": float("inf")}, "sets 'style' to inf, which is no text, number"),
     ],
 )
 def test_an_option_that_does_nothing_or_would_break_trl_is_refused(tokenizer, options, words):
@@ -194,6 +225,12 @@ def test_of_several_templates_trls_is_taken(tokenizer):
     tokenizer.chat_template = {"default": CHATML, "tool_use": "tools"}
     assert prepare_tokenizer(tokenizer, REASONING) == []
     assert tokenizer.chat_template == CHATML
+
+
+def test_several_templates_without_a_default_are_refused(tokenizer):
+    tokenizer.chat_template = {"rag": CHATML, "tool_use": "tools"}
+    with pytest.raises(UserError, match=r"several chat templates \(rag, tool_use\), but no default"):
+        prepare_tokenizer(tokenizer, REASONING)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: layout.name)

@@ -205,7 +205,8 @@ def test_work_counts_completions_sampled_and_trained_on(tiny_recipe, tmp_path):
         grpo.append({"step": step, "loss": 0.0, "reward": 1.0})
         both.append({"step": step, "loss": 0.0, "reward": 1.0})
         sft.append({"step": step, "loss": 0.5})
-    (sft.folder / "harvest.json").write_text('{"samples": 100}')
+    rejected = dict.fromkeys(("problems", "kept", "solved"), 9) | {"samples": 100, "dropped": {}}
+    (sft.folder / "harvest.json").write_text(json.dumps(rejected))
     assert work(grpo) == (192, 192)
     assert work(both) == (384, 384)
     twice = new_run(load_recipe("tiny-r1", runs_dir=str(tmp_path / "r1"), num_iterations=2, save_steps=2))

@@ -3,8 +3,10 @@
 import contextlib
 import errno
 import json
+import re
 import shutil
 import signal
+import zipfile
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from r1nb.paths import DATA
 from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.recipes.loading import load_recipe
 from r1nb.runs.checkpoints import find_damage
-from r1nb.runs.disk import full_disk_in_words
+from r1nb.runs.disk import full_disk_in_words, is_full
 from r1nb.runs.run import Run
 from r1nb.tasks.rows import load_splits
 from r1nb.training import resume
@@ -257,7 +259,40 @@ def misplace(folder):
     (folder / "trainer_state.json").write_text(json.dumps(state | {"global_step": 9}))
 
 
+def with_state(**values):
+    def spoil(folder):
+        state = json.loads((folder / "trainer_state.json").read_text())
+        (folder / "trainer_state.json").write_text(json.dumps(state | values))
+
+    return spoil
+
+
+def copy(source, target):
+    return lambda folder: shutil.copy(folder / source, folder / target)
+
+
+def another_zip(name):
+    def spoil(folder):
+        with zipfile.ZipFile(folder / name, "w") as file:
+            file.writestr("a", "b")
+
+    return spoil
+
+
+def into_folder(folder):
+    (folder / "adapter_model.safetensors").unlink()
+    (folder / "adapter_model.safetensors").mkdir()
+
+
 DAMAGES = {
+    "a new key": (with_state(key_of_tomorrow=1), "key_of_tomorrow"),
+    "no callbacks": (with_state(stateful_callbacks=[]), "trainer_state.json is not whole"),
+    "no batch size": (with_state(train_batch_size=None), "trainer_state.json is not whole"),
+    "the scheduler as optimizer": (copy("scheduler.pt", "optimizer.pt"), "optimizer.pt holds something else"),
+    "the scheduler as state": (copy("scheduler.pt", "rng_state.pth"), "rng_state.pth holds something else"),
+    "the optimizer as scheduler": (copy("optimizer.pt", "scheduler.pt"), "scheduler.pt holds something else"),
+    "another zip": (another_zip("scheduler.pt"), "it is not whole"),
+    "a folder": (into_folder, "it is not whole"),
     "no state": (lambda folder: (folder / "trainer_state.json").unlink(), "trainer_state.json is missing"),
     "torn state": (cut("trainer_state.json"), "it is not whole"),
     "another step's": (misplace, "from step 9"),
@@ -465,6 +500,26 @@ def test_a_full_disk_ends_in_a_sentence_that_says_what_is_kept(tiny_recipe, erro
     assert str(caught.value).endswith("free some space, then run this again to resume.")
     with pytest.raises(ZeroDivisionError), full_disk_in_words(run):
         1 / 0  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt"])
+def test_a_file_that_torch_cannot_read_does_not_mean_a_full_disk(tmp_path, name):
+    another_zip(name)(tmp_path)
+    with pytest.raises(RuntimeError, match="inline_container") as caught:
+        torch.load(tmp_path / name)
+    assert not is_full(caught.value)
+
+
+@pytest.mark.parametrize("name", ["completions", "validation", "evaluation", "history.jsonl"])
+def test_a_run_in_which_something_is_in_the_way_is_not_resumed(tiny_recipe, capsys, name):
+    run = new_run(tiny_recipe)
+    if name.endswith("jsonl"):
+        (run.folder / name).mkdir()
+    else:
+        (run.folder / name).write_text("")
+    assert begin_run(tiny_recipe).name == "tiny-cpu-002"
+    said = capsys.readouterr().out
+    assert re.search(r"tiny-cpu-001 cannot be written to \((File exists|Is a directory)\)", said)
 
 
 def test_a_run_that_cannot_be_created_is_refused_in_a_sentence(tiny_recipe, tmp_path):

@@ -40,7 +40,7 @@ def test_the_curves_read_the_completion_log(tmp_path):
     (run.folder / "completions").mkdir()
     for step, texts in enumerate(([SPOILED, IN_VAIN], [RESCUED, FIRST]), 1):
         table = {"step": step, "prompt": QUESTION, "completion": texts, "answer": "24",
-                 "r1_format_reward_func": 1.0, "countdown_reward_func": 1.0}  # fmt: skip
+                 "r1_format_reward_func": 1.0, "countdown_reward_func": 1.0, "advantage": 0.0}  # fmt: skip
         pandas.DataFrame(table).to_parquet(run.folder / "completions" / f"completions_{step:05d}.parquet")
     figure = reflection_curves(run)
     attempts, habits, outcomes = figure.axes
