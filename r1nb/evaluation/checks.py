@@ -24,7 +24,7 @@ FLAWS = {  # a common flaw of a completion -> the rewards that must pay less for
     "blank reasoning": FORMATS,
 }
 MOST = 10_000  # golds that are checked
-NUMBERS = 5  # of a Countdown problem; solve_countdown does not try all ways to join more
+NUMBERS = 5  # in a Countdown problem; solve_countdown cannot search through all solutions with more
 
 
 def spoil(ideal: str, layout: Layout) -> dict[str, str]:
@@ -45,7 +45,7 @@ def spoil(ideal: str, layout: Layout) -> dict[str, str]:
 def ideal_completion(row: dict, layout: Layout) -> str:
     """The completion that should earn full marks: the row's own steps and gold, in the layout."""
     answer = row["answer"]
-    if _numbers(row):  # Countdown has no gold: search for one
+    if _numbers(row):  # a Countdown row has no gold: search for a solution
         answer = solve_countdown(row["nums"], row["target"]) or answer
     return layout.format_reply(row.get("solution") or f"So the answer is {answer}.", answer)
 
@@ -82,7 +82,7 @@ def check_rewards(rows, judge: Judge) -> list[str]:
     gold (of the first 10,000 rows) should earn full marks in an ideal completion.
     """
     row = next((row for row in rows if row["answer"] and _numbers(row) <= NUMBERS), None)
-    if row is None:  # none can be searched for, or only the task's own scorer judges answers
+    if row is None:  # no row has a gold, or each has too many numbers of Countdown
         return []
     ideal, scores, found = ideal_completion(row, judge.layout), {}, []
     for name, reward in judge.rewards.items():

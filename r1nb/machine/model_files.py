@@ -95,7 +95,7 @@ def cannot_load(name: str, error: Exception) -> str:
         )
     why = f"{name} cannot be loaded ({first_line(error)})"
     if not isinstance(error, OSError) or Path(locate(name)[0]).is_dir():
-        return f"{why}: mend that in the model's files, download them again, or choose another model."
+        return f"{why}: correct the model's files, download them again, or choose another model."
     return (
         f"{why}: it is neither a local folder nor available from the Hub; check the name and the network, or "
         "set model_name to a local folder to work offline."

@@ -47,7 +47,7 @@ def starting_at_0(model) -> list:
 def check_targets(model, recipe) -> None:
     """Raise UserError if a name in target_modules matches no module, or one that cannot be trained here.
 
-    PEFT itself needs only one match overall. Whether it can train the modules, it says when they are tried.
+    PEFT itself needs only one match overall. Whether PEFT can put LoRA on the modules is tried out.
     """
     from torch.nn import Linear
     from transformers.pytorch_utils import Conv1D
@@ -73,16 +73,16 @@ def _try_targets(model, wanted, known: set[str]) -> None:
         with torch.device("meta"):  # takes no memory and no random numbers
             get_peft_model(model, config, low_cpu_mem_usage=True)
     except Exception as error:  # PEFT checks few values before it uses them
-        why = f"PEFT puts no LoRA there ({first_line(error)})"
-        raise UserError(f"target_modules = {wanted!r}: {why}; name {', '.join(sorted(known))}.") from None
+        why = f"PEFT cannot put LoRA on these modules ({first_line(error)})"
+        raise UserError(f"target_modules = {wanted!r}: {why}; use {', '.join(sorted(known))}.") from None
     finally:
         strip(model)
         for weight in trained:  # PEFT froze them
             weight.requires_grad_(True)
     if config.target_parameters:
         raise UserError(
-            f"target_modules = {wanted!r} includes the experts of this model, whose LoRA r1nb cannot load "
-            f"again: name only modules of the attention, for example {sorted(config.target_modules)}."
+            f"target_modules = {wanted!r} includes the experts of this model, but r1nb cannot load an "
+            f"adapter of experts: name only attention modules, for example {sorted(config.target_modules)}."
         )
 
 
@@ -101,7 +101,8 @@ def _check_names(model, recipe, known: set[str]) -> None:
         try:
             matched = [name for name in modules if re.fullmatch(pattern, name)]
         except re.error as error:
-            raise UserError(f"target_modules = {wanted!r} is no pattern ({error}): mend it.") from None
+            why = f"is not a valid regular expression ({error})"
+            raise UserError(f"target_modules = {wanted!r} {why}: correct it.") from None
         if why and (name := next((name for name in matched if modules[name] in (head, embedding)), "")):
             raise UserError(f"target_modules = {wanted!r} includes {name}, but {why}: leave it out.")
         if not matched:
@@ -212,8 +213,8 @@ def _why_not(policy, config, shapes: dict[str, tuple], card: Card | None, layout
 def _attach(base, config, tensors: dict, trainable: bool):
     """Put LoRA on the base model, and `tensors` into it; returns a PeftModel.
 
-    If lm_head or an embedding has an adapter, or on demand, PEFT stores weights of the base model, too: they
-    must be those of `base`, and are not loaded.
+    PEFT also stores weights of the base model if lm_head or an embedding has an adapter, or if told to. They
+    are not loaded, but raise UserError if they differ from those of `base`.
     """
     from peft import PeftModelForCausalLM, get_peft_model_state_dict, set_peft_model_state_dict
 
@@ -235,11 +236,11 @@ def _attach(base, config, tensors: dict, trainable: bool):
 
 
 def _compare_base(name: str, ours, theirs) -> None:
-    """Raise UserError if a weight of the base model differs from the one in an adapter, rounding aside."""
+    """Raise UserError if a weight of the base model differs from the adapter's copy by more than rounding."""
     if ours.shape != theirs.shape or not ours.cpu().float().allclose(theirs.float(), rtol=0.005, atol=1e-6):
         raise UserError(
-            f"was trained on a base model with another {name}; load it on its own base model, or merge it "
-            "there and load the result"
+            f"was trained on a base model whose {name} differs from the one loaded here; load the "
+            "adapter onto that base model, or merge it there and load the merged model"
         )
 
 

@@ -36,8 +36,8 @@ def set_end_token(model, tokenizer) -> None:
     ends = named if isinstance(named, list) else [named] * (named is not None)
     if any(not isinstance(each, int) for each in ends):
         raise UserError(
-            f"The model's generation_config.json has eos_token_id = {named!r}: write the number of the "
-            "token, or a list of numbers."
+            f"The model's generation_config.json has eos_token_id = {named!r}: write a token id, which is an "
+            "integer, or a list of token ids."
         )
     if tokenizer.eos_token is None:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0]) if ends else None
@@ -55,6 +55,6 @@ def check_tokens(model, tokenizer, layout: Layout) -> None:
     rows = len(model.get_input_embeddings().weight)
     if (last := max(*used, tokenizer.eos_token_id, tokenizer.pad_token_id)) >= rows:
         raise UserError(
-            f"The tokenizer needs {tokenizer.convert_ids_to_tokens(last)!r} as token {last}, but the model's "
-            f"embedding has {rows} rows: use the model's own tokenizer, or resize its embedding."
+            f"The tokenizer uses {tokenizer.convert_ids_to_tokens(last)!r} with token id {last}, but the "
+            f"model's embedding has only {rows} rows: use the model's tokenizer, or enlarge its embedding."
         )

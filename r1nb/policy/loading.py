@@ -26,7 +26,7 @@ def load_policy(recipe, to_train: bool = True) -> Policy:
     """Load the base model of a recipe; views.code shows the call.
 
     Raises UserError if the model's files are missing or damaged, or if the recipe cannot train the model.
-    `to_train=False` leaves out the last check: the recipe may then be one for another model.
+    `to_train=False` skips the last check, since the recipe may have been written for another model.
     """
     base = recipe.model
     if recipe.lora and recipe.lora.start_from:  # raises before loading if that run is missing
@@ -41,7 +41,7 @@ def load_policy(recipe, to_train: bool = True) -> Policy:
                 raise
             raise UserError(cannot_load(base.model_name, error)) from error
     if hasattr(model, "peft_config"):
-        why = f"model_name = {base.model_name!r} holds an adapter besides the model, which would be used, too"
+        why = f"model_name = {base.model_name!r} holds an adapter besides the model, and both would be loaded"
         raise UserError(f"{why}: move adapter_config.json and the adapter's weights to another folder.")
     set_end_token(model, tokenizer)
     options = recipe.grpo.get("chat_template_kwargs")

@@ -126,13 +126,13 @@ def _read(name: str, below: tuple[str, ...] = ()) -> dict:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuse a key that stands twice in a mapping, of which YAML would take the last one without a word."""
+    """Refuse a mapping in which a key occurs twice; YAML would silently take the last value."""
 
     def construct_mapping(self, node, deep=False):
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for number, key in enumerate(keys):
             if key.value in (other.value for other in keys[:number]):
-                words = f"the key {key.value} stands twice, keep one of them"
+                words = f"the key {key.value} occurs twice, delete one of them"
                 raise yaml.constructor.ConstructorError(problem=words, problem_mark=key.start_mark)
         return super().construct_mapping(node, deep)
 

@@ -171,14 +171,14 @@ def _missing_library(name: str) -> str:
 
 
 def known_rewards(weights: dict, said: str) -> dict:
-    """The rewards that this process can compute; the others are named, after the words `said`.
+    """The rewards that this process can compute; a printed sentence begins with `said` and names the others.
 
     A reward of weight 1 that judges no answers stands in if none is left.
     """
     here = [name for name in reward_names() if name in weights and not _missing_library(name)
             and isinstance(weights[name], int | float) and 0 <= weights[name] < math.inf]  # fmt: skip
     if unknown := ", ".join(weights.keys() - set(here)):
-        print(f"{said} has rewards that are unknown here and left out: {unknown}.")
+        print(f"{said} has rewards that are unknown here or have an invalid weight; left out: {unknown}.")
     kept = {name: weight for name, weight in weights.items() if name in here}
     return kept if any(kept.values()) else NEUTRAL
 
@@ -186,7 +186,7 @@ def known_rewards(weights: dict, said: str) -> dict:
 def salvage_recipe(raw: dict, default: dict, said: str) -> Recipe:
     """A recipe for sampling from a run that another version of r1nb or TRL made, or another process.
 
-    Rewards and keys that are unknown here, and values that are refused today, are left out; what is missing
+    Rewards and keys that are unknown here, and values that are not valid here, are left out; what is missing
     is taken from `default`. Each is named, after the words `said`. Raises UserError if that is not enough.
     """
     raw = copy.deepcopy(raw) | {"rewards": known_rewards(raw["rewards"], said)}
@@ -204,9 +204,9 @@ def salvage_recipe(raw: dict, default: dict, said: str) -> Recipe:
         name = ".".join(map(str, [*sections, key]))
         if kind == "missing":
             part[key] = default[sections[0]][key] if sections else default[key]
-            print(f"{said} lacks {name}: {part[key]!r} is taken for it.")
+            print(f"{said} lacks {name}: {part[key]!r} is used instead.")
         elif key in part:
-            print(f"{said} is read without {name} = {part.pop(key)!r:.80}, which is refused today.")
+            print(f"{said} has {name} = {part.pop(key)!r:.80}, which is not valid here and is left out.")
         else:
             raise UserError(_sentence(mistakes))
 

@@ -76,7 +76,7 @@ def _without_whole_modules(names) -> None:
 
 def _name_of_runs(name: str) -> str:
     if name.startswith(".") or "/" in name or len(name.encode()) > 200:
-        why = "runs are named after it, so no dot may come first, no / in it, and it has at most 200 bytes"
+        why = "it becomes part of a folder name: no dot at its start, no /, and at most 200 bytes"
         raise UserError(f"The recipe cannot be named {name!r:.60} ({why}): rename it.")
     return name
 
@@ -110,7 +110,7 @@ class Section(BaseModel, extra="forbid"):
     def _refuse_yes(cls, value, check, info):
         checked = check(value)
         if isinstance(value, bool) and type(checked) in (int, float):
-            why = "must be a number, and YAML reads yes and on as true, no and off as false"
+            why = "must be a number (YAML reads yes and on as true, no and off as false)"
             raise UserError(f"{info.field_name} = {str(value).lower()}: {why}.")
         return checked
 

@@ -68,7 +68,8 @@ class TrlReward(Reward):
         given = columns | {"prompts": prompts, "completions": messages, "completion_ids": ids}
         given |= {"answer": answer, "log_extra": self._checked(log_extra, len(texts))}
         given = {"log_metric": _ignore, "trainer_state": _untrained()} | given
-        end = f": correct it; the columns are {', '.join(sorted({*columns, 'answer'}.difference(RESERVED)))}."
+        known = ", ".join(sorted({*columns, "answer"}.difference(RESERVED)))
+        end = f": correct the function; it can read the columns {known}."
         with _in_words(f"{self.__name__} failed on {texts[:1]!r:.80}", end):
             taken = {name: value for name, value in given.items() if name in (self._named or given)}
             lists = {name: deepcopy(v) for name, v in taken.items() if isinstance(v, list)}
@@ -87,11 +88,11 @@ class TrlReward(Reward):
 
         def log(column, values):
             if column in LOGGED:
-                why = f"log_extra({column!r}, ...), but the log has such a column: choose another name"
+                why = f"log_extra({column!r}, ...), but the log has this column already: choose another name"
                 raise UserError(f"{self.__name__} calls {why}.")
             if len(values) != count:
                 why = f"log_extra({column!r}, ...) with {len(values)} values for {count} completions"
-                raise UserError(f"{self.__name__} calls {why}: give one for each.")
+                raise UserError(f"{self.__name__} calls {why}: give one value per completion.")
             (log_extra or _ignore)(column, values)
 
         return log
@@ -141,7 +142,7 @@ def load_own(name: str) -> Reward:
     if isinstance(found, Reward):
         return replace(found, name=name)
     if inspect.isclass(found):
-        raise UserError(f"{name} is a class: name an instance of it, or a function.")
+        raise UserError(f"{name} is a class: name a function, or an instance of the class.")
     if callable(found):
         return TrlReward(found, name=name)
     known = {key for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
@@ -156,26 +157,26 @@ def hashes(names) -> dict[str, str]:
 def keep_copies(names, folder: Path) -> None:
     """Copy what reward names begin with into a run folder: files and what they import, and modules.
 
-    What a module imports is not copied, and its changes are not noticed; that is printed.
+    What a module imports is neither copied nor checked for changes; a printed sentence says so.
     """
     for name, copy in _copies(names, folder).items():
         for path, content in _named_sources(name).items():
             (copy.parent / path).parent.mkdir(parents=True, exist_ok=True)
             (copy.parent / path).write_bytes(content)
         if not file_of(name):
-            say_once(f"If a module that {copy.stem} imports changes, r1nb does not notice it.")
+            say_once(f"r1nb does not notice changes in the modules that {copy.stem} imports.")
 
 
 @contextlib.contextmanager
 def as_trained(run):
-    """Inside the block, load a run's copies of files that are gone, or changed, since the run began.
+    """Inside the block, load a run's copies of files that were deleted or changed after the run began.
 
-    Each copy that is used is named.
+    A printed sentence names each copy that is used.
     """
     now, before = hashes(run.reward_weights), run.environment.get("reward_files", {})
     for name, copy in _copies(run.reward_weights, run.folder).items():
         if (file := file_of(name)) and now.get(name) != before.get(name) and copy.is_file():
-            say_once(f"{file} is gone, or changed, since {run.label} began: its copy {copy} is used.")
+            say_once(f"{file} was deleted or changed after {run.label} began: its copy {copy} is used.")
             _INSTEAD[file.resolve()] = copy
     try:
         yield
@@ -230,12 +231,12 @@ def _digest(sources: dict[Path, bytes]) -> str:
 
 
 def _import(where: str):
-    """The module of a dotted name; if its file has changed since the import, that is said."""
+    """The module of a dotted name; prints a sentence if its file has changed since the import."""
     module = importlib.import_module(where)
     if file := getattr(module, "__file__", None):
         content = Path(file).read_bytes()
         if _MODULES.setdefault(where, content) != content:
-            say_once(f"{where} has changed since it was imported: restart Python to use what it is now.")
+            say_once(f"{where} has changed since it was imported: restart Python to use the new version.")
     return module
 
 
@@ -280,7 +281,7 @@ def _forget_changed(file: Path, beside: dict[Path, bytes]) -> None:
             changed[name] = now
             if known != now[0]:
                 raise UserError(
-                    f"{file} imports {path}, but {known} is imported as {name} already: rename one."
+                    f"{file} imports {path}, but {known} is already imported as {name}: rename one of them."
                 )
     for name in modules if changed else ():
         sys.modules.pop(name, None)

@@ -108,7 +108,7 @@ class Reward:
                 raise
             except Exception as error:
                 why = f"{self.__name__} failed on {text!r:.60} ({type(error).__name__}: {error})"
-                raise UserError(f"{why}: correct it.") from None
+                raise UserError(f"{why}: correct the function.") from None
         score, reason = result if isinstance(result, tuple) and len(result) == 2 else (result, "")
         return self._number(score, text), reason
 
@@ -122,7 +122,7 @@ class Reward:
                 return number
         raise UserError(
             f"{self.__name__} returned {score!r:.60} for {text!r:.60}: it must return a finite number "
-            f"(at most {LARGEST:g}), or such a number and its reason, or None if it cannot judge."
+            f"(at most {LARGEST:g}), or a pair (number, reason), or None if it cannot judge the completion."
         )
 
     def score(self, text: str, /, answer: str = "", **columns) -> float | None:
@@ -185,7 +185,7 @@ def reward(high: float, low: float = 0.0, **fields):
             raise UserError(f"judges = {made.judges!r} of {name} is unknown: use 'answer' or 'format'.")
         if not (isinstance(high, int | float) and isinstance(low, int | float) and low < high < inf):
             raise UserError(
-                f"high = {high!r}, low = {low!r} of {name}: give two numbers, the larger as high."
+                f"high = {high!r}, low = {low!r} of {name}: give two finite numbers, with high above low."
             )
         if not _ships(function) and not str(function.__module__).startswith(OWN_FILE):
             if name in shipped_names():

@@ -23,7 +23,7 @@ def find_damage(checkpoint: Path, step: int) -> str:
     """Say why a run cannot be resumed from a checkpoint; "" if it can.
 
     Each file is read: if the process was killed while it wrote a file, the sizes and checksums in that file
-    are wrong. Each is also loaded like Trainer does, and what Trainer then takes for granted must be in it.
+    are wrong. Each file is also loaded as Trainer loads it, and must have the entries that Trainer reads.
     """
     import torch
     from transformers.trainer_callback import TrainerState
@@ -34,7 +34,7 @@ def find_damage(checkpoint: Path, step: int) -> str:
         if state.global_step != step:
             return f"its trainer_state.json is from step {state.global_step}"
         if not state.train_batch_size or "TrainerControl" not in state.stateful_callbacks:
-            return "its trainer_state.json is not whole"
+            return "its trainer_state.json is incomplete"
         weights = [*checkpoint.rglob("adapter_model.safetensors"), *checkpoint.glob("model*.safetensors")]
         shares = [*checkpoint.glob("global_step*/*.pt")]  # DeepSpeed saves the optimizer here
         random_states = [*checkpoint.glob("rng_state*.pth")]
@@ -49,10 +49,10 @@ def find_damage(checkpoint: Path, step: int) -> str:
                 return f"{file.name} is damaged at {damaged}"
             with safe_globals():
                 if key and key not in torch.load(file, "cpu", weights_only=True, mmap=True):
-                    return f"{file.name} holds something else"
+                    return f"{file.name} has no entry {key!r}"
     except FileNotFoundError as error:
         return f"{Path(error.filename or checkpoint).name} is missing"
     except (OSError, ValueError, TypeError, AttributeError, RuntimeError, EOFError, pickle.UnpicklingError,
             zipfile.BadZipFile) as error:  # fmt: skip
-        return f"it is not whole ({first_line(error)})"
+        return f"it is incomplete or damaged ({first_line(error)})"
     return ""

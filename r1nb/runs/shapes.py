@@ -1,4 +1,4 @@
-"""What is read of the files in a run folder: a file without that counts as torn. More in it does no harm."""
+"""The values that each file in a run folder must have: a file that lacks one counts as damaged."""
 
 import contextlib
 from functools import cache
@@ -70,7 +70,7 @@ class Rejected(TypedDict):
 def parse_recipe(path: Path, stamp: tuple) -> dict:
     """The recipe.yaml of a run; with another `stamp` (time, size, inode) it is parsed again.
 
-    Raises UserError if it is torn, or lacks the values that every run has.
+    Raises UserError if it is damaged, or lacks the values that every run has.
     """
     with contextlib.suppress(OSError, ValueError, yaml.YAMLError, TypeError, KeyError, AttributeError):
         recipe = yaml.safe_load(path.read_bytes())
@@ -81,5 +81,5 @@ def parse_recipe(path: Path, stamp: tuple) -> dict:
             return recipe
     where = f"{path.parent.parent.name}/{path.parent.name}"
     raise UserError(
-        f"{where}/recipe.yaml is not a recipe, or it is torn: restore it, or move that folder away."
+        f"{where}/recipe.yaml is not a recipe, or it is damaged: restore it, or move that folder away."
     )

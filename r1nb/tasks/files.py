@@ -30,14 +30,15 @@ def read_local(path: Path, split: str) -> tuple:
     else:
         parts = [path]
     if len({part.suffix for part in parts}) > 1:
-        raise UserError(f"{split} is in {' and in '.join(part.name for part in parts)}: keep one of them.")
+        names = " and in ".join(part.name for part in parts)
+        raise UserError(f"The split {split} is in {names}: keep only one of these files.")
     if (shard := SHARD.search(parts[0].stem)) and len(parts) != int(shard[1]):
-        raise UserError(f"{path} has {len(parts)} of the {int(shard[1])} files of {split}: fetch the others.")
+        raise UserError(f"{path} has {len(parts)} of the {int(shard[1])} files of {split}: add the others.")
     rows, name = [], parts[0].name
     for part in parts:
         rows += _read(part)
         if rows and rows[-1].keys() != rows[0].keys():
-            raise UserError(f"{part.name} has not the columns of {name}: {', '.join(rows[0])}.")
+            raise UserError(f"{part.name} must have the same columns as {name}: {', '.join(rows[0])}.")
     if not rows:
         raise UserError(f"{name} is empty: it holds no rows.")
     return _table(rows, name), name
@@ -63,7 +64,7 @@ def _table(rows: list[dict], name: str):
                 f"{name} cannot be read: the column {column} mixes types or holds a number that is too large "
                 f"({first_line(error)}): write all its values as text."
             ) from None
-    raise UserError(f"{name} cannot be read: its columns do not fit together.")
+    raise UserError(f"{name} cannot be read: check that all its rows have the same columns.")
 
 
 def _read_jsonl(path: Path) -> list[dict]:
@@ -82,7 +83,7 @@ def _read_jsonl(path: Path) -> list[dict]:
             raise ValueError(f"line {number} lacks {', '.join(sorted(missing))}; it has {', '.join(row)}")
         if rows and (more := row.keys() - rows[0].keys()):
             raise ValueError(
-                f"the first line lacks {', '.join(sorted(more))}, which line {number} has: add null"
+                f"line {number} has {', '.join(sorted(more))}, which the first row lacks: add it as null"
             )
         rows.append(row)
     return rows
@@ -95,14 +96,14 @@ def _read_csv(path: Path) -> list[dict]:
             header = next(csv.reader(file), [])
             _refuse_twice(header)
             if len(header) == 1 and (mark := next((mark for mark in ";\t" if mark in header[0]), None)):
-                raise ValueError(f"its cells are separated by {mark!r}: save it with commas")
+                raise ValueError(f"its cells are separated by {mark!r}: separate them by commas")
             file.seek(0)
             warnings.simplefilter("error", pandas.errors.ParserWarning)  # a row longer than the header
             table = pandas.read_csv(file, dtype=str, keep_default_na=False, index_col=False)
     except UnicodeDecodeError:
         raise ValueError("it is not in UTF-8: save it as 'CSV UTF-8'") from None
     except (pandas.errors.ParserError, pandas.errors.ParserWarning) as error:
-        raise ValueError(f"{first_line(error)} Write a cell that holds a comma in quotes") from None
+        raise ValueError(f"{first_line(error)} Put quotes around each cell that contains a comma") from None
     return [{column: _cell(cell) for column, cell in row.items()} for row in table.to_dict("records")]
 
 

@@ -37,8 +37,8 @@ def prepare_tokenizer(tokenizer, layout: Layout, options: dict | None = None) ->
     tokenizer.response_template = None  # TRL would parse completions by it: rewards would miss the reasoning
     if isinstance(several := tokenizer.chat_template, dict):  # TRL would take the default
         if "default" not in several:
-            why = f"The tokenizer has several chat templates ({', '.join(several)}), but no default"
-            raise UserError(f"{why}: give one of them the name default, in the model's files.")
+            why = f"The tokenizer has the chat templates {', '.join(several)}, but none is named default"
+            raise UserError(f"{why}: name one of them default in the model's files.")
         tokenizer.chat_template = several["default"]
     if not tokenizer.chat_template:
         begins = tokenizer.bos_token and tokenizer.bos_token_id in tokenizer("").input_ids[:1]
@@ -86,7 +86,7 @@ def _set_options(tokenizer, options: dict) -> None:
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError):
-            why = "which is no text, number, truth value, list or mapping"
+            why = "which is not a string, number, boolean, list or mapping"
             raise UserError(
                 f"chat_template_kwargs sets {name!r} to {value!r}, {why}: put it in quotes."
             ) from None

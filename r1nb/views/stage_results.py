@@ -32,7 +32,8 @@ def rejection_table(run):
     """How many completions rejection sampling kept, and why it dropped the others."""
     counts = run.rejection()
     if not counts:
-        raise UserError(f"{run.label} has no readable rejection.json: rejection sampling did not end there.")
+        why = "its rejection sampling did not finish, or the file is damaged"
+        raise UserError(f"{run.label} has no readable rejection.json: {why}.")
     rows = [["sampled", counts["samples"]], *counts["dropped"].items(), ["kept", counts["kept"]]]
     shown = [[name, f"{count:,}", f"{count / counts['samples']:.1%}"] for name, count in rows]
     shown.append(["problems with a kept completion", f"{counts['solved']} of {counts['problems']}", ""])

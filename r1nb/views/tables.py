@@ -108,7 +108,8 @@ def completion_table(run, steps: list[int], each: int):
     """Sampled completions of some steps with each reward, their total and their advantage.
 
     For each step, `each` completions of the group whose rewards differ most are shown: those of lowest and
-    highest advantage, and others between them. A step without readable completions is said and left out.
+    highest advantage, and others between them. A step without readable completions is left out,
+    and a printed sentence says so.
     """
     names, rows = list(run.reward_weights), []
     for step in steps:

@@ -263,11 +263,11 @@ def test_plain_peft_loads_the_adapter(policy, tiny_recipe, tmp_path, prompts):
     [
         (["q_proj", "v_porj"], "has no 'v_porj'; did you mean 'v_proj'"),
         (r".*attention\.q_proj", "has no '.*attention"),
-        ("((", "is no pattern (missing ), "),
-        (["q_proj", "mlp"], "PEFT puts no LoRA there (Target module LlamaMLP(); name down_proj, gate_proj"),
-        (r".*norm", "PEFT puts no LoRA there"),
-        ([], "PEFT puts no LoRA there"),
-        ("", "PEFT puts no LoRA there"),
+        ("((", "is not a valid regular expression (missing ), "),
+        (["q_proj", "mlp"], "these modules (Target module LlamaMLP(); use down_proj, gate_proj"),
+        (r".*norm", "PEFT cannot put LoRA on these modules"),
+        ([], "PEFT cannot put LoRA on these modules"),
+        ("", "PEFT cannot put LoRA on these modules"),
         (["self_attn.q_proj"], ""),
         (r".*self_attn\.[qv]_proj", ""),
     ],
@@ -379,7 +379,7 @@ def test_a_missing_model_is_refused_in_one_sentence(name, words):
 def test_a_models_file_that_transformers_refuses_is_named_in_one_sentence(tmp_path, text):
     folder = copy_of_tiny(tmp_path / "model")
     (tmp_path / "model" / "generation_config.json").write_text(text)
-    with pytest.raises(UserError, match=r"(?s)cannot be loaded \(.*mend that in the model's files"):
+    with pytest.raises(UserError, match=r"(?s)cannot be loaded \(.*correct the model's files"):
         load_policy(load_recipe(model_name=folder))
 
 
@@ -405,11 +405,14 @@ TOKENIZER, CONFIG, GENERATION = "tokenizer_config.json", "config.json", "generat
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ([truncated("model.safetensors")], "cannot be loaded .*: mend that in the model's files, download"),
-        ([truncated("tokenizer.json")], "mend that in the model's files"),
-        ([written(CONFIG, vocab_size=700)], "mend that in the model's files"),
-        ([written(TOKENIZER, pad_token="[PAD]")], r"needs '\[PAD\]' as token 640, but .* has 640 rows"),
-        ([written(GENERATION, eos_token_id="<|im_end|>")], "has eos_token_id = '<.im_end.>': write the num"),
+        ([truncated("model.safetensors")], "cannot be loaded .*: correct the model's files, download"),
+        ([truncated("tokenizer.json")], "correct the model's files"),
+        ([written(CONFIG, vocab_size=700)], "correct the model's files"),
+        (
+            [written(TOKENIZER, pad_token="[PAD]")],
+            r"uses '\[PAD\]' with token id 640, but .* has only 640 rows",
+        ),
+        ([written(GENERATION, eos_token_id="<|im_end|>")], "has eos_token_id = '<.im_end.>': write a tok"),
         ([written(GENERATION, eos_token_id=[[2]])], r"has eos_token_id = \[\[2\]\]"),
         (
             [written(TOKENIZER, eos_token=None), written(CONFIG, **END), written(GENERATION, **END)],
@@ -445,7 +448,7 @@ def test_an_adapter_in_the_folder_of_a_base_model_is_not_used_silently(saved, tm
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("router_aux_loss_coef", 0.1, "no mixture of experts"),
+        ("router_aux_loss_coef", 0.1, "not a mixture of experts"),
         ("cast_lm_head_to_fp32", True, "lm_head shares its weights"),
     ],
 )
@@ -572,7 +575,7 @@ def test_rewards_that_only_the_notebook_of_the_run_defined_are_left_out(shared, 
     assert recipe.rewards == kept
     assert recipe.greedy.max_tokens == 64  # the other values stay
     assert recipe.judge(["nums", "target"]).answer.__name__ == f"{judge}_reward_func"
-    assert "unknown here and left out: my_reward_func." in capsys.readouterr().out
+    assert "or have an invalid weight; left out: my_reward_func." in capsys.readouterr().out
 
 
 def test_a_judge_named_on_a_card_is_not_called(shared, capsys):

@@ -49,23 +49,29 @@ def changed(saved):
 @pytest.mark.parametrize(
     ("sections", "words"),
     [
-        ({"grpo": {"max_prompt_length": 192}}, "is read without grpo.max_prompt_length = 192"),
-        ({"grpo": {"use_liger_loss": True, "vllm_device": "auto"}}, "is read without grpo.vllm_device"),
-        ({"grpo": {"loss_type": "of_yesterday"}}, "is read without grpo.loss_type = 'of_yesterday'"),
-        ({"grpo": {"eval_strategy": "steps", "top_k": -1}}, "is read without grpo.top_k = -1"),
-        ({"grpo": {"deepspeed": "zero.json"}}, "is read without grpo.deepspeed = 'zero.json'"),
-        ({"data": {"sampler": "random"}}, "is read without data.sampler = 'random'"),
-        ({"model": {"device": "cpu"}}, "is read without model.device = 'cpu'"),
-        ({"lora": {"r": 0}}, "lacks lora.r: 16 is taken for it"),
-        ({"held_out": {"problems": 60}}, "is read without held_out = {'problems': 60}"),
+        ({"grpo": {"max_prompt_length": 192}}, "has grpo.max_prompt_length = 192"),
+        ({"grpo": {"use_liger_loss": True, "vllm_device": "auto"}}, "has grpo.vllm_device"),
+        ({"grpo": {"loss_type": "of_yesterday"}}, "has grpo.loss_type = 'of_yesterday'"),
+        ({"grpo": {"eval_strategy": "steps", "top_k": -1}}, "has grpo.top_k = -1"),
+        ({"grpo": {"deepspeed": "zero.json"}}, "has grpo.deepspeed = 'zero.json'"),
+        ({"data": {"sampler": "random"}}, "has data.sampler = 'random'"),
+        ({"model": {"device": "cpu"}}, "has model.device = 'cpu'"),
+        ({"lora": {"r": 0}}, "lacks lora.r: 16 is used instead"),
+        ({"held_out": {"problems": 60}}, "has held_out = {'problems': 60}"),
         ({"evaluation": None}, "lacks evaluation"),
-        ({"grpo": {"max_completion_length": None}}, "lacks grpo.max_completion_length: 112 is taken for it"),
-        ({"why": ["no", "mapping"]}, "is read without why"),
-        ({"sft": {"max_seq_len": 99, "max_steps": 3}}, "is read without sft.max_seq_len = 99"),
-        ({"sft": {"learning_rate": 1e-5, "max_seq_len": 99}}, "is read without sft = {"),
-        ({"rewards": {"int_reward_func": float("nan")}}, "unknown here and left out: int_reward_func."),
-        ({"rewards": {"int_reward_func": -1.0}}, "unknown here and left out: int_reward_func."),
-        ({"rewards": {"brief_reward_func": 1.0}}, "unknown here and left out: brief_reward_func."),
+        ({"grpo": {"max_completion_length": None}}, "lacks grpo.max_completion_length: 112 is used instead"),
+        ({"why": ["no", "mapping"]}, "has why"),
+        ({"sft": {"max_seq_len": 99, "max_steps": 3}}, "has sft.max_seq_len = 99"),
+        ({"sft": {"learning_rate": 1e-5, "max_seq_len": 99}}, "has sft = {"),
+        (
+            {"rewards": {"int_reward_func": float("nan")}},
+            "or have an invalid weight; left out: int_reward_func.",
+        ),
+        ({"rewards": {"int_reward_func": -1.0}}, "or have an invalid weight; left out: int_reward_func."),
+        (
+            {"rewards": {"brief_reward_func": 1.0}},
+            "or have an invalid weight; left out: brief_reward_func.",
+        ),
     ],
 )
 def test_what_is_unknown_here_is_left_out_aloud_and_refused_for_training(changed, capsys, sections, words):
@@ -86,7 +92,7 @@ def test_such_a_run_is_sampled_from(changed, capsys):
     assert (policy.has_adapter, trained, recipe.lora.r) == (True, run.adapter, 16)
     said = capsys.readouterr().out
     assert "left out: brief_reward_func." in said
-    assert "without grpo.max_prompt_length" in said
+    assert "has grpo.max_prompt_length = 192" in said
 
 
 @pytest.mark.parametrize("torn", ["", "model: {", "grpo: 3"])

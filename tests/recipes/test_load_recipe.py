@@ -57,13 +57,13 @@ def test_r1nb_set_overrides_the_recipe_and_the_caller(monkeypatch, tmp_path):
         ("like: tiny-cpu\nmodel: {load_in_4bit: maybe}", ["'maybe': must be a valid boolean."]),
         (
             "like: tiny-cpu\ngrpo: {seed: 5,\n seed: 7}",
-            ["the key seed stands twice", "line 3"],
+            ["the key seed occurs twice", "line 3"],
         ),
-        ("like: tiny-cpu\nlike: tiny-r1", ["the key like stands twice", "line 2"]),
+        ("like: tiny-cpu\nlike: tiny-r1", ["the key like occurs twice", "line 2"]),
         ("like: tiny-cpu\ngrpo: {learning_rate: 1,5}", ["Unknown key grpo.5: TRL"]),
         (
             "like: tiny-cpu\ngrpo: {max_steps: yes}",
-            ["max_steps = true: must be a number, and YAML"],
+            ["max_steps = true: must be a number (YAML"],
         ),
         ("like: tiny-cpu\nevaluation: {eval_every: on}", ["eval_every = true: must be a number"]),
         ("like: none-such", ["Unknown recipe 'none-such'"]),

@@ -155,7 +155,7 @@ def test_a_run_trains_on_them_keeps_a_copy_and_is_proven_by_it(folder, recipe, c
     run, proof = train(recipe)
     assert proof.n == 4
     copy = run.folder / "rewards/my_rewards.py"
-    assert f"my_rewards.py is gone, or changed, since {run.label} began: its copy {copy} is used" in (
+    assert f"my_rewards.py was deleted or changed after {run.label} began: its copy {copy} is used" in (
         capsys.readouterr().out
     )
     assert copy.read_text() == FILE

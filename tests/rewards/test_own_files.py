@@ -130,10 +130,10 @@ def test_what_trl_takes_is_scored(folder, name):
         ("negative", r"returned -1e\+60 for 'a': it must return a finite number \(at most 1e\+18\)"),
         ("mapping", "returned a dict for 2 completions: return a list with one number for each"),
         ("exits", r"failed on \['a'\] \(SystemExit: no judge\)"),
-        ("level", "argument: 'level'.: correct it; the columns are answer, question"),
-        ("logs_answer", r"calls log_extra\('answer', ...\), but the log has such a column: choose another"),
+        ("level", "argument: 'level'.: correct the function; it can read the columns answer, question"),
+        ("logs_answer", r"calls log_extra\('answer', ...\), but the log has this column already: choose"),
         ("logs_one", r"calls log_extra\('guess', ...\) with 1 values for 2 completions"),
-        ("Weight", "my.py:Weight is a class: name an instance of it, or a function"),
+        ("Weight", "my.py:Weight is a class: name a function, or an instance"),
     ],
 )
 def test_a_mistake_becomes_one_sentence(folder, name, words):
@@ -168,7 +168,7 @@ def test_another_module_of_the_same_name_is_refused_and_a_changed_one_imported_a
     write(folder.parent / "b", "my.py", "from util import POINTS\n")
     write(folder.parent / "b", "util.py", "POINTS = 2.0\n")
     with pytest.raises(
-        UserError, match=r"b/my.py imports util.py, but \S+a/util.py is imported as util alre"
+        UserError, match=r"b/my.py imports util.py, but \S+a/util.py is already imported as util"
     ):
         load_own("b/my.py:brief")
 
@@ -199,7 +199,7 @@ def test_a_module_is_hashed_as_it_was_imported(folder, monkeypatch, capsys):
     assert "rewards_7 has changed since it was imported: restart Python" in capsys.readouterr().out
     keep_copies([name], folder / "run")
     assert "[1.0]" in (folder / "run/rewards/rewards_7.py").read_text()
-    assert "If a module that rewards_7 imports changes, r1nb does not notice it." in capsys.readouterr().out
+    assert "r1nb does not notice changes in the modules that rewards_7 imports." in capsys.readouterr().out
 
 
 def test_a_recipe_finds_the_file_beside_it(folder):
@@ -237,8 +237,8 @@ def test_a_reward_that_changes_its_arguments_changes_nothing_elsewhere(wrapped):
     ("made", "words"),
     [
         ({"function": lambda text: 1.0, "high": 1.0}, "takes too few arguments"),
-        ({"high": "1"}, "give two numbers"),
-        ({"high": -1.0}, "give two numbers"),
+        ({"high": "1"}, "give two finite numbers"),
+        ({"high": -1.0}, "give two finite numbers"),
         ({"high": 1.0, "judges": "answr"}, "use 'answer' or 'format'"),
     ],
 )
@@ -249,5 +249,5 @@ def test_a_reward_that_is_declared_wrongly_is_refused(made, words):
 
 
 def test_a_reward_that_raises_is_named_with_its_error():
-    with pytest.raises(UserError, match=r"failed on .x. \(ZeroDivisionError: .*correct it"):
+    with pytest.raises(UserError, match=r"failed on .x. \(ZeroDivisionError: .*correct the function"):
         Reward(lambda text, answer, **columns: 1 / 0, 1.0).score("x")

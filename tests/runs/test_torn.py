@@ -54,7 +54,7 @@ def test_a_run_with_a_torn_recipe_hides_no_other_run(run, capsys):
     assert list(Inspector(str(parent)).runs) == [run.name]
     said = capsys.readouterr().out
     assert all(said.count(f"runs/copied-{end}/recipe.yaml is not a recipe") == 1 for end in ends)
-    with pytest.raises(UserError, match=r"runs/copied-0/recipe\.yaml is not a recipe, or it is torn"):
+    with pytest.raises(UserError, match=r"runs/copied-0/recipe\.yaml is not a recipe, or it is damaged"):
         Run(parent / "copied-0").recipe  # noqa: B018
 
 

@@ -123,8 +123,8 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, path, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a,b\n1,2,3\n4,5\n", "cannot be read: .* Write a cell that holds a comma in quotes"),
-        ("a;b\n1;2,5\n", "cells are separated by ';': save it with commas"),
+        ("a,b\n1,2,3\n4,5\n", "cannot be read: .* Put quotes around each cell that contains a comma"),
+        ("a;b\n1;2,5\n", "cells are separated by ';': separate them by commas"),
         ("a,b,b\n1,2,3\n", "two columns are called b: rename one"),
         ("a,b\n1?,\"{'gold': '2'}\"\n", "The column b holds .* which is a struct"),
         ("a,b\n", "holds no rows"),
@@ -151,7 +151,7 @@ def test_a_csv_in_another_encoding_is_refused(tmp_path, encoding):
         ([{"a": "1?", "b": 2**70}], "the column b mixes types or holds a number that is too large"),
         (
             [{"a": "1?", "b": "1"}, {"a": "2?", "b": "2", "c": 1}],
-            "line lacks c, which line 2 has: add null",
+            "line 2 has c, which the first row lacks: add it as null",
         ),
     ],
 )
@@ -165,9 +165,9 @@ def test_rows_that_do_not_fit_together_are_refused(tmp_path, rows, words):
     [
         (
             {"train.jsonl": "x", "train.parquet": "x"},
-            "train is in train.jsonl and in train.parquet: keep",
+            "train is in train.jsonl and in train.parquet: keep only one",
         ),
-        ({"train-00001-of-00003.parquet": "x"}, "has 1 of the 3 files of train: fetch the others"),
+        ({"train-00001-of-00003.parquet": "x"}, "has 1 of the 3 files of train: add the others"),
         ({"train-00000-of-00002.parquet": "x", "train-00001-of-00002.parquet": 1}, "column x mixes types"),
     ],
 )

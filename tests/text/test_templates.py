@@ -210,8 +210,8 @@ def test_an_option_decides_what_the_template_opens(tokenizer):
         ({"tokenize": False}, "sets 'tokenize'"),
         ({"not a name": 1}, "sets 'not a name'"),
         ("style=1", "chat_template_kwargs = 'style=1': write it as key: value"),
-        ({"style": date(2025, 1, 1)}, "sets 'style' to datetime.date(2025, 1, 1), which is no text"),
-        ({"style": float("inf")}, "sets 'style' to inf, which is no text, number"),
+        ({"style": date(2025, 1, 1)}, "sets 'style' to datetime.date(2025, 1, 1), which is not a string"),
+        ({"style": float("inf")}, "sets 'style' to inf, which is not a string, number"),
     ],
 )
 def test_an_option_that_does_nothing_or_would_break_trl_is_refused(tokenizer, options, words):
@@ -229,7 +229,7 @@ def test_of_several_templates_trls_is_taken(tokenizer):
 
 def test_several_templates_without_a_default_are_refused(tokenizer):
     tokenizer.chat_template = {"rag": CHATML, "tool_use": "tools"}
-    with pytest.raises(UserError, match=r"several chat templates \(rag, tool_use\), but no default"):
+    with pytest.raises(UserError, match=r"has the chat templates rag, tool_use, but none is named default"):
         prepare_tokenizer(tokenizer, REASONING)
 
 

@@ -286,24 +286,30 @@ def into_folder(folder):
 
 DAMAGES = {
     "a new key": (with_state(key_of_tomorrow=1), "key_of_tomorrow"),
-    "no callbacks": (with_state(stateful_callbacks=[]), "trainer_state.json is not whole"),
-    "no batch size": (with_state(train_batch_size=None), "trainer_state.json is not whole"),
-    "the scheduler as optimizer": (copy("scheduler.pt", "optimizer.pt"), "optimizer.pt holds something else"),
-    "the scheduler as state": (copy("scheduler.pt", "rng_state.pth"), "rng_state.pth holds something else"),
-    "the optimizer as scheduler": (copy("optimizer.pt", "scheduler.pt"), "scheduler.pt holds something else"),
-    "another zip": (another_zip("scheduler.pt"), "it is not whole"),
-    "a folder": (into_folder, "it is not whole"),
+    "no callbacks": (with_state(stateful_callbacks=[]), "trainer_state.json is incomplete"),
+    "no batch size": (with_state(train_batch_size=None), "trainer_state.json is incomplete"),
+    "the scheduler as optimizer": (
+        copy("scheduler.pt", "optimizer.pt"),
+        "optimizer.pt has no entry 'param_groups'",
+    ),
+    "the scheduler as state": (copy("scheduler.pt", "rng_state.pth"), "rng_state.pth has no entry 'python'"),
+    "the optimizer as scheduler": (
+        copy("optimizer.pt", "scheduler.pt"),
+        "scheduler.pt has no entry 'last_epoch'",
+    ),
+    "another zip": (another_zip("scheduler.pt"), "it is incomplete or damaged"),
+    "a folder": (into_folder, "it is incomplete or damaged"),
     "no state": (lambda folder: (folder / "trainer_state.json").unlink(), "trainer_state.json is missing"),
-    "torn state": (cut("trainer_state.json"), "it is not whole"),
+    "torn state": (cut("trainer_state.json"), "it is incomplete or damaged"),
     "another step's": (misplace, "from step 9"),
     "no weights": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "its weights are missing"),
-    "torn weights": (cut("adapter_model.safetensors", 0.9), "it is not whole"),
+    "torn weights": (cut("adapter_model.safetensors", 0.9), "it is incomplete or damaged"),
     "weights that are not finite": (poison, "not finite"),
     "no optimizer": (lambda folder: (folder / "optimizer.pt").unlink(), "optimizer.pt is missing"),
-    "torn optimizer": (cut("optimizer.pt"), "it is not whole"),
+    "torn optimizer": (cut("optimizer.pt"), "it is incomplete or damaged"),
     "a flipped byte": (flip("optimizer.pt"), "optimizer.pt is damaged"),
     "no random state": (lambda folder: (folder / "rng_state.pth").unlink(), "rng_state.pth is missing"),
-    "an empty file": (cut("scheduler.pt", 0), "it is not whole"),
+    "an empty file": (cut("scheduler.pt", 0), "it is incomplete or damaged"),
 }
 
 
@@ -321,7 +327,7 @@ def test_a_damaged_checkpoint_is_skipped_and_the_one_before_is_used(whole, tmp_p
     shutil.copytree(whole[0].folder, tmp_path / "tiny-cpu-001", ignore=shutil.ignore_patterns(".lock"))
     cut("optimizer.pt")(tmp_path / "tiny-cpu-001" / "checkpoint-4")
     run, weights = train(recipe_for(tmp_path))
-    assert "checkpoint-4 is skipped: it is not whole" in capsys.readouterr().out
+    assert "checkpoint-4 is skipped: it is incomplete or damaged" in capsys.readouterr().out
     assert resumed(run) == [2]
     assert figures(run) == figures(whole[0])
     assert same(weights, whole[1])
