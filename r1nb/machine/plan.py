@@ -12,7 +12,7 @@ import re
 from r1nb.errors import UserError, run_main
 from r1nb.machine import memory
 from r1nb.machine.configs import check_configs
-from r1nb.machine.engine import prepare_unsloth
+from r1nb.machine.engine import compute_dtype, prepare_unsloth
 from r1nb.machine.hardware import GB, Machine, recipe_for, require, this_machine
 from r1nb.machine.model_files import load_config
 from r1nb.processes import processes
@@ -109,7 +109,7 @@ def estimate(recipe, machine: Machine, empty) -> Plan:
     """The plan of a recipe, whether or not it fits; `empty` comes from load_empty."""
     model, grpo, lora = recipe.model, recipe.grpo, recipe.lora
     card_gb = machine.gpu_memory_gb if machine.gpu else machine.memory_gb
-    width = 4 if (model.dtype or ("" if machine.gpu else "float32")) == "float32" else 2
+    width = 4 if (model.dtype or ("" if machine.gpu else compute_dtype(model))) == "float32" else 2
     unsloth, optimizer = model.engine == "unsloth", grpo.get("optim", "")
     length = recipe.data.max_prompt_length + grpo["max_completion_length"]
     weights, config = memory.weight_bytes(empty, model.load_in_4bit, width), empty.config

@@ -67,6 +67,9 @@ def _load_plain(recipe) -> tuple:
     if os.path.isdir(path):
         logging.disable_progress_bar()  # of reading weights; a download still shows its progress
     arguments = loading_arguments(recipe)
+    if base.dtype is None and not torch.cuda.is_available():
+        has = "has" if arguments["dtype"] == "bfloat16" else "has no"
+        print(f"The model computes in {arguments['dtype']}: this processor {has} instructions for bfloat16.")
     if base.load_in_4bit:
         if importlib.util.find_spec("bitsandbytes") is None:
             raise UserError("load_in_4bit=True needs bitsandbytes: pip install bitsandbytes==0.50.2.")
