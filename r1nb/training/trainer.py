@@ -17,6 +17,8 @@ from trl.trainer.utils import selective_log_softmax_and_entropy
 from r1nb.policy.generation import distinct, faster, mergeable, shareable
 from r1nb.training.head import HeadLogps, plain_head, without
 
+# Losses for which it does not matter in which micro-batch of a step a row is.
+ANY_ORDER = ("grpo", "dapo", "dr_grpo", "cispo", "sapo", "vespo")
 TOGETHER = 16  # completions of similar length in one forward pass when gradients are computed
 
 
@@ -26,7 +28,7 @@ class SharedPromptTrainer(GRPOTrainer):
     - It samples with the adapter merged, reads each distinct prompt once, and drops finished completions.
       Merging needs memory for a copy of the adapted weights, and rounds differently if they are bfloat16.
     - It runs each distinct prompt once for the log-probabilities; gradients flow through its cache. With
-      gradient accumulation TRL scatters a group over the micro-batches, so less is shared.
+      gradient accumulation TRL scatters a group over the micro-batches; here a group stays together.
     - It does not run a completion whose advantage is exactly 0, unless another term of the loss needs it.
 
     It also logs `shared/prompts` and `shared/completions`, the distinct prompts and the completions of a
@@ -62,6 +64,17 @@ class SharedPromptTrainer(GRPOTrainer):
         self._count("completions", completions)
         with faster(self.accelerator.unwrap_model(self.model_wrapped)):
             return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+
+    def _prepare_inputs(self, generation_batch):
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        parts = self._buffered_inputs
+        one_step = self.args.steps_per_generation == self.args.gradient_accumulation_steps
+        if not self.model.training or parts is before or len(parts) == 1 or self.obstacle:
+            return inputs
+        if one_step and self.loss_type in ANY_ORDER:
+            self._buffered_inputs = together(parts)
+        return self._buffered_inputs[self._step % len(parts)]
 
     def _compute_loss(self, model, inputs):
         advantages = inputs["advantages"]
@@ -144,6 +157,19 @@ class SharedPromptTrainer(GRPOTrainer):
         rows = mask.bool()  # here `logits` are hidden states
         found = HeadLogps.apply(logits[rows], self.head.weight, ids[rows], self.temperature)
         return tuple(f.new_zeros(mask.shape).masked_scatter(rows, f) for f in found)
+
+
+def together(parts: list[dict]) -> list[dict]:
+    """The micro-batches of one optimizer step with the rows of each prompt next to each other."""
+    size = len(parts[0]["prompt_ids"])
+    rows = {
+        name: torch.cat([part[name] for part in parts])
+        for name, value in parts[0].items()
+        if isinstance(value, torch.Tensor) and value.dim() and len(value) == size
+    }
+    order = distinct(rows["prompt_ids"], rows["prompt_mask"])[2].argsort(stable=True)
+    split = {name: value[order].split(size) for name, value in rows.items()}
+    return [part | {name: split[name][i] for name in rows} for i, part in enumerate(parts)]
 
 
 def _obstacle(trainer) -> str | None:
