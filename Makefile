@@ -94,7 +94,7 @@ bench: .venv/installed ## compare a step with plain TRL's; measure scoring and c
 speedrun: .venv/installed ## measure completions and CPU seconds until 80 %, and plain TRL's (about 25 minutes)
 	$(BIN)/python data/make_experiments.py speedrun runs
 
-check-rewards: .venv/installed ## attack rewards with planted holes, and r1nb's own (about five minutes)
+check-rewards: .venv/installed ## attack rewards with planted holes, and r1nb's own (about nine minutes)
 	$(BIN)/python data/make_reward_checks.py
 
 faults: .venv/installed ## plant faults and check that the watchdog names each (about 20 minutes)
