@@ -37,7 +37,7 @@ QWEN = Qwen2Config(
 CASES = {
     "tiny": ("tiny-cpu, no dead groups", 8, 0.0, 8, 112),
     "tiny_dead": ("tiny-cpu, half of the groups dead", 8, 0.5, 8, 112),
-    "qwen": ("Qwen2.5-0.5B's shape in bfloat16, short completions", 2, 0.0, 1, 24),
+    "qwen": ("Qwen2.5-0.5B's shape in bfloat16, short completions", 4, 0.0, 1, 32),
 }
 
 
@@ -60,7 +60,9 @@ class Lengths(LogitsProcessor):
 
 
 def build(case: str):
-    """Return {name: trainer} for one model, and {(name, part): []} for the CPU seconds of their steps."""
+    """Return {name: trainer} for one model, {(name, part): []} for the CPU seconds of their steps, and the
+    number of tokens that each step samples and trains on.
+    """
     _, problems, dead, _, longest = CASES[case]
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -85,7 +87,7 @@ def build(case: str):
 
     settings = {
         "per_device_train_batch_size": 8 * problems, "num_generations": 8, "max_steps": 1,
-        "max_completion_length": longest, "learning_rate": 0.0, "use_cpu": True, "bf16": False,
+        "max_completion_length": longest, "learning_rate": 0.0, "use_cpu": True, "bf16": case == "qwen",
         "gradient_checkpointing": False, "save_strategy": "no", "report_to": "none", "disable_tqdm": True,
         "logging_steps": 10, "beta": 0.0,
     }  # fmt: skip
@@ -98,7 +100,7 @@ def build(case: str):
         for part in ("_generate_single_turn", "training_step"):
             spent = seconds[name, part] = []
             setattr(trainer, part, timed(getattr(trainer, part), spent))
-    return trainers, seconds
+    return trainers, seconds, int(lengths.sum())
 
 
 def timed(function, spent: list[float]):
@@ -113,7 +115,7 @@ def timed(function, spent: list[float]):
 
 def memory(case: str, name: str, queue) -> None:
     """Put into the queue the peak memory of a step, in MB above the memory before it (Linux)."""
-    trainers, _ = build(case)
+    trainers, *_ = build(case)
     Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before = in_mb("VmRSS")
     trainers[name].train()
@@ -127,7 +129,7 @@ def in_mb(key: str) -> float:
 
 def measure(case: str) -> list:
     what, problems, _, rounds, _ = CASES[case]
-    trainers, seconds = build(case)
+    trainers, seconds, tokens = build(case)
     for number in range(rounds + 1):
         for trainer in trainers.values():
             trainer.train()
@@ -151,18 +153,22 @@ def measure(case: str) -> list:
         peaks.append(queue.get())
         process.join()
     seconds = [statistics.median(step[name]) for name in TRAINERS]
+    pace = [tokens / statistics.median(part[name]) for part in (generation, learning) for name in TRAINERS]
     print(f"{what}, {8 * problems} completions:")
     print("  step: {:.2f}x plain TRL (generation {:.2f}x, forward and backward {:.2f}x)".format(*ratios))
+    words = "  tokens a CPU second: sampled {1:.0f} (transformers' generate, adapter not merged: {0:.0f}), "
+    print(words.format(*pace), "trained {1:.0f} (plain TRL: {0:.0f})".format(*pace[2:]), sep="")
     print(f"  peak memory of a step: {peaks[1]:.0f} MB, plain TRL {peaks[0]:.0f} MB", flush=True)
     figures = [*(f"{ratio:.2f}" for ratio in ratios), *(f"{second:.3f}" for second in seconds)]
-    return [what, 8 * problems, *figures, *(f"{peak:.0f}" for peak in peaks)]
+    return [what, 8 * problems, *figures, *(f"{figure:.0f}" for figure in [*peaks, *pace])]
 
 
 def main() -> None:
     found = [measure(case) for case in CASES]
     with Path(RESULTS).open("w", newline="") as file:
         head = ["case", "completions", "step", "generation", "forward_backward", "trl_cpu_seconds",
-                "shared_cpu_seconds", "trl_peak_mb", "shared_peak_mb"]  # fmt: skip
+                "shared_cpu_seconds", "trl_peak_mb", "shared_peak_mb", "trl_sampled", "shared_sampled",
+                "trl_trained", "shared_trained"]  # fmt: skip
         csv.writer(file).writerows([head, *found])
 
 

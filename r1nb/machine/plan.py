@@ -8,11 +8,12 @@ The formula of each part is in machine/memory.py.
 import contextlib
 import dataclasses
 import re
+import time
 
 from r1nb.errors import UserError, run_main
 from r1nb.machine import memory
 from r1nb.machine.configs import check_configs
-from r1nb.machine.engine import prepare_unsloth
+from r1nb.machine.engine import compute_dtype, prepare_unsloth
 from r1nb.machine.hardware import GB, Machine, recipe_for, require, this_machine
 from r1nb.machine.model_files import load_config
 from r1nb.processes import processes
@@ -26,6 +27,10 @@ CARDS = {"T4": (65, 320), "L4": (121, 300), "A10G": (70, 600), "3090": (71, 936)
 # Three published GRPO steps of Unsloth (Llama-3.1-8B and Qwen2.5-3B on a T4, Mistral-7B on a 4090) reached
 # 9 to 16 % of the speed that those two figures allow.
 EFFICIENCY = (0.09, 0.16)
+# Without a GPU: the share of a large product's speed that sampling and training reach, measured with
+# Qwen2.5-0.5B on two cores; the share of their maximum length that its completions have; and the least number
+# of parameters for which matrix products, and not Python, take the time.
+CPU_EFFICIENCY, CPU_LENGTHS, CPU_LEAST = 0.42, (0.45, 0.75), 1e8
 # Settings to lower, in this order, if a recipe does not fit, and the least value of each.
 LOWERED = {
     "eval_batch_size": 1,
@@ -40,7 +45,8 @@ class Plan:
     """GB of each part during sampling and during training; the larger sum is the peak.
 
     completions: number of full-length completions that the KV cache holds at once. step_seconds: (best case,
-    worst case); None for a card that is not in CARDS.
+    worst case), if completions have certain `lengths`; None for a card that is not in CARDS, and for a tiny
+    model on a CPU.
     """
 
     card: str
@@ -51,6 +57,7 @@ class Plan:
     step_seconds: tuple[float, float] | None
     steps: int
     batch: int  # completions a step, in one process
+    lengths: str = "have the maximum length"
 
     @property
     def peak_gb(self) -> float:
@@ -77,7 +84,7 @@ class Plan:
             low, high = self.step_seconds
             minutes = [seconds * self.steps / 60 for seconds in self.step_seconds]
             text += (
-                f"\nA step will take {low:.0f} to {high:.0f} s if completions have the maximum length, "
+                f"\nA step will take {low:.0f} to {high:.0f} s if completions {self.lengths}, "
                 f"and {self.steps} steps {minutes[0]:.0f} to {minutes[1]:.0f} minutes."
             )
         return text
@@ -109,7 +116,7 @@ def estimate(recipe, machine: Machine, empty) -> Plan:
     """The plan of a recipe, whether or not it fits; `empty` comes from load_empty."""
     model, grpo, lora = recipe.model, recipe.grpo, recipe.lora
     card_gb = machine.gpu_memory_gb if machine.gpu else machine.memory_gb
-    width = 4 if (model.dtype or ("" if machine.gpu else "float32")) == "float32" else 2
+    width = 4 if (model.dtype or ("" if machine.gpu else compute_dtype(model))) == "float32" else 2
     unsloth, optimizer = model.engine == "unsloth", grpo.get("optim", "")
     length = recipe.data.max_prompt_length + grpo["max_completion_length"]
     weights, config = memory.weight_bytes(empty, model.load_in_4bit, width), empty.config
@@ -135,8 +142,11 @@ def estimate(recipe, machine: Machine, empty) -> Plan:
         training["KV cache"] = pool
     in_gb = [{name: part / GB for name, part in parts.items()} for parts in (sampling, training)]
     seconds = step_seconds(recipe, empty, machine, weights, length, completions)
-    card = machine.gpu or "this machine"
-    return Plan(card, card_gb, *in_gb, completions, seconds, grpo["max_steps"], recipe.batch_size)
+    card, lengths = machine.gpu or "this machine", Plan.lengths
+    if not machine.gpu:
+        seconds = cpu_step_seconds(recipe, memory.weight_bytes(empty, False, 1), width)
+        lengths = "have {:.0%} to {:.0%} of the maximum length".format(*CPU_LENGTHS)
+    return Plan(card, card_gb, *in_gb, completions, seconds, grpo["max_steps"], recipe.batch_size, lengths)
 
 
 def _training_bytes(recipe, config, length: int, width: int) -> dict[str, float]:
@@ -175,6 +185,28 @@ def step_seconds(recipe, empty, machine, weights, length, completions) -> tuple[
     computing = size * length * 6 * parameters / (tflops * 1e12)
     low, high = EFFICIENCY
     return (reading + computing) / high, (reading + computing) / low
+
+
+def cpu_step_seconds(recipe, parameters: float, width: int) -> tuple[float, float] | None:
+    """(best, worst) seconds of a step on this machine's processor, whose speed is measured in a moment.
+
+    Each token of a completion takes 2 N FLOPs to sample and 6 N to train on (step_seconds), if the model has
+    N parameters. None if N is below CPU_LEAST.
+    """
+    import torch
+
+    if parameters < CPU_LEAST:
+        return None
+    dtype = torch.bfloat16 if width == 2 else torch.float32
+    states, weights = torch.ones(256, 1024, dtype=dtype), torch.ones(4096, 1024, dtype=dtype)
+    torch.nn.functional.linear(states, weights)
+    begin = time.perf_counter()
+    for _ in range(20):
+        torch.nn.functional.linear(states, weights)
+    speed = 20 * 2 * states.numel() * len(weights) / (time.perf_counter() - begin)
+    tokens = recipe.batch_size * recipe.grpo["max_completion_length"]
+    low, high = (share * tokens * 8 * parameters / (CPU_EFFICIENCY * speed) for share in CPU_LENGTHS)
+    return low, high
 
 
 def _remedy(recipe, machine: Machine, empty) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from r1nb.errors import UserError
 from r1nb.policy.adapters import NOT_FINITE, is_finite, load_onto
 from r1nb.policy.cards import short_name, write_cards
+from r1nb.policy.generation import faster
 from r1nb.recipes.settings import Sampling
 from r1nb.runs.disk import full_disk_in_words
 from r1nb.text.prompts import REASONING, Layout, format_prompt
@@ -62,7 +63,7 @@ class Policy:
         training = self.model.training
         self.model.eval()
         try:
-            with torch.no_grad(), self.model.disable_adapter() if base else nullcontext():
+            with torch.no_grad(), self.model.disable_adapter() if base else nullcontext(), faster(self.model):
                 output = self.model.generate(
                     **batch,
                     **drawn,

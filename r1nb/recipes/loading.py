@@ -1,6 +1,7 @@
 """Load a recipe by name or from a YAML file; the caller and R1NB_SET can replace its values."""
 
 import os
+import re
 import shlex
 import tempfile
 from pathlib import Path
@@ -42,7 +43,7 @@ def load_recipe(name="tiny-cpu", /, **overrides) -> Recipe:
     other = from_outside.pop("recipe", "auto")  # auto: see machine.hardware.choose_recipe
     name = os.fspath(name) if other == "auto" else str(other)
     raw = _replace(_read(name), overrides | from_outside)
-    recipe = build_recipe(raw | {"name": Path(name).stem})
+    recipe = build_recipe(raw | {"name": re.sub(r"\.ya?ml$", "", Path(name).name)})
     check_writable(runs_folder(recipe.output.runs_dir))
     return recipe
 

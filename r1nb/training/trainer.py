@@ -6,21 +6,20 @@ tokens, loss and gradients equal GRPOTrainer's. This file needs only torch, tran
 """
 
 import sys
-from contextlib import contextmanager
+from contextlib import nullcontext
 
 import torch
-from peft.tuners.lora import LoraLayer
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
-from transformers import DynamicCache, GenerationMixin
-from transformers.cache_utils import DynamicLayer
-from transformers.generation import GenerationMode
-from transformers.generation.utils import GENERATION_MODES_MAPPING
+from transformers import DynamicCache
 from trl import GRPOTrainer
 from trl.trainer.utils import selective_log_softmax_and_entropy
 
+from r1nb.policy.generation import distinct, faster, mergeable, shareable
+from r1nb.training.head import HeadLogps, plain_head, without
+
+# Losses for which it does not matter in which micro-batch of a step a row is.
+ANY_ORDER = ("grpo", "dapo", "dr_grpo", "cispo", "sapo", "vespo")
 TOGETHER = 16  # completions of similar length in one forward pass when gradients are computed
-WHOLE_BATCH = ("Encoder", "UnbatchedClassifier", "SynthID")  # logits processors that keep state for all rows
 
 
 class SharedPromptTrainer(GRPOTrainer):
@@ -29,7 +28,7 @@ class SharedPromptTrainer(GRPOTrainer):
     - It samples with the adapter merged, reads each distinct prompt once, and drops finished completions.
       Merging needs memory for a copy of the adapted weights, and rounds differently if they are bfloat16.
     - It runs each distinct prompt once for the log-probabilities; gradients flow through its cache. With
-      gradient accumulation TRL scatters a group over the micro-batches, so less is shared.
+      gradient accumulation TRL scatters a group over the micro-batches; here a group stays together.
     - It does not run a completion whose advantage is exactly 0, unless another term of the loss needs it.
 
     It also logs `shared/prompts` and `shared/completions`, the distinct prompts and the completions of a
@@ -44,6 +43,7 @@ class SharedPromptTrainer(GRPOTrainer):
         self._teaching = None
         self._said = set()
         self.obstacle = _obstacle(self)
+        self.head = None if self._entropy_bonus_enabled else plain_head(self.model)
         if self.obstacle:
             self._say("obstacle", f"TRL's own code samples and trains, since {self.obstacle}.")
 
@@ -62,8 +62,19 @@ class SharedPromptTrainer(GRPOTrainer):
         self._say("shared", f"{prompts} prompts shared by {completions} completions: each is read once.")
         self._count("prompts", prompts)
         self._count("completions", completions)
-        with merged(model := self.accelerator.unwrap_model(self.model_wrapped)), generating_by(model, decode):
+        with faster(self.accelerator.unwrap_model(self.model_wrapped)):
             return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+
+    def _prepare_inputs(self, generation_batch):
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        parts = self._buffered_inputs
+        one_step = self.args.steps_per_generation == self.args.gradient_accumulation_steps
+        if not self.model.training or parts is before or len(parts) == 1 or self.obstacle:
+            return inputs
+        if one_step and self.loss_type in ANY_ORDER:
+            self._buffered_inputs = together(parts)
+        return self._buffered_inputs[self._step % len(parts)]
 
     def _compute_loss(self, model, inputs):
         advantages = inputs["advantages"]
@@ -112,6 +123,10 @@ class SharedPromptTrainer(GRPOTrainer):
 
     def _score(self, model, input_ids, attention_mask, count, batch_size=None):
         """(log-probabilities, entropies), each (rows, count), of the last `count` tokens; 0 where padded."""
+        with without(self.head) if self.head else nullcontext():
+            return self._run(model, input_ids, attention_mask, count, batch_size)
+
+    def _run(self, model, input_ids, attention_mask, count, batch_size):
         width = input_ids.size(1) - count
         prompts, mask, inverse = distinct(input_ids[:, :width], attention_mask[:, :width])
         cache = DynamicCache(config=model.config)
@@ -129,12 +144,32 @@ class SharedPromptTrainer(GRPOTrainer):
                 logits = torch.cat([logits, model(
                     input_ids=ids[:, width:-1], attention_mask=mask[:, :-1], past_key_values=cache
                 ).logits], 1)  # fmt: skip
-            figures = selective_log_softmax_and_entropy(
-                logits, ids[:, width:], self._entropy_bonus_enabled, self.temperature, mask[:, width:]
-            )
+            figures = self._figures(logits, ids[:, width:], mask[:, width:])
             parts.append([nn.functional.pad(figure, (0, width + count - end)) for figure in figures])
         back = order.argsort()
         return tuple(torch.cat(figures).index_select(0, back) for figures in zip(*parts, strict=True))
+
+    def _figures(self, logits, ids, mask):
+        if not self.head:
+            return selective_log_softmax_and_entropy(
+                logits, ids, self._entropy_bonus_enabled, self.temperature, mask
+            )
+        rows = mask.bool()  # here `logits` are hidden states
+        found = HeadLogps.apply(logits[rows], self.head.weight, ids[rows], self.temperature)
+        return tuple(f.new_zeros(mask.shape).masked_scatter(rows, f) for f in found)
+
+
+def together(parts: list[dict]) -> list[dict]:
+    """The micro-batches of one optimizer step with the rows of each prompt next to each other."""
+    size = len(parts[0]["prompt_ids"])
+    rows = {
+        name: torch.cat([part[name] for part in parts])
+        for name, value in parts[0].items()
+        if isinstance(value, torch.Tensor) and value.dim() and len(value) == size
+    }
+    order = distinct(rows["prompt_ids"], rows["prompt_mask"])[2].argsort(stable=True)
+    split = {name: value[order].split(size) for name, value in rows.items()}
+    return [part | {name: split[name][i] for name in rows} for i, part in enumerate(parts)]
 
 
 def _obstacle(trainer) -> str | None:
@@ -158,143 +193,7 @@ def _obstacle(trainer) -> str | None:
         "the model has dropout": any(isinstance(rate, float) and rate > 0 for rate in rates),
         "use_liger_kernel computes the log-probabilities": trainer.use_liger_kernel,
         "the loss of the model's router needs all tokens": trainer.aux_loss_enabled,
-        "the adapter cannot be merged exactly": not _mergeable(model),
-        "the model keeps no cache that can be shared": not _shareable(model),
+        "the adapter cannot be merged exactly": not mergeable(model),
+        "the model keeps no cache that can be shared": not shareable(model),
     }
     return next((reason for reason, holds in found.items() if holds), None)
-
-
-def _mergeable(model) -> bool:
-    """Whether the model has no adapter, or one of plain LoRA on weights that are not quantised."""
-    configs = getattr(model, "peft_config", {}).values()
-    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
-    return not any(config.is_prompt_learning for config in configs) and all(
-        isinstance(layer, LoraLayer)
-        and type(layer.get_base_layer()) in (nn.Linear, nn.Embedding)
-        and type(layer.get_base_layer().weight.data) is torch.Tensor
-        and not layer.lora_variant
-        and not any(layer.lora_bias.values())
-        for layer in layers
-    )
-
-
-def _shareable(model) -> bool:
-    """Whether every layer keeps all keys and values in a DynamicCache (no sliding window, no state)."""
-    model = getattr(model, "get_base_model", lambda: model)()
-    return (
-        isinstance(model, GenerationMixin)
-        and not model.config.is_encoder_decoder
-        and model._supports_default_dynamic_cache()
-        and {type(layer) for layer in DynamicCache(config=model.config).layers} == {DynamicLayer}
-    )
-
-
-def distinct(ids, mask):
-    """(ids, mask, inverse): the distinct rows of left-padded prompts (rows, tokens), each prompt's row."""
-    rows, inverse = torch.unique(torch.cat([ids, mask], 1), dim=0, return_inverse=True)
-    return *rows.split(ids.size(1), 1), inverse
-
-
-@contextmanager
-def merged(model):
-    """Merge the active adapter into copies of the weights; afterwards the model gets its own tensors back."""
-    kept = []
-    try:
-        for layer in (module for module in model.modules() if isinstance(module, LoraLayer)):
-            base = layer.get_base_layer()
-            weights = dict(base.named_parameters(recurse=False))
-            kept.append((layer, base, weights, list(layer.merged_adapters)))
-            for name, weight in weights.items():
-                setattr(base, name, nn.Parameter(weight.detach().clone(), requires_grad=False))
-            layer.merge()
-        yield
-    finally:
-        for layer, base, weights, before in reversed(kept):
-            for name, weight in weights.items():
-                setattr(base, name, weight)
-            layer.merged_adapters[:] = before
-
-
-@contextmanager
-def generating_by(model, loop):
-    """Inside the block model.generate runs the decoding loop `loop` (`custom_generate` of transformers)."""
-    generate, own = model.generate, vars(model).get("generate")
-    model.generate = lambda *args, **kwargs: generate(*args, custom_generate=loop, **kwargs)
-    try:
-        yield
-    finally:
-        del model.generate
-        if own:
-            model.generate = own
-
-
-class RoomyLayer(DynamicLayer):
-    """Some rows of a cache layer, with room for more tokens; DynamicLayer would copy them for each token."""
-
-    def __init__(self, layer: DynamicLayer, rows, room: int):
-        super().__init__()
-        self.lazy_initialization(layer.keys, layer.values)
-        self.buffers = []
-        for old in (layer.keys, layer.values):
-            new = old.new_empty(len(rows), old.size(1), old.size(2) + room, old.size(3))
-            new[:, :, : old.size(2)] = old.index_select(0, rows)
-            self.buffers.append(new)
-        self._show(layer.get_seq_length())
-
-    def update(self, key_states, value_states, *args, **kwargs):
-        start, end = self.get_seq_length(), self.get_seq_length() + key_states.size(2)
-        for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
-            buffer[:, :, start:end] = states
-        return self._show(end)
-
-    def _show(self, end: int):
-        self.keys, self.values = (buffer[:, :, :end] for buffer in self.buffers)
-        return self.keys, self.values
-
-
-def decode(model, input_ids, logits_processor, stopping_criteria, generation_config, **inputs):
-    """Decode as transformers does, with the same draws from torch's generator; returns (rows, tokens).
-
-    `input_ids` (rows, tokens) are left-padded prompts; completions are appended to them. transformers' own
-    loop runs for other modes, for example beam search, and for processors that need the whole batch.
-    """
-    mode = generation_config.get_generation_mode()
-    plain = mode in (GenerationMode.SAMPLE, GenerationMode.GREEDY_SEARCH)
-    if not plain or any(type(each).__name__.startswith(WHOLE_BATCH) for each in logits_processor):
-        return getattr(type(model), GENERATION_MODES_MAPPING[mode])(
-            model, input_ids, logits_processor=logits_processor, stopping_criteria=stopping_criteria,
-            generation_config=generation_config, **inputs,
-        )  # fmt: skip
-    (count, width), end = input_ids.shape, stopping_criteria.max_length
-    sequences = nn.functional.pad(input_ids, (0, end - width), value=generation_config.pad_token_id)
-    seen = nn.functional.pad(inputs["attention_mask"], (0, end - width), value=1)
-    rows, places = torch.arange(count, device=input_ids.device), seen[:, :width].sum(1, keepdim=True)
-    prompts, mask, inverse = distinct(input_ids, seen[:, :width])
-    cache = DynamicCache(config=model.config)
-    logits = model(
-        input_ids=prompts, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-        past_key_values=cache, logits_to_keep=1,
-    ).logits[inverse]  # fmt: skip
-    cache.layers = [RoomyLayer(layer, inverse, end - width) for layer in cache.layers]
-    for length in range(width, end):
-        scores = logits_processor(sequences[rows, :length], logits[:, -1].float())
-        if generation_config.do_sample:
-            # Finished rows get weights too, since transformers draws a token for each row.
-            chances = scores.new_ones(count, scores.size(1))
-            chances[rows] = scores.softmax(-1)
-            tokens = torch.multinomial(chances, 1)[rows]
-        else:
-            tokens = scores.argmax(-1, keepdim=True)
-        sequences[rows, length] = tokens[:, 0]
-        live = (~stopping_criteria(sequences[rows, : length + 1], scores)).nonzero()[:, 0]
-        if not len(live):
-            return sequences[:, : length + 1]
-        if len(live) < len(rows):
-            rows, tokens, places = rows[live], tokens[live], places[live]
-            cache.layers = [RoomyLayer(layer, live, end - length) for layer in cache.layers]
-        logits = model(
-            input_ids=tokens, attention_mask=seen[rows, : length + 1], position_ids=places,
-            past_key_values=cache, logits_to_keep=1,
-        ).logits  # fmt: skip
-        places = places + 1
-    return sequences

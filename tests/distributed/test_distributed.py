@@ -12,7 +12,7 @@ import torch
 
 from r1nb.evaluation.accuracy import evaluate
 from r1nb.paths import CHECKOUT, LAUNCH
-from r1nb.policy.loading import load_trained
+from r1nb.policy.trained import load_trained
 from r1nb.recipes.loading import load_recipe
 from r1nb.runs.run import Run
 from r1nb.tasks.rows import load_rows

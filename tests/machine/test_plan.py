@@ -226,6 +226,17 @@ def test_for_an_unknown_card_the_plan_gives_no_time():
     assert "minutes" not in str(made)
 
 
+def test_on_a_processor_the_time_of_a_step_follows_from_its_speed(monkeypatch):
+    seconds = iter(range(100))
+    monkeypatch.setattr(plan.time, "perf_counter", lambda: float(next(seconds)))  # 20 products take a second
+    recipe = load_recipe("qwen25-0.5b-cpu")
+    low, high = plan.cpu_step_seconds(recipe, 5e8, width=2)
+    speed = 20 * 2 * 256 * 1024 * 4096 * plan.CPU_EFFICIENCY
+    tokens = recipe.batch_size * recipe.grpo["max_completion_length"]
+    assert (low, high) == pytest.approx([share * tokens * 8 * 5e8 / speed for share in plan.CPU_LENGTHS])
+    assert plan.cpu_step_seconds(recipe, 1e6, width=4) is None
+
+
 def test_without_a_config_the_plan_reads_that_of_the_model():
     made = plan.plan_run(load_recipe(), Machine(2, 24))
     assert made == plan.plan_run(

@@ -13,7 +13,8 @@ from r1nb.evaluation import proof
 from r1nb.paths import DATA
 from r1nb.policy.adapters import CONFIG, WEIGHTS, strip
 from r1nb.policy.export import save_merged
-from r1nb.policy.loading import attach_lora, load_policy, load_trained
+from r1nb.policy.loading import attach_lora, load_policy
+from r1nb.policy.trained import load_trained
 from r1nb.recipes.loading import load_recipe
 from r1nb.runs.run import CARD
 from r1nb.text.prompts import REASONING, THINK

@@ -16,8 +16,9 @@ from r1nb.machine.configs import grpo_config
 from r1nb.policy.adapters import check_targets
 from r1nb.policy.decoding import NO_EFFECT
 from r1nb.policy.export import save_merged
-from r1nb.policy.loading import attach_lora, load_policy, load_trained
+from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.policy.policy import Policy
+from r1nb.policy.trained import load_trained
 from r1nb.recipes.loading import load_recipe
 from r1nb.recipes.settings import Sampling
 from r1nb.runs.run import CARD
@@ -436,6 +437,18 @@ def test_an_adapter_in_the_folder_of_a_base_model_is_not_used_silently(saved, tm
         load_policy(load_recipe(model_name=folder))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("router_aux_loss_coef", 0.1, "not a mixture of experts"),
+        ("cast_lm_head_to_fp32", True, "lm_head shares its weights"),
+    ],
+)
+def test_what_trl_refuses_for_this_model_is_refused_when_it_is_loaded(key, value, words):
+    with pytest.raises(UserError, match=f"{key} ?= ?{value}.*{words}.*leave it out"):
+        load_policy(load_recipe(**{key: value}))
+
+
 def test_a_model_with_other_names_has_a_fingerprint_of_its_weights(policy):
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -603,7 +616,7 @@ def test_outside_its_run_a_whole_model_is_loaded_with_its_recipe_too(tmp_path):
     assert not loaded.has_adapter
     assert known.greedy.max_tokens == 64
     assert known.model == recipe.model.model_copy(
-        update={"model_name": str(tmp_path / "model"), "dtype": None}
+        update={"model_name": str(tmp_path / "model"), "dtype": "float32"}
     )
 
 

@@ -9,7 +9,8 @@ import yaml
 from r1nb.errors import UserError, say_once
 from r1nb.evaluation.accuracy import evaluate
 from r1nb.evaluation.proof import prove
-from r1nb.policy.loading import attach_lora, load_policy, load_trained
+from r1nb.policy.loading import attach_lora, load_policy
+from r1nb.policy.trained import load_trained
 from r1nb.recipes.loading import load_recipe, recipe_of_run
 from r1nb.rewards import registry
 from r1nb.runs.run import Run

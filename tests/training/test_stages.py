@@ -7,7 +7,8 @@ from r1nb.errors import UserError
 from r1nb.evaluation.accuracy import evaluate, evaluate_tests
 from r1nb.evaluation.proof import prove
 from r1nb.machine.configs import grpo_config
-from r1nb.policy.loading import attach_lora, load_policy, load_trained
+from r1nb.policy.loading import attach_lora, load_policy
+from r1nb.policy.trained import load_trained
 from r1nb.recipes.loading import load_recipe
 from r1nb.rewards import registry
 from r1nb.rewards.registry import reward

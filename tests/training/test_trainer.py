@@ -16,7 +16,8 @@ from transformers import (
 from trl import GRPOConfig, GRPOTrainer
 
 from r1nb.paths import DATA
-from r1nb.training.trainer import SharedPromptTrainer, merged
+from r1nb.policy.generation import merged
+from r1nb.training.trainer import SharedPromptTrainer, together
 
 SIZES = {
     "vocab_size": 640, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
@@ -343,6 +344,23 @@ def test_a_whole_training_equals_that_of_trl(tmp_path, settings):
     assert generations[0]["shared/completions"] == 20
     if not settings.get("beta"):
         assert sum(line["shared/skipped"] for line in mine) > 0
+
+
+def test_a_group_stays_in_one_micro_batch():
+    prompts = torch.tensor([[1, 2], [3, 4], [1, 2], [5, 6], [3, 4], [5, 6], [1, 2], [1, 2]])
+    parts = [
+        {
+            "prompt_ids": rows,
+            "prompt_mask": torch.ones_like(rows),
+            "advantages": rows[:, 0] * 10.0,
+            "n": count,
+        }
+        for rows, count in zip(prompts.split(4), (torch.tensor(7), torch.tensor(7)), strict=True)
+    ]
+    found = together(parts)
+    assert torch.cat([part["prompt_ids"] for part in found]).tolist() == sorted(prompts.tolist())
+    assert all((part["advantages"] == part["prompt_ids"][:, 0] * 10).all() for part in found)
+    assert [part["n"] for part in found] == [part["n"] for part in parts]
 
 
 def test_it_evaluates_as_trl_does(tmp_path):

@@ -22,7 +22,8 @@ from r1nb.evaluation.proof import prove
 from r1nb.machine.hardware import LADDER
 from r1nb.paths import DATA
 from r1nb.policy.export import save_merged
-from r1nb.policy.loading import attach_lora, load_policy, load_trained
+from r1nb.policy.loading import attach_lora, load_policy
+from r1nb.policy.trained import load_trained
 from r1nb.recipes.loading import load_recipe
 from r1nb.recipes.settings import Sampling
 from r1nb.tasks.rows import load_rows, load_splits
