@@ -138,11 +138,8 @@ def _rewards(recipe) -> Code:
     for key, reward in recipe.judge().rewards.items():
         name = f"find_reward({_written(key)})" if is_own(key) else key
         options = reward.used_options
-        if "layout" in options:
-            options |= {"layout": Code("THINK")}
-            options = (
-                options if recipe.layout == THINK else {k: v for k, v in options.items() if k != "layout"}
-            )
+        if options.pop("layout", None) == THINK:
+            options["layout"] = Code("THINK")
         bound = ", ".join(f"{key}={_written(value)}" for key, value in options.items())
         function = f"{name}.bind({bound})" if bound else name
         functions[function], reasons[function] = BARE, recipe.why.get(key)
