@@ -17,9 +17,7 @@ from .policy.loading import (
 from .policy.loading import (
     load_policy as load_policy,
 )
-from .policy.loading import (
-    load_trained as load_trained,
-)
+from .policy.trained import load_trained as load_trained
 from .recipes.loading import load_recipe as load_recipe
 from .recipes.settings import Sampling as Sampling
 from .runs.checkpoints import last_checkpoint as last_checkpoint

@@ -25,7 +25,7 @@ def grpo_arguments(recipe) -> dict:
         "log_completions": True,
         "num_completions_to_print": 0,
         "disable_tqdm": True,  # r1nb shows its own progress
-        **_precision(recipe.model) | recipe.grpo,
+        **_precision(recipe.model, recipe.grpo) | recipe.grpo,
     }
 
 
@@ -33,12 +33,16 @@ def sft_config(recipe, output_dir: Path | str):
     """The trl.SFTConfig of the section `sft`."""
     from trl import SFTConfig
 
-    return SFTConfig(output_dir=str(output_dir), disable_tqdm=True, **_precision(recipe.model) | recipe.sft)
+    return SFTConfig(
+        output_dir=str(output_dir), disable_tqdm=True, **_precision(recipe.model, recipe.sft) | recipe.sft
+    )
 
 
-def _precision(model) -> dict[str, bool]:
-    dtype = compute_dtype(model)
-    return {"bf16": dtype == "bfloat16", "fp16": dtype == "float16"}
+def _precision(model, section: dict) -> dict[str, bool]:
+    import torch
+
+    dtype, here = compute_dtype(model), torch.cuda.is_available() or section.get("use_cpu")
+    return {"bf16": bool(dtype == "bfloat16" and here), "fp16": dtype == "float16"}
 
 
 # What TRL, transformers, accelerate and PyTorch raise for a setting that they refuse.

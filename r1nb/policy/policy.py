@@ -10,7 +10,6 @@ from pathlib import Path
 from r1nb.errors import UserError
 from r1nb.policy.adapters import NOT_FINITE, is_finite, load_onto
 from r1nb.policy.cards import short_name, write_cards
-from r1nb.policy.generation import faster
 from r1nb.recipes.settings import Sampling
 from r1nb.runs.disk import full_disk_in_words
 from r1nb.text.prompts import REASONING, Layout, format_prompt
@@ -52,6 +51,8 @@ class Policy:
         if self.model_settings.fast_inference:
             return self._generate_vllm(texts, sampling, base, prefill)
         import torch
+
+        from r1nb.policy.generation import faster  # imports what Unsloth must patch before
 
         batch = self.tokenizer(
             texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False

@@ -183,7 +183,8 @@ def test_vllm_without_its_plugin_cannot_read_4_bit_weights(unsloth, monkeypatch)
 )
 def test_the_dtype_depends_on_the_card_or_the_processor(monkeypatch, capability, dtype, bf16):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: capability == "AVX512-BF16")
+    has_bf16 = capability == "AVX512-BF16"
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
     capability = capability if isinstance(capability, tuple) else None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: capability is not None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)

@@ -567,7 +567,7 @@ def test_rewards_that_only_the_notebook_of_the_run_defined_are_left_out(shared, 
     assert recipe.rewards == kept
     assert recipe.greedy.max_tokens == 64  # the other values stay
     assert recipe.judge(["nums", "target"]).answer.__name__ == f"{judge}_reward_func"
-    assert "or have an invalid weight; left out: my_reward_func." in capsys.readouterr().out
+    assert "unknown here; left out: my_reward_func." in capsys.readouterr().out
 
 
 def test_a_judge_named_on_a_card_is_not_called(shared, capsys):

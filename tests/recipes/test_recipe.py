@@ -23,7 +23,8 @@ def test_shipped_recipes_load_and_are_complete(name):
     }  # fmt: skip
     assert needed <= set(recipe.grpo)
     assert 10 <= len(recipe.why) <= 15
-    five = ("llama31-8b-seed", "llama31-8b-seed-4gpu", "tiny-five-rewards", "tiny-r1", "smollm2-135m")
+    five = ("llama31-8b-seed", "llama31-8b-seed-4gpu", "tiny-five-rewards", "tiny-r1", "smollm2-135m",
+            "qwen25-0.5b-cpu")  # fmt: skip
     others = {"llama31-8b-countdown": 2, "countdown-cpu": 1.1, "tiny-cpu": 1}  # from R1, TinyZero, r1nb
     # Five rewards of weight 1 as in the article; in other GPU recipes, the format earns a fifth of the total.
     assert sum(recipe.rewards.values()) == (5 if name in five else others.get(name, 2))
