@@ -7,6 +7,7 @@ import pandas
 import pytest
 from datasets import Dataset, DatasetDict
 from make_reward_checks import blocks, exact, number, texts
+from transformers import TrainerState  # noqa: F401  # imported now: a short time limit must not interrupt it
 
 from r1nb.errors import UserError
 from r1nb.evaluation.accuracy import evaluate
