@@ -22,7 +22,7 @@ def locate(name: str) -> tuple[str, dict]:
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
-            raise UserError(f"model_name = {name!r}: there is no such file.")
+            raise UserError(f"model_name = {name!r}: there is no such file; check the path.")
         if not find_spec("gguf"):
             raise UserError(f"model_name = {name!r} needs the package gguf: pip install gguf==0.19.0.")
         return str(path.parent), {"gguf_file": path.name}

@@ -2,7 +2,7 @@
 
 The completions of a group share their prompt, a merged adapter gives the same output as an unmerged one, and
 bfloat16 weights can be laid out once for all tokens. Except for rounding, greedy answers are transformers'
-own, and so are sampled ones in float32. This file needs only torch, transformers and PEFT.
+own, and so are sampled ones in float32.
 """
 
 import sys

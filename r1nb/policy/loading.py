@@ -1,4 +1,4 @@
-"""Load a policy from a recipe or from a folder.
+"""Load a policy from a recipe, and attach an adapter.
 
 There are two engines: transformers + PEFT anywhere, and Unsloth (with vLLM for generation) on a CUDA GPU.
 """

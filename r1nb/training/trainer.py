@@ -2,7 +2,7 @@
 
 The completions of a group share their prompt, a merged adapter gives the same output as an unmerged one, and
 a completion with advantage 0 has no gradient. SharedPromptTrainer uses these facts. Except for rounding, its
-tokens, loss and gradients equal GRPOTrainer's. This file needs only torch, transformers, PEFT and TRL.
+tokens, loss and gradients equal GRPOTrainer's.
 """
 
 import sys
