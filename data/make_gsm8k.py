@@ -1,54 +1,58 @@
-"""Answer GSM8K's 1,319 test problems with a small instruct model, before and after GRPO, and score them.
+"""Train a 0.5B model on GSM8K with GRPO, and answer the 1,319 test problems before and after.
 
-    python data/make_gsm8k.py answer raw MODEL                 # the model as it comes: a GGUF file, ...
-    python data/make_gsm8k.py answer after MODEL RUN           # with the adapter of a run, or a checkpoint
-    python data/make_gsm8k.py score                            # the table, from the files alone
+    python data/make_gsm8k.py all MODEL           # the whole result again, from the model file
+    python data/make_gsm8k.py score               # the table, from the kept answers alone
 
-Each answer is greedy and given once. The files are data/results/gsm8k-qwen25-coder-0.5b/NAME.jsonl.gz, a line
-for each problem: its index in test.jsonl, the completion, whether it is right (strict). An interrupted run of
-`answer` goes on where it stopped. The environment variable R1NB_GSM8K_DIR names the folder with test.jsonl.
+MODEL is a GGUF file or a model folder; the environment variable R1NB_GSM8K_DIR names the folder with
+train.jsonl and test.jsonl. An interrupted command resumes where it stopped. Single parts of `all`:
+
+    python data/make_gsm8k.py answer raw MODEL [ADAPTER]
+    python data/make_gsm8k.py keep RUN            # copy recipe, history and adapter of a run
+
+The files are described in data/results/gsm8k-qwen25-coder-0.5b/README.md.
 """
 
 import csv
 import gzip
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
 from r1nb.errors import UserError, run_main
 from r1nb.evaluation.accuracy import evaluate
-from r1nb.evaluation.comparison import compare
-from r1nb.paths import DATA
+from r1nb.paths import user_path, write_json
 from r1nb.policy.loading import load_policy
-from r1nb.policy.policy import Completion
 from r1nb.recipes.loading import load_recipe
-from r1nb.rewards.grading import grade, summarize
-from r1nb.runs.checkpoints import last_checkpoint
-from r1nb.runs.run import Run
+from r1nb.rewards.grading import summarize
+from r1nb.runs.run import CARD, Run
+from r1nb.studies.real_model import FOLDER, POLICIES, RECIPE, compare_rates, gain_parts, read_answers
 from r1nb.tasks.rows import load_rows
+from r1nb.train import train
 
-FOLDER = DATA / "results" / "gsm8k-qwen25-coder-0.5b"
 BATCH = 200  # problems that are answered together
+MODEL = "Qwen/Qwen2.5-Coder-0.5B-Instruct"
+RATES = ("strict", "lenient", "format")
 
 
-def rows_of_test():
+def gsm8k() -> str:
     if not (folder := os.environ.get("R1NB_GSM8K_DIR")):
-        raise UserError("R1NB_GSM8K_DIR is not set: name the folder that holds GSM8K's test.jsonl.")
-    return load_rows(folder, "test")
+        raise UserError("R1NB_GSM8K_DIR is not set: name the folder with GSM8K's train.jsonl and test.jsonl.")
+    return folder
 
 
-def answer(name: str, model: str, trained: str = "") -> None:
-    """Answer all test problems; `trained` is a run, finished or not, or the folder of an adapter."""
-    rows, begin = rows_of_test(), time.perf_counter()
-    recipe = load_recipe("qwen25-0.5b-cpu", model_name=model)
+def answer(name: str, model: str, adapter: str = "") -> None:
+    """Answer all test problems greedily, with an adapter or without."""
+    rows, begin = load_rows(gsm8k(), "test"), time.perf_counter()
+    recipe = load_recipe(RECIPE, model_name=model)
     policy = load_policy(recipe)
-    if trained:
-        folder = Path(trained)
-        if (folder / "recipe.yaml").is_file():
-            run = Run(folder)
-            folder = run.adapter if run.finished else last_checkpoint(run)[1]
-        policy.load_adapter(folder)
+    if adapter:
+        policy.load_adapter(user_path(adapter))
     FOLDER.mkdir(exist_ok=True)
     partial = FOLDER / f"{name}.jsonl"
     done = partial.read_text(encoding="utf-8").splitlines() if partial.is_file() else []
@@ -59,47 +63,65 @@ def answer(name: str, model: str, trained: str = "") -> None:
         graded = evaluate(policy, rows.select(places), recipe.judge(), recipe.greedy, BATCH)
         with partial.open("a", encoding="utf-8") as file:
             for i, g in zip(places, graded, strict=True):
-                line = {"index": i, "completion": g.completion, "strict": g.strict, "tokens": len(g.ids)}
-                file.write(json.dumps(line | {"cut": g.cut}) + "\n")
-        print(f"{start + len(places)} of {len(todo)}, {time.perf_counter() - begin:.0f} s", flush=True)
+                line = {"index": i, "question": g.question, "answer": g.answer, "completion": g.completion}
+                file.write(json.dumps(line | {"tokens": len(g.ids), "cut": g.cut, "strict": g.strict}) + "\n")
+        seconds = time.perf_counter() - begin
+        print(f"{name}: {start + len(places)} of {len(todo)}, {seconds:.0f} s", flush=True)
     lines = sorted(partial.read_text(encoding="utf-8").splitlines(), key=lambda x: json.loads(x)["index"])
     with gzip.GzipFile(FOLDER / f"{name}.jsonl.gz", "wb", mtime=0) as file:
         file.write("\n".join([*lines, ""]).encode())
     partial.unlink()
 
 
-def read(name: str, rows) -> list:
-    """The graded answers of one file, judged again; raises UserError if `strict` differs in a line."""
-    with gzip.open(FOLDER / f"{name}.jsonl.gz", "rt", encoding="utf-8") as file:
-        lines = [json.loads(line) for line in file]
-    if [line["index"] for line in lines] != list(range(len(rows))):
-        raise UserError(f"{name}.jsonl.gz has not one line for each of {len(rows)} problems, in order.")
-    texts = [Completion(line["completion"], (0,) * line["tokens"], line["cut"]) for line in lines]
-    graded = grade(rows[:], texts, load_recipe("qwen25-0.5b-cpu").judge())
-    if unlike := [line["index"] for line, g in zip(lines, graded, strict=True) if line["strict"] != g.strict]:
-        raise UserError(f"{name}.jsonl.gz: problem {unlike[0]} is judged otherwise now.")
-    return graded
+def keep(folder: str) -> None:
+    """Copy a finished run's recipe, versions, history and adapter, whose weights are rounded to bfloat16."""
+    run = Run(user_path(folder))
+    (FOLDER / "adapter").mkdir(parents=True, exist_ok=True)
+    weights = load_file(run.adapter / "adapter_model.safetensors")
+    rounded = {name: value.to(torch.bfloat16) for name, value in weights.items()}
+    save_file(rounded, FOLDER / "adapter" / "adapter_model.safetensors", {"format": "pt"})
+    config, card = (
+        json.loads((run.adapter / name).read_text(encoding="utf-8")) for name in ("adapter_config.json", CARD)
+    )
+    recipe = yaml.safe_load((run.folder / "recipe.yaml").read_text(encoding="utf-8"))
+    # Keep no path of this machine.
+    card["model"]["model_name"] = recipe["model"]["model_name"] = Path(recipe["model"]["model_name"]).name
+    recipe["data"]["dataset"], recipe["output"] = "openai/gsm8k", {}
+    write_json(FOLDER / "adapter" / "adapter_config.json", config | {"base_model_name_or_path": MODEL})
+    write_json(FOLDER / "adapter" / CARD, card)
+    (FOLDER / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    for name in ("environment.json", "history.jsonl"):
+        shutil.copy(run.folder / name, FOLDER)
 
 
 def score() -> None:
-    """Print and write the rates of each file, and compare the first with the others."""
-    rows, graded = rows_of_test(), {}
-    for name in ("raw", "start", "after"):
-        if (FOLDER / f"{name}.jsonl.gz").is_file():
-            graded[name] = read(name, rows)
-    table = [["policy", "strict", "low", "high", "lenient", "low", "high", "format", "cut", "tokens"]]
+    """Print and write the rates of each file, and compare the model as it comes with the others."""
+    graded = {name: read_answers(name) for name in POLICIES if (FOLDER / f"{name}.jsonl.gz").is_file()}
+    table = [["policy", "n", *(x for rate in RATES for x in (rate, "low", "high")), "cut", "tokens"]]
     for name, found in graded.items():
         s = summarize(found)
-        rates = [s["strict"], *s["strict_interval"], s["lenient"], *s["lenient_interval"], s["format"]]
-        table.append([name, *(f"{rate:.4f}" for rate in [*rates, s["cut"]]), f"{s['tokens']:.1f}"])
-        print(*table[-1])
+        rates = [x for rate in RATES for x in (s[rate], *s[f"{rate}_interval"])]
+        table.append([name, s["n"], *(f"{rate:.4f}" for rate in [*rates, s["cut"]]), f"{s['tokens']:.1f}"])
     with (FOLDER / "summary.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(table)
-    first, *others = graded
-    for name in others:
-        print(f"{first} -> {name}, strict:", compare(graded[first], graded[name]))
+    for row in table:
+        print(*row, sep="\t")
+    first, *others = graded.values()
+    for name, after in zip(list(graded)[1:], others, strict=True):
+        for rate, comparison in compare_rates(first, after).items():
+            print(f"raw -> {name}, {rate}. {comparison}")
+        print(f"raw -> {name}, parts of the gain: {gain_parts(first, after)}")
+
+
+def everything(model: str) -> None:
+    """Train the recipe; answer the test problems with the model as it comes and with the adapter; score."""
+    run, _ = train(load_recipe(RECIPE, model_name=model, dataset=gsm8k(), test_problems=20))
+    keep(str(run.folder))
+    for name, adapter in (("raw", ""), ("after", str(FOLDER / "adapter"))):
+        answer(name, model, adapter)
+    score()
 
 
 if __name__ == "__main__":
-    commands = {"answer": answer, "score": score}
+    commands = {"all": everything, "answer": answer, "keep": keep, "score": score}
     run_main(lambda command="", *words: commands.get(command, lambda *_: print(__doc__))(*words))

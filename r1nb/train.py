@@ -87,7 +87,8 @@ def main(*arguments: str) -> None:
     overrides = read_overrides(given.settings, "The command line")
 
     if not sys.stderr.isatty():  # no progress bars in a log file
-        os.environ |= {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        os.environ |= {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+                       "TQDM_DISABLE": "1"}  # fmt: skip
     from r1nb.machine import hardware, plan
     from r1nb.views.console import show_result
 

@@ -13,6 +13,7 @@ import termios
 
 import psutil
 import pytest
+from safetensors.torch import load_file
 
 from r1nb import train
 from r1nb.evaluation.proof import Proof
@@ -24,6 +25,7 @@ from r1nb.runs.run import Run
 from r1nb.training.resume import new_run
 from r1nb.views.inspector import Inspector
 
+QWEN, GSM8K = os.environ.get("R1NB_QWEN_GGUF"), os.environ.get("R1NB_GSM8K_DIR")
 FIVE = load_recipe("tiny-five-rewards").rewards  # these teach something in four steps
 SHORT = [
     f"rewards={FIVE}", "max_steps=4", "per_device_train_batch_size=16", "test_problems=8",
@@ -175,3 +177,24 @@ def test_help_lists_recipes_and_options_without_loading_torch():
     for words in ("max_steps=20 seed=2", "resume=false", "exit codes", "Notebook 04"):
         assert words in done.stdout
     assert "torch" not in {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+
+
+@pytest.mark.skipif(not QWEN or not GSM8K, reason="R1NB_QWEN_GGUF or R1NB_GSM8K_DIR is not set")
+def test_a_run_from_a_gguf_file_resumes_bit_for_bit(tmp_path):
+    settings = [
+        "qwen25-0.5b-cpu", f"model_name={QWEN}", f"dataset={GSM8K}", "max_steps=2", "save_steps=1",
+        "per_device_train_batch_size=8", "gradient_accumulation_steps=1", "max_completion_length=24",
+        "test_problems=4", "validation_problems=4",
+    ]  # fmt: skip
+    said, errors = interrupt_at(start(tmp_path, *settings), "step 1 of 2")
+    assert "run again to resume" in errors, said + errors
+    weights = []
+    for options in ([], ["resume=false"]):
+        process = start(tmp_path, *settings, *options)
+        said, errors = process.communicate()
+        assert process.returncode == 0, errors
+        assert ("Resuming runs/qwen25-0.5b-cpu-001" in said) == (not options)
+        folder = tmp_path / f"runs/qwen25-0.5b-cpu-00{len(weights) + 1}"
+        weights.append(load_file(folder / "adapter" / "adapter_model.safetensors"))
+    assert all(value.equal(weights[1][name]) for name, value in weights[0].items())
+    assert any(value.any() for name, value in weights[0].items() if "lora_B" in name)

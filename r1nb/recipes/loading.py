@@ -30,7 +30,7 @@ def load_recipe(name="tiny-cpu", /, **overrides) -> Recipe:
     shares a key with another section, max_steps means the other section's and `sft.max_steps` that of sft.
 
     The environment variable R1NB_SET replaces values after the caller: R1NB_SET="max_steps=5 seed=2".
-    R1NB_SET="recipe=smollm2-135m" loads another recipe instead.
+    R1NB_SET="recipe=tiny-r1" loads another recipe instead.
 
     If `name` is a run or a run folder, the recipe is the one that this run used, and R1NB_SET is ignored.
     Raises UserError for an unknown recipe or key, a value of the wrong type, and values that contradict

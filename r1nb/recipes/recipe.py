@@ -223,7 +223,7 @@ def _sentence(mistakes: list[dict]) -> str:
         return f"Unknown key {name}{unknown_key('', section, {*Recipe.model_fields, 'like'})}"
     if kind == "missing":
         missing = [".".join(map(str, m["loc"])) for m in mistakes if m["type"] == kind]
-        return f"The recipe lacks {', '.join(missing)}; see recipes/smollm2-135m.yaml."
+        return f"The recipe lacks {', '.join(missing)}; see recipes/llama31-8b-r1.yaml."
     for theirs, plain in PLAINER.items():
         words = re.sub(theirs, plain, words)
     known = re.findall(r"'([^']+)'", words)

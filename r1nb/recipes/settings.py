@@ -49,7 +49,7 @@ RANGES = {
     **dict.fromkeys(("steps_per_generation", "generation_batch_size", "pad_to_multiple_of"), Field(ge=1)),
 }
 # Names of data and models of r1nb; they never mean a folder of the user.
-SHIPPED = ("bundled", "bundled-countdown", "tiny-policy", "tiny-countdown", "smollm2-135m")
+SHIPPED = ("bundled", "bundled-countdown", "tiny-policy", "tiny-countdown")
 
 
 def _absolute(name: str) -> str:

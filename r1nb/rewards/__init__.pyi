@@ -16,6 +16,7 @@ from .grading import summarize as summarize
 from .grading import summarize_samples as summarize_samples
 from .gym import gym_reward_func as gym_reward_func
 from .judge import judge_reward_func as judge_reward_func
+from .lenient import last_number_reward_func as last_number_reward_func
 from .mathematics import math_reward_func as math_reward_func
 from .r1 import countdown_reward_func as countdown_reward_func
 from .r1 import r1_format_reward_func as r1_format_reward_func

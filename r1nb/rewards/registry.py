@@ -19,6 +19,7 @@ SHIPPED = {
              "soft_format_reward_func", "xmlcount_reward_func"],
     "r1": ["r1_format_reward_func", "countdown_reward_func"],
     "mathematics": ["math_reward_func"],
+    "lenient": ["last_number_reward_func"],
     "reasoning": ["steps_reward_func", "language_reward_func", "overlong_reward_func"],
     "judge": ["judge_reward_func"],
     "gym": ["gym_reward_func"],

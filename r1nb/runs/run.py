@@ -10,12 +10,10 @@ If several processes train together, only the main process writes; in the others
 
 import contextlib
 import json
-import math
 import os
 import re
 import shutil
 import tempfile
-import time
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -201,27 +199,6 @@ class Run(Evaluations):
             if number > step:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def progress(self) -> tuple[int, str]:
-        """(last step, "step 24 of 64, reward 2.31, 38 s left" at the latest pace); for SFT with the loss."""
-        trained = [line for line in self.history() if 0 < (line.get("time") or 0) < math.inf]
-        sft = bool(trained) and "max_steps" in (self.recipe.get("sft") or ())
-        by_sft = sft and not any("reward" in line for line in trained)
-        steps = self.recipe["sft" if by_sft else "grpo"]["max_steps"]
-        if not trained:
-            return 0, f"step 0 of {steps}"
-        last = trained[-1]
-        before = trained[-11:][0] if len(trained) > 1 else {"step": 0, "time": 0.0}
-        step, name = last["step"], "loss" if by_sft else "reward"
-        pace = (last["time"] - before["time"]) / max(1, step - before["step"])
-        quiet = time.time() - (self.folder / "history.jsonl").stat().st_mtime
-        when = f"{_duration(pace * (steps - step))} left"
-        if step == steps or self.finished:
-            when = f"in {_duration(last['time'])}"
-        elif quiet > 60 + 10 * pace:
-            when = f"nothing new for {_duration(quiet)}"
-        figure = f"no {name}" if last.get(name) is None else f"{name} {last[name]:.2f}"
-        return step, f"step {step} of {steps}, {figure}, {when}"
-
     def alarms(self) -> list[dict]:
         """The watchdog's alarms, each {"step", "alarm": kind, "sentence"}."""
         return [line for line in self.history() if "alarm" in line]
@@ -298,10 +275,3 @@ def _parse_recipe(path: Path, stamp: tuple) -> dict:
 def _renamed(key: str) -> str:
     """The current name of a key of the history: r1nb before 0.2 wrote held_out and advice."""
     return "alarm" if key == "advice" else key.replace("held_out/", "validation/")
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

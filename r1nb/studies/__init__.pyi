@@ -10,3 +10,12 @@ from .experiments import (
 from .experiments import (
     read_results as read_results,
 )
+from .real_model import (
+    draw_rates as draw_rates,
+)
+from .real_model import (
+    parts_table as parts_table,
+)
+from .real_model import (
+    read_answers as read_answers,
+)

@@ -65,6 +65,15 @@ class SharedPromptTrainer(GRPOTrainer):
         with faster(self.accelerator.unwrap_model(self.model_wrapped)):
             return super()._generate_single_turn(prompt_ids, *args, **kwargs)
 
+    def _generate_and_score_completions(self, inputs):
+        output = super()._generate_and_score_completions(inputs)
+        summed = self.multi_objective_aggregation == "sum_then_normalize"
+        if summed and self.model.training and not self.obstacle:
+            # A group of equal rewards teaches nothing: rounding may have made its advantages 1e-7, not 0.
+            groups = output["advantages"].view(-1, self.num_generations)
+            groups[(groups == groups[:, :1]).all(1)] = 0.0
+        return output
+
     def _prepare_inputs(self, generation_batch):
         before = self._buffered_inputs
         inputs = super()._prepare_inputs(generation_batch)

@@ -15,6 +15,7 @@ from r1nb.runs.run import Run
 from r1nb.text.prompts import LAYOUTS
 from r1nb.views.html import LEGEND, color_of, colored, escape
 from r1nb.views.plots import PANELS, png, training_curves
+from r1nb.views.progress import progress
 from r1nb.views.tables import CUT_OFF, answers_table, differences_table, number, table_of
 
 PROBLEMS = 10  # validation problems shown
@@ -80,7 +81,7 @@ class Inspector(widgets.VBox):
         self.shown = runs
         self.drawn = [len(run.history()) for run in runs]
         at_end = self.step.value == self.step.max
-        self.step.max = max(1, *(run.progress()[0] for run in runs))
+        self.step.max = max(1, *(progress(run)[0] for run in runs))
         self.answers.value = answers_table(runs[0], PROBLEMS).to_html()
         hint = "Choose several runs (Ctrl or Shift and click) to see how their recipes differ."
         self.differences.value = differences_table(runs).to_html() if len(runs) > 1 else hint

@@ -8,6 +8,7 @@ from IPython.display import HTML, Image, display
 from r1nb.runs.run import Run
 from r1nb.training.callbacks import Observer
 from r1nb.views.plots import png, training_curves
+from r1nb.views.progress import progress
 from r1nb.views.tables import completion_table
 
 
@@ -29,7 +30,7 @@ class LiveView(Observer):
         picture = png(training_curves(run))
         (run.folder / "curves.png").write_bytes(picture)
         if not hasattr(get_ipython(), "kernel"):
-            step, figures = run.progress()
+            step, figures = progress(run)
             due = min(state.max_steps, self.printed + state.max_steps / self.LINES)
             if step > self.printed and step >= due:
                 print(figures, flush=True)

@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from r1nb.rewards.grading import summarize_samples
 from r1nb.rewards.registry import short_name
 from r1nb.runs.evaluations import MOMENTS
+from r1nb.views.progress import progress
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
@@ -68,7 +69,7 @@ def training_curves(*runs, smoothing: float = 0.0, cursor: int | None = None) ->
         if cursor is not None:
             axes.axvline(cursor, color="grey", linewidth=1)
     below.supxlabel("optimizer step", fontsize=9)
-    above.suptitle("; ".join(f"{run.name}: {run.progress()[1]}" for run in runs), fontsize=10)
+    above.suptitle("; ".join(f"{run.name}: {progress(run)[1]}" for run in runs), fontsize=10)
     return figure
 
 
@@ -120,7 +121,7 @@ def draw_validation(axes, run, alpha: float = 1.0, labels: bool = True) -> None:
                   alpha=alpha, label=rate if labels else None, clip_on=False)  # fmt: skip
     axes.set_ylim(0, 1.02)
     title = f"{int(counts[0])} validation problems, greedy"
-    plain(axes, title, percent=True, legend="lower right" if labels else "")
+    plain(axes, title, percent=True, legend="best" if labels else "")
 
 
 def pass_curves(run) -> Figure:

@@ -11,6 +11,7 @@ from r1nb.runs.evaluations import MOMENTS
 from r1nb.views import tables
 from r1nb.views.html import visible
 from r1nb.views.plots import png, training_curves
+from r1nb.views.progress import progress
 
 
 def write_report(run) -> Path:
@@ -24,9 +25,10 @@ def write_report(run) -> Path:
     environment.filters["visible"] = visible
     figure = training_curves(run)
     figure.set_dpi(150)
-    last = run.progress()[0]
+    last, said = progress(run)
     page = environment.get_template("report.html").render(
         run=run,
+        said=said,
         tables=tables,
         begun=f"{datetime.fromtimestamp(run.made):%Y-%m-%d %H:%M}",
         curves=base64.b64encode(png(figure)).decode(),

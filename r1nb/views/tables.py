@@ -81,12 +81,17 @@ def kinds_table(run, split: str):
 def changes_table(run, split: str):
     """The most telling changes from prefilled to after: right to wrong first, then wrong to right."""
     sides = [run.graded(moment).get(split, []) for moment in ("prefilled", "after")]
+    return pairs_table(telling_changes(*sides) if all(sides) else [], MOMENTS["prefilled"], MOMENTS["after"])
+
+
+def pairs_table(pairs: list[tuple], *names: str):
+    """The answers of two policies, whose names are given, to the same problems, with their verdicts."""
     rows = []
-    for pair in telling_changes(*sides) if all(sides) else ():
+    for pair in pairs:
         marks = " → ".join(MARKS[graded.strict] for graded in pair)
         texts = [graded.completion + CUT_OFF * graded.cut for graded in pair]
         rows.append([marks, pair[0].question, pair[0].answer, *texts])
-    return table_of(rows, ["", "question", "gold", MOMENTS["prefilled"], MOMENTS["after"]])
+    return table_of(rows, ["", "question", "gold", *names])
 
 
 def percent(value: float, low: float, high: float) -> str:

@@ -62,7 +62,7 @@ def small(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "given"),
-    [([], ""), (["auto"], ""), (["smollm2-135m"], "recipe=auto"), (["no-such"], "recipe=auto")],
+    [([], ""), (["auto"], ""), (["tiny-r1"], "recipe=auto"), (["no-such"], "recipe=auto")],
 )
 def test_auto_works_as_argument_and_in_r1nb_set(small, monkeypatch, capsys, arguments, given):
     monkeypatch.setenv("R1NB_SET", f"runs_dir={small} max_steps=3 {given}")

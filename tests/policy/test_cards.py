@@ -132,7 +132,6 @@ def test_a_path_is_shortened_to_its_last_part(tmp_path, monkeypatch):
     [
         ("unsloth/Meta-Llama-3.1-8B-Instruct-unsloth-bnb-4bit", "llama3.1"),
         ("unsloth/Llama-3.2-1B-Instruct", "llama3.2"),
-        ("smollm2-135m", "apache-2.0"),
         ("org/unheard-of", "unknown"),
     ],
 )

@@ -49,7 +49,6 @@ def test_a_reply_ends_with_the_token_of_the_chat_template_or_of_the_metadata():
 
 @pytest.mark.parametrize("made", [False, True])
 def test_a_file_that_is_missing_or_no_gguf_is_refused_in_a_sentence(tmp_path, made):
-    pytest.importorskip("gguf")
     if made:
         (tmp_path / "m.gguf").write_bytes(b"GGUF but not really")
     with pytest.raises(UserError, match=r"m\.gguf.*(there is no such file|cannot be loaded)"):

@@ -32,9 +32,9 @@ def test_r1nb_set_overrides_the_recipe_and_the_caller(monkeypatch, tmp_path):
     assert recipe.grpo["max_steps"] == 5
     assert recipe.grpo["learning_rate"] == 5e-6
     assert recipe.output.runs_dir == folder
-    monkeypatch.setenv("R1NB_SET", "recipe=smollm2-135m sft.max_steps=7")
+    monkeypatch.setenv("R1NB_SET", "recipe=tiny-r1 sft.max_steps=7")
     recipe = load_recipe("tiny-cpu")
-    assert (recipe.name, recipe.sft["max_steps"]) == ("smollm2-135m", 7)
+    assert (recipe.name, recipe.sft["max_steps"]) == ("tiny-r1", 7)
 
 
 @pytest.mark.parametrize(

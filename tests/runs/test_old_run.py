@@ -13,6 +13,7 @@ from r1nb.runs.run import CARD, Run
 from r1nb.tasks.rows import load_splits
 from r1nb.training.resume import begin_run
 from r1nb.views.plots import png, training_curves
+from r1nb.views.progress import progress
 
 RECIPE = """\
 name: tiny-cpu
@@ -224,7 +225,7 @@ def test_its_rejection_sampling_is_read(old):
 
 def test_its_figures_and_evaluations_are_read(old):
     assert old.series("reward") == ([1, 2, 3], [0.0, 0.5, 0.25])
-    assert old.progress() == (3, "step 3 of 3, reward 0.25, in 4 s")
+    assert progress(old) == (3, "step 3 of 3, reward 0.25, in 4 s")
     assert list(old.completions()["step"]) == [1, 2, 3]
     assert list(old.graded("after")) == ["test"]
     assert old.graded("before")["test"][0].completion == "25"

@@ -22,6 +22,7 @@ from r1nb.training.callbacks import Recorder
 from r1nb.training.resume import new_run
 from r1nb.training.stages import sft, solution_examples
 from r1nb.views.plots import pass_curves, png, training_curves
+from r1nb.views.progress import progress
 
 
 def test_a_new_run_gets_a_new_folder(tiny_recipe):
@@ -99,7 +100,7 @@ def test_a_run_folder_can_be_read_after_a_kill_at_any_moment(tiny_recipe):
             logs = run.completions()
             assert len(logs) in (64 * finished.value, 64 * finished.value + 64)
             run.validated()
-            run.progress()
+            progress(run)
         steps += finished.value
     assert steps > 50
 
@@ -107,16 +108,16 @@ def test_a_run_folder_can_be_read_after_a_kill_at_any_moment(tiny_recipe):
 def test_progress_includes_the_time_left(tiny_recipe):
     tiny_recipe.grpo["max_steps"] = 100
     run = write_run(tiny_recipe, 40)
-    assert run.progress() == (40, "step 40 of 100, reward 2.67, 2 min left")
+    assert progress(run) == (40, "step 40 of 100, reward 2.67, 2 min left")
     for step in range(41, 101):
         append_step(run, step, [])
-    assert run.progress() == (100, "step 100 of 100, reward 4.00, in 3 min")
+    assert progress(run) == (100, "step 100 of 100, reward 4.00, in 3 min")
 
 
 def test_a_run_that_has_stopped_shows_no_time_left(tiny_recipe):
     tiny_recipe.grpo["max_steps"] = 100
     run = write_run(tiny_recipe, 40)
-    assert an_hour_ago(run).progress()[1] == "step 40 of 100, reward 2.67, nothing new for 60 min"
+    assert progress(an_hour_ago(run))[1] == "step 40 of 100, reward 2.67, nothing new for 60 min"
 
 
 def sft_run(recipe, steps: int):
@@ -145,27 +146,27 @@ def staged_recipe(tmp_path):
 
 def test_a_run_of_sft_counts_the_steps_of_sft(staged_recipe):
     run = sft_run(staged_recipe, 10)
-    assert run.progress() == (10, "step 10 of 24, loss 0.10, 42 s left")
-    assert an_hour_ago(run).progress()[1] == "step 10 of 24, loss 0.10, nothing new for 60 min"
+    assert progress(run) == (10, "step 10 of 24, loss 0.10, 42 s left")
+    assert progress(an_hour_ago(run))[1] == "step 10 of 24, loss 0.10, nothing new for 60 min"
 
 
 @pytest.mark.parametrize("steps", [24, 20])  # 20: the last line if every fifth step is logged
 def test_a_finished_run_of_sft_shows_its_total_time(staged_recipe, steps):
     run = an_hour_ago(sft_run(staged_recipe, steps))
     (run.folder / "proof.json").write_text("{}")
-    assert run.progress() == (steps, f"step {steps} of 24, loss {1 / steps:.2f}, in {3 * steps} s")
+    assert progress(run) == (steps, f"step {steps} of 24, loss {1 / steps:.2f}, in {3 * steps} s")
 
 
 def test_a_run_of_sft_that_is_trained_but_not_proven_shows_its_last_step(staged_recipe):
-    assert an_hour_ago(sft_run(staged_recipe, 24)).progress()[1] == "step 24 of 24, loss 0.04, in 72 s"
+    assert progress(an_hour_ago(sft_run(staged_recipe, 24)))[1] == "step 24 of 24, loss 0.04, in 72 s"
 
 
 def test_a_run_of_grpo_whose_recipe_has_sft_counts_the_steps_of_grpo(staged_recipe):
     run = write_run(staged_recipe, 24)
-    assert run.progress()[1].startswith("step 24 of 64, reward ")
+    assert progress(run)[1].startswith("step 24 of 64, reward ")
     unjudged = {"step": 25, "time": 50.0, "loss": 0.0, "reward": None}
     run.append(unjudged)
-    assert run.progress()[1].startswith("step 25 of 64, no reward, ")
+    assert progress(run)[1].startswith("step 25 of 64, no reward, ")
 
 
 def test_a_real_run_of_sft_shows_its_progress(staged_recipe):
@@ -175,10 +176,10 @@ def test_a_real_run_of_sft_shows_its_progress(staged_recipe):
     attach_lora(policy, recipe)
     rows, _, _ = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     run = new_run(recipe)
-    assert run.progress() == (0, "step 0 of 64")  # not yet known to be SFT
+    assert progress(run) == (0, "step 0 of 64")  # not yet known to be SFT
     sft(policy, solution_examples(rows, recipe.layout), recipe, run.folder, [Recorder(run)])
     (run.folder / "proof.json").write_text("{}")
-    step, said = an_hour_ago(run).progress()
+    step, said = progress(an_hour_ago(run))
     assert step == 2
     assert re.fullmatch(r"step 2 of 3, loss \d\.\d\d, in \d+ s", said)
 
@@ -187,7 +188,7 @@ def test_the_progress_of_a_step_that_was_not_judged_has_no_reward(tiny_recipe):
     tiny_recipe.grpo["max_steps"] = 10
     run = write_run(tiny_recipe, 4)
     run.append({"step": 5, "time": 10.0, "loss": 0.0, "reward": None, "reward_std": None})
-    assert run.progress()[1] == "step 5 of 10, no reward, 10 s left"
+    assert progress(run)[1] == "step 5 of 10, no reward, 10 s left"
     assert png(training_curves(run))
 
 

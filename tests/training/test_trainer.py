@@ -346,6 +346,22 @@ def test_a_whole_training_equals_that_of_trl(tmp_path, settings):
         assert sum(line["shared/skipped"] for line in mine) > 0
 
 
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_a_group_of_equal_rewards_is_not_run_whatever_the_rounding(tmp_path, scale):
+    def reward(completions, **columns):  # only those of the first group differ
+        return [0.7 + i * (i < 8) for i in range(len(completions))]
+
+    logs, settings = [], {"num_generations": 8, "per_device_train_batch_size": 32, "scale_rewards": scale}
+    for cls in (SharedPromptTrainer, GRPOTrainer):
+        trainer = make(build("tiny"), tmp_path, cls, reward, max_steps=1, **settings)
+        trainer.train()
+        logs.append(list(trainer._logs["advantages"]))
+        if cls is SharedPromptTrainer:
+            assert trainer.state.log_history[0]["shared/skipped"] == 24
+    assert logs[0] == logs[1]  # TRL logs what it computed
+    assert 0 < max(map(abs, logs[1][8:])) < 1e-2  # a rounding error
+
+
 def test_a_group_stays_in_one_micro_batch():
     prompts = torch.tensor([[1, 2], [3, 4], [1, 2], [5, 6], [3, 4], [5, 6], [1, 2], [1, 2]])
     parts = [
