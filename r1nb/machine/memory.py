@@ -112,13 +112,12 @@ def activation_bytes(config, tokens: int, rank: int, width: int) -> tuple[float,
     return tokens * hidden * width, tokens * (24 * hidden + numbers * width), tokens * gradients
 
 
-def logit_bytes(config, tokens: int, in_parts: bool) -> float:
+def logit_bytes(config, tokens: int) -> float:
     """Bytes of TRL's logits, log-probabilities and their gradient, each (completion tokens of a pass, V).
 
-    They have 32 bits, because Accelerate converts the model's output from any dtype to float32. `in_parts`
-    (training.head) they are computed for a few tokens at a time; their probabilities are kept in 16 bits.
+    They have 32 bits, because Accelerate converts the model's output from any dtype to float32.
     """
-    return tokens * config.vocab_size * (2 if in_parts else 3 * 4)
+    return 3 * tokens * config.vocab_size * 4
 
 
 def unsloth_logit_bytes(config, length: int) -> float:

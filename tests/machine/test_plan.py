@@ -38,7 +38,7 @@ WIDE = {
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("wide", [False, True], ids=["tiny policy", "wide vocabulary"])
 def test_the_plan_predicts_the_peak_of_a_real_step(tmp_path, dtype, checkpointing, wide):
-    """Within 10 % of the allocations that PyTorch counts while the trainer computes loss and gradient."""
+    """Within 10 % of the allocations that PyTorch counts while TRL's code computes loss and gradient."""
     prompt_length, completion_length = 40, 32
     name = "tiny-policy"
     if wide:
@@ -61,12 +61,13 @@ def test_the_plan_predicts_the_peak_of_a_real_step(tmp_path, dtype, checkpointin
     trainer = grpo_trainer(
         policy, load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0], recipe, tmp_path
     )
+    trainer.obstacle = "the plan is for TRL's own code"  # SharedPromptTrainer needs less
     trainer.model.train()
     if checkpointing:  # as trainer.train() would do
         trainer.model.gradient_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
     trainer.current_gradient_accumulation_steps = 1
     model = trainer.accelerator.prepare(trainer.model)  # adds autocast
-    prompts = torch.arange(2).repeat_interleave(8)[:, None].expand(16, prompt_length).contiguous()
+    prompts = torch.ones(16, prompt_length, dtype=torch.long)
     completions = torch.ones(16, completion_length, dtype=torch.long)
     inputs = {
         "prompt_ids": prompts,
@@ -86,7 +87,6 @@ def test_the_plan_predicts_the_peak_of_a_real_step(tmp_path, dtype, checkpointin
         peak = max(peak, held)
     training = estimate(recipe, Machine(2, 24), policy.model.config).training
     planned = training["logits"] + training["activations beside the logits"]
-    print(trainer.obstacle, planned, peak / 1e9)
     assert planned == pytest.approx(peak / 1e9, rel=0.1)
 
 
@@ -228,10 +228,10 @@ def test_for_an_unknown_card_the_plan_gives_no_time():
 
 def test_on_a_processor_the_time_of_a_step_follows_from_its_speed(monkeypatch):
     seconds = iter(range(100))
-    monkeypatch.setattr(plan.time, "perf_counter", lambda: float(next(seconds)))  # 20 products take a second
+    monkeypatch.setattr(plan.time, "perf_counter", lambda: float(next(seconds)))  # a product takes a second
     recipe = load_recipe("qwen25-0.5b-cpu")
     low, high = plan.cpu_step_seconds(recipe, 5e8, width=2)
-    speed = 20 * 2 * 256 * 1024 * 4096 * plan.CPU_EFFICIENCY
+    speed = 2 * 256 * 1024 * 4096 * plan.CPU_EFFICIENCY
     tokens = recipe.batch_size * recipe.grpo["max_completion_length"]
     assert (low, high) == pytest.approx([share * tokens * 8 * 5e8 / speed for share in plan.CPU_LENGTHS])
     assert plan.cpu_step_seconds(recipe, 1e6, width=4) is None
