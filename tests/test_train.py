@@ -192,7 +192,7 @@ def test_a_run_from_a_gguf_file_resumes_bit_for_bit(tmp_path):
     for options in ([], ["resume=false"]):
         process = start(tmp_path, *settings, *options)
         said, errors = process.communicate()
-        assert process.returncode == 0, errors
+        assert process.returncode in (0, 3), errors  # 3: two steps may change no greedy answer
         assert ("Resuming runs/qwen25-0.5b-cpu-001" in said) == (not options)
         folder = tmp_path / f"runs/qwen25-0.5b-cpu-00{len(weights) + 1}"
         weights.append(load_file(folder / "adapter" / "adapter_model.safetensors"))
