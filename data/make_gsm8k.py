@@ -31,13 +31,12 @@ from r1nb.policy.loading import load_policy
 from r1nb.recipes.loading import load_recipe
 from r1nb.rewards.grading import summarize
 from r1nb.runs.run import CARD, Run
-from r1nb.studies.real_model import FOLDER, POLICIES, RECIPE, compare_rates, gain_parts, read_answers
+from r1nb.studies.real_model import FOLDER, POLICIES, RECIPE, SHOWN, compare_rates, gain_parts, read_answers
 from r1nb.tasks.rows import load_rows
 from r1nb.train import train
 
 BATCH = 200  # problems that are answered together
 MODEL = "Qwen/Qwen2.5-Coder-0.5B-Instruct"
-RATES = ("strict", "lenient", "format")
 
 
 def gsm8k() -> str:
@@ -50,7 +49,7 @@ def answer(name: str, model: str, adapter: str = "") -> None:
     """Answer all test problems greedily, with an adapter or without."""
     rows, begin = load_rows(gsm8k(), "test"), time.perf_counter()
     recipe = load_recipe(RECIPE, model_name=model)
-    policy = load_policy(recipe)
+    policy, judge = load_policy(recipe), recipe.judge()
     if adapter:
         policy.load_adapter(user_path(adapter))
     FOLDER.mkdir(exist_ok=True)
@@ -60,7 +59,7 @@ def answer(name: str, model: str, adapter: str = "") -> None:
     todo = [i for i in order if i not in {json.loads(line)["index"] for line in done}]
     for start in range(0, len(todo), BATCH):
         places = todo[start : start + BATCH]
-        graded = evaluate(policy, rows.select(places), recipe.judge(), recipe.greedy, BATCH)
+        graded = evaluate(policy, rows.select(places), judge, recipe.greedy, BATCH)
         with partial.open("a", encoding="utf-8") as file:
             for i, g in zip(places, graded, strict=True):
                 line = {"index": i, "question": g.question, "answer": g.answer, "completion": g.completion}
@@ -97,17 +96,17 @@ def keep(folder: str) -> None:
 def score() -> None:
     """Print and write the rates of each file, and compare the model as it comes with the others."""
     graded = {name: read_answers(name) for name in POLICIES if (FOLDER / f"{name}.jsonl.gz").is_file()}
-    table = [["policy", "n", *(x for rate in RATES for x in (rate, "low", "high")), "cut", "tokens"]]
+    table = [["policy", "n", *(x for rate in SHOWN for x in (rate, "low", "high")), "cut", "tokens"]]
     for name, found in graded.items():
         s = summarize(found)
-        rates = [x for rate in RATES for x in (s[rate], *s[f"{rate}_interval"])]
+        rates = [x for rate in SHOWN for x in (s[rate], *s[f"{rate}_interval"])]
         table.append([name, s["n"], *(f"{rate:.4f}" for rate in [*rates, s["cut"]]), f"{s['tokens']:.1f}"])
     with (FOLDER / "summary.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(table)
     for row in table:
         print(*row, sep="\t")
-    first, *others = graded.values()
-    for name, after in zip(list(graded)[1:], others, strict=True):
+    first = graded.pop("raw")
+    for name, after in graded.items():
         for rate, comparison in compare_rates(first, after).items():
             print(f"raw -> {name}, {rate}. {comparison}")
         print(f"raw -> {name}, parts of the gain: {gain_parts(first, after)}")

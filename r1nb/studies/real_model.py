@@ -15,13 +15,13 @@ from r1nb.policy.policy import Completion
 from r1nb.recipes.loading import load_recipe
 from r1nb.rewards.grading import Graded, grade, summarize
 from r1nb.text.statistics import mean_interval
-from r1nb.views.plots import Figure, new_figure, plain
+from r1nb.views.plots import BLUE, SKY, Figure, new_figure, plain
 from r1nb.views.tables import table_of
 
 FOLDER = DATA / "results" / "gsm8k-qwen25-coder-0.5b"
 RECIPE = "qwen25-0.5b-cpu"
 SHOWN = ("strict", "lenient", "format")
-COLORS = ("#bbbbbb", "#56b4e9", "#0072b2")
+COLORS = ("#bbbbbb", SKY, BLUE)
 MEANING = {
     "format": "right before, but not in an answer block; less what is still so afterwards",
     "time": "gain in lenient accuracy on problems whose answer was cut off before",
