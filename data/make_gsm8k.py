@@ -116,8 +116,9 @@ def everything(model: str) -> None:
     """Train the recipe; answer the test problems with the model as it comes and with the adapter; score."""
     run, _ = train(load_recipe(RECIPE, model_name=model, dataset=gsm8k(), test_problems=20))
     keep(str(run.folder))
-    for name, adapter in (("raw", ""), ("after", str(FOLDER / "adapter"))):
-        answer(name, model, adapter)
+    answer("raw", model)
+    shutil.copy(FOLDER / "raw.jsonl.gz", FOLDER / "start.jsonl.gz")  # GRPO starts from the model as it comes
+    answer("after", model, str(FOLDER / "adapter"))
     score()
 
 

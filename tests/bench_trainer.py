@@ -37,7 +37,7 @@ QWEN = Qwen2Config(
 CASES = {
     "tiny": ("tiny-cpu, no dead groups", 8, 0.0, 8, 112),
     "tiny_dead": ("tiny-cpu, half of the groups dead", 8, 0.5, 8, 112),
-    "qwen": ("Qwen2.5-0.5B's shape in bfloat16, short completions", 4, 0.0, 1, 32),
+    "qwen": ("Qwen2.5-0.5B's shape in bfloat16, short completions", 2, 0.0, 1, 32),
 }
 
 

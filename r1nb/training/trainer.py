@@ -71,7 +71,9 @@ class SharedPromptTrainer(GRPOTrainer):
         if summed and self.model.training and not self.obstacle:
             # A group of equal rewards teaches nothing: rounding may have made its advantages 1e-7, not 0.
             groups = output["advantages"].view(-1, self.num_generations)
-            groups[(groups == groups[:, :1]).all(1)] = 0.0
+            groups[equal := (groups == groups[:, :1]).all(1)] = 0.0
+            # With scale_rewards="batch" TRL counts the groups by the deviation of the batch, and finds none.
+            self._metrics["train"]["frac_reward_zero_std"][-1] = equal.float().mean().item()
         return output
 
     def _prepare_inputs(self, generation_batch):

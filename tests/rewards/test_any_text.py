@@ -103,10 +103,16 @@ WRAPS = {
 }
 
 
-def seconds(name: str, text: str) -> float:
-    start = time.process_time()
-    check(name, [text])
-    return time.process_time() - start
+def seconds(name: str, text: str, enough: float) -> float:
+    """The least CPU seconds of up to four tries: the first one that takes no more than `enough`."""
+    taken = []
+    for _ in range(4):  # another process, or the garbage collector, may slow down one try
+        start = time.process_time()
+        check(name, [text])
+        taken.append(time.process_time() - start)
+        if taken[-1] <= enough:
+            break
+    return min(taken)
 
 
 @settings(max_examples=45, phases=[Phase.explicit, Phase.generate], **ALWAYS)
@@ -118,11 +124,11 @@ def seconds(name: str, text: str) -> float:
 @example(piece="</reasoning><answer>", wrap="unclosed")
 def test_a_megabyte_takes_time_in_proportion(piece, wrap):
     for name in FAST:
-        before = None
+        enough = 1.0
         for length in (16_000, 64_000, 250_000, 1_000_000):  # if time grew as the square, it stops early
-            now = seconds(name, WRAPS[wrap](piece * (length // len(piece))))
-            assert before is None or now < 12 * before + 0.3, f"{name}: {before:.2f} s, then {now:.2f} s"
-            before = now
+            now = seconds(name, WRAPS[wrap](piece * (length // len(piece))), enough)
+            assert now <= enough, f"{name}: {now:.2f} s for {length} characters, more than {enough:.2f} s"
+            enough = 12 * now + 0.3
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)

@@ -1,0 +1,106 @@
+"""Start GRPO from a short SFT: which examples are better, and does GRPO add what more SFT steps do not?
+
+    python data/make_gsm8k_start.py own MODEL     # the model's own right answers, put into the format
+    python data/make_gsm8k_start.py sft MODEL own     # SFT on them; `solutions`: on GSM8K's solutions
+    python data/make_gsm8k_start.py grpo MODEL own    # from that start, GRPO with the recipe of make_gsm8k.py
+    python data/make_gsm8k_start.py more MODEL own    # instead of GRPO, as many more steps of SFT
+
+MODEL is a GGUF file or a model folder; R1NB_GSM8K_DIR names the folder of GSM8K. The runs go into runs/. Only
+the last 400 training rows, which are not trained on, decide which start is better.
+"""
+
+import json
+import re
+
+from make_gsm8k import BATCH, RECIPE, gsm8k
+
+from r1nb.errors import run_main
+from r1nb.evaluation.accuracy import evaluate, evaluate_tests
+from r1nb.policy.loading import attach_lora, load_policy
+from r1nb.recipes.loading import load_recipe
+from r1nb.rewards.grading import Graded, as_records, summarize
+from r1nb.runs.run import Run
+from r1nb.studies.real_model import FOLDER
+from r1nb.tasks.rows import load_rows, load_splits
+from r1nb.text.prompts import REASONING
+from r1nb.train import train
+from r1nb.training.callbacks import Recorder
+from r1nb.training.resume import begin_run
+from r1nb.training.stages import finish, sft, solution_examples
+
+OWN = FOLDER / "own.jsonl"
+ASKED = 1400  # training questions that the model answers for OWN
+SFT = {
+    "max_steps": 24, "learning_rate": 2e-4, "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 2,
+    "optim": "adamw_torch", "weight_decay": 0.0, "max_grad_norm": 1.0, "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 4, "max_length": 640, "gradient_checkpointing": False, "use_cpu": True,
+    "logging_steps": 1, "save_strategy": "no", "report_to": "none", "seed": 1,
+}  # fmt: skip
+SPLITS = {"test_problems": 8, "validation_problems": 400, "eval_batch_size": 200}
+
+
+def in_format(graded: Graded) -> str:
+    """The text of an answer in any format as reasoning: without tags, \\boxed{} and empty lines."""
+    text = re.sub(r"\\boxed\{([^{}]*)\}", r"\1", graded.completion)
+    for tag in REASONING.tags:
+        text = text.replace(tag, "")
+    return re.sub(r"\n{2,}", "\n", text).strip()
+
+
+def own(model: str) -> None:
+    """Answer training questions greedily, and keep the right answers with the columns of GSM8K."""
+    rows = load_rows(gsm8k(), f"train[:{ASKED}]")
+    recipe = load_recipe(RECIPE, model_name=model)
+    graded = evaluate(load_policy(recipe), rows, recipe.judge(), recipe.greedy, BATCH, title="own answers")
+    right = [g for g in graded if g.lenient and not g.cut and "```" not in g.completion]
+    lines = [
+        json.dumps({"question": g.question, "answer": f"{in_format(g)}\n#### {g.answer}"}) for g in right
+    ]
+    OWN.write_text("\n".join([*lines, ""]), encoding="utf-8")
+    print(f"{len(right)} of {len(rows)} answers are right and without code")
+
+
+def fine_tune(stage: str, model: str, source: str, steps: int, **changes) -> Run:
+    """SFT on a source of examples, "own" or "solutions"; then the validation problems."""
+    recipe = load_recipe(RECIPE, model_name=model, dataset=gsm8k(), sft=SFT, **SPLITS, **changes)
+    recipe = recipe.model_copy(
+        update={"name": f"gsm8k-{stage}-{source}", "sft": recipe.sft | {"max_steps": steps}}
+    )
+    rows, validation, tests = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
+    rows = load_rows(str(OWN), "train") if source == "own" else rows
+    run = begin_run(recipe, rows, reuse=True)
+    if run.finished:
+        return run
+    run.undo_after(0)
+    policy = load_policy(recipe)
+    base = evaluate_tests(run, "before", policy, tests, recipe)
+    attach_lora(policy, recipe)
+    sft(policy, solution_examples(rows, recipe.layout), recipe, run.folder, [Recorder(run)])
+    judge = recipe.judge(validation.column_names)
+    graded = evaluate(policy, validation, judge, recipe.greedy, BATCH, title="validation")
+    run.write_validation(steps, as_records(graded))
+    print(run.name, summarize(graded))
+    print(finish(run, policy, tests, recipe, base))
+    return run
+
+
+def start(model: str, source: str) -> Run:
+    return fine_tune("sft", model, source, SFT["max_steps"])
+
+
+def grpo(model: str, source: str) -> None:
+    settings = SPLITS | {"validation_problems": 200, "eval_every": 20}
+    train(
+        load_recipe(
+            RECIPE, model_name=model, dataset=gsm8k(), start_from=start(model, source).name, **settings
+        )
+    )
+
+
+def more(model: str, source: str) -> None:
+    fine_tune("more-sft", model, source, 60, start_from=start(model, source).name)
+
+
+if __name__ == "__main__":
+    commands = {"own": own, "sft": start, "grpo": grpo, "more": more}
+    run_main(lambda command="", *words: commands.get(command, lambda *_: print(__doc__))(*words))
