@@ -29,12 +29,13 @@ from r1nb.training.resume import begin_run
 from r1nb.training.stages import finish, sft, solution_examples
 
 OWN = FOLDER / "own.jsonl"
+STEPS = 40  # of GRPO, or of more SFT
 ASKED = 1400  # training questions that the model answers for OWN
 SFT = {
-    "max_steps": 24, "learning_rate": 2e-4, "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 2,
-    "optim": "adamw_torch", "weight_decay": 0.0, "max_grad_norm": 1.0, "per_device_train_batch_size": 4,
-    "gradient_accumulation_steps": 4, "max_length": 640, "gradient_checkpointing": False, "use_cpu": True,
-    "logging_steps": 1, "save_strategy": "no", "report_to": "none", "seed": 1,
+    "learning_rate": 2e-4, "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 2,
+    "optim": "adamw_torch", "weight_decay": 0.0, "max_grad_norm": 1.0, "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 8, "max_length": 640, "gradient_checkpointing": False, "use_cpu": True,
+    "logging_steps": 1, "save_strategy": "no", "report_to": "none",
 }  # fmt: skip
 SPLITS = {"test_problems": 8, "validation_problems": 400, "eval_batch_size": 200}
 
@@ -60,12 +61,11 @@ def own(model: str) -> None:
     print(f"{len(right)} of {len(rows)} answers are right and without code")
 
 
-def fine_tune(stage: str, model: str, source: str, steps: int, **changes) -> Run:
-    """SFT on a source of examples, "own" or "solutions"; then the validation problems."""
-    recipe = load_recipe(RECIPE, model_name=model, dataset=gsm8k(), sft=SFT, **SPLITS, **changes)
-    recipe = recipe.model_copy(
-        update={"name": f"gsm8k-{stage}-{source}", "sft": recipe.sft | {"max_steps": steps}}
-    )
+def fine_tune(stage: str, model: str, source: str, steps: int, seed: int, **changes) -> Run:
+    """SFT on a source of examples, "own" or "solutions", whose order the seed decides; then validation."""
+    settings = SFT | {"max_steps": steps, "seed": seed}
+    recipe = load_recipe(RECIPE, model_name=model, dataset=gsm8k(), sft=settings, **SPLITS, **changes)
+    recipe = recipe.model_copy(update={"name": f"gsm8k-{stage}-{source}"})
     rows, validation, tests = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     rows = load_rows(str(OWN), "train") if source == "own" else rows
     run = begin_run(recipe, rows, reuse=True)
@@ -85,20 +85,18 @@ def fine_tune(stage: str, model: str, source: str, steps: int, **changes) -> Run
 
 
 def start(model: str, source: str) -> Run:
-    return fine_tune("sft", model, source, SFT["max_steps"])
+    return fine_tune("sft", model, source, steps=24, seed=1)
 
 
 def grpo(model: str, source: str) -> None:
-    settings = SPLITS | {"validation_problems": 200, "eval_every": 20}
-    train(
-        load_recipe(
-            RECIPE, model_name=model, dataset=gsm8k(), start_from=start(model, source).name, **settings
-        )
-    )
+    parent = start(model, source).name
+    settings = SPLITS | {"validation_problems": 200, "eval_every": 20, "max_steps": STEPS}
+    train(load_recipe(RECIPE, model_name=model, dataset=gsm8k(), start_from=parent, **settings))
 
 
 def more(model: str, source: str) -> None:
-    fine_tune("more-sft", model, source, 60, start_from=start(model, source).name)
+    parent = start(model, source).name
+    fine_tune("more-sft", model, source, steps=STEPS, seed=2, start_from=parent)
 
 
 if __name__ == "__main__":

@@ -3,15 +3,20 @@
 import csv
 import gzip
 import json
+import os
 from dataclasses import replace
 
 import pytest
 
 from r1nb.errors import UserError
 from r1nb.paths import CHECKOUT as ROOT
-from r1nb.rewards.grading import summarize
+from r1nb.policy.policy import Completion
+from r1nb.recipes.loading import load_recipe
+from r1nb.rewards.grading import grade, summarize
 from r1nb.studies import real_model
 from r1nb.studies.real_model import FOLDER, POLICIES, compare_rates, draw_rates, gain_parts, read_answers
+from r1nb.tasks.rows import load_rows
+from r1nb.text.prompts import REASONING
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +31,6 @@ def test_each_file_answers_each_problem_once(name):
 
 
 def test_the_questions_and_golds_are_those_of_gsm8k(gsm8k_dir, graded):
-    from r1nb.tasks.rows import load_rows
-
     rows = load_rows(gsm8k_dir, "test")
     for answers in graded.values():
         assert [(g.question, g.answer) for g in answers] == list(
@@ -48,6 +51,26 @@ def test_the_summary_and_the_pages_say_what_the_answers_say(graded):
         for page in pages:
             assert f"{rates['strict']:.1%}" in page
             assert f"{rates['lenient']:.1%}" in page
+
+
+def test_the_models_own_answers_are_right_in_the_format_and_to_training_questions(request):
+    rows, judge = load_rows(str(FOLDER / "own.jsonl"), "train"), load_recipe(real_model.RECIPE).judge()
+    assert len(rows) == 215
+    for row in rows:
+        text = REASONING.format_reply(row["solution"], row["answer"])
+        (graded,) = grade({"question": [row["question"]], "answer": [row["answer"]]}, [whole(text)], judge)
+        assert graded.strict, text
+        assert graded.format, text
+        assert "```" not in text
+    if os.environ.get("R1NB_GSM8K_DIR"):
+        asked = load_rows(request.getfixturevalue("gsm8k_dir"), "train[:1400]")
+        assert {*zip(rows["question"], rows["answer"], strict=True)} <= {
+            *zip(asked["question"], asked["answer"], strict=True)
+        }
+
+
+def whole(text: str) -> Completion:
+    return Completion(text, (1,), cut=False)
 
 
 def test_the_gain_is_significant_in_strict_and_in_lenient_accuracy(graded):
