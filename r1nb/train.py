@@ -5,12 +5,13 @@ RECIPE is a name from the list below, auto (the recipe that suits this machine),
 setting key=value replaces the value of that key in the recipe:
 
   python -m r1nb.train tiny-cpu             about two minutes on two cores, most of them training
-  python -m r1nb.train tiny-cpu max_steps=20 seed=2
+  python -m r1nb.train tiny-cpu max_steps=20 seed=2 name="first try"
   python -m r1nb.train tiny-cpu rewards='{correctness_reward_func: 1.0}' loss_type=dr_grpo
   python -m r1nb.train auto dataset=my_folder test_splits=test runs_dir=/data/runs
 
-The same command resumes a run that was interrupted; resume=false begins a new run instead. Notebook 04 shows
-a run while it trains and afterwards, notebook 05 samples from its adapter.
+The same command resumes a run that was interrupted; resume=false begins a new run instead. A name names the
+run folder, as in runs/first-try-001, and another name is another run. Notebook 04 shows a run while it trains
+and afterwards, notebook 05 samples from its adapter.
 
 exit codes: 0 trained and proven, 1 an error (one sentence explains it), 2 a wrong command line,
 3 trained, but the saved adapter is not proven, 130 interrupted

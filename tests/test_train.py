@@ -174,7 +174,7 @@ def test_help_lists_recipes_and_options_without_loading_torch():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     for name in recipe_names():
         assert f"\n  {name} " in done.stdout
-    for words in ("max_steps=20 seed=2", "resume=false", "exit codes", "Notebook 04"):
+    for words in ("max_steps=20 seed=2", 'name="first try"', "resume=false", "exit codes", "Notebook 04"):
         assert words in done.stdout
     assert "torch" not in {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
 

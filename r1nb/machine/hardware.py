@@ -4,6 +4,7 @@ import os
 import platform
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 from r1nb.errors import UserError
 from r1nb.machine.configs import check_configs
@@ -77,8 +78,13 @@ def smaller_recipe(name: str) -> str | None:
 
 def recipe_for(name: str, machine: Machine, /, **overrides):
     """The recipe called `name`, or the one that R1NB_SET names; "auto" means the one for the machine."""
-    wanted = str(environment_overrides().get("recipe", overrides.pop("recipe", name)))
-    return load_recipe(suggest_recipe(machine)[0] if wanted == "auto" else wanted, **overrides)
+    return load_recipe(_wanted(overrides.pop("recipe", name), machine), **overrides)
+
+
+def _wanted(name: str, machine: Machine) -> str:
+    """The name of the recipe that `name` or R1NB_SET asks for; for "auto" the one for the machine."""
+    wanted = str(environment_overrides().get("recipe", name))
+    return suggest_recipe(machine)[0] if wanted == "auto" else wanted
 
 
 def choose_recipe(name: str = "auto", /, **overrides):
@@ -89,11 +95,13 @@ def choose_recipe(name: str = "auto", /, **overrides):
     """
     machine = this_machine()
     suggested, reason = suggest_recipe(machine)
+    wanted = _wanted(overrides.get("recipe", name), machine)
     recipe = recipe_for(name, machine, **overrides)
     require(recipe, machine)
     print(f"This machine: {machine}.")
-    why = f" ({reason})" if recipe.name == suggested else ""
-    print(f"Recipe {recipe.name}: {recipe.about}{why}")
+    why = f" ({reason})" if wanted == suggested else ""
+    named = "" if recipe.name in (wanted, Path(wanted).stem) else f", runs named {recipe.name}"
+    print(f"Recipe {wanted if named else recipe.name}{named}: {recipe.about}{why}")
     recipe = fall_back(recipe)
     check_configs(recipe)
     return recipe

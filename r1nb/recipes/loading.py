@@ -1,7 +1,6 @@
 """Load a recipe by name or from a YAML file; the caller and R1NB_SET can replace its values."""
 
 import os
-import re
 import shlex
 import tempfile
 from pathlib import Path
@@ -32,6 +31,9 @@ def load_recipe(name="tiny-cpu", /, **overrides) -> Recipe:
     The environment variable R1NB_SET replaces values after the caller: R1NB_SET="max_steps=5 seed=2".
     R1NB_SET="recipe=tiny-r1" loads another recipe instead.
 
+    `name` names the runs: with name="first try" their folders are first-try-001 and so on, and only a run of
+    this name is resumed. Without it, or with None, they have the name of the recipe.
+
     If `name` is a run or a run folder, the recipe is the one that this run used, and R1NB_SET is ignored.
     Raises UserError for an unknown recipe or key, a value of the wrong type, and values that contradict
     each other.
@@ -43,7 +45,7 @@ def load_recipe(name="tiny-cpu", /, **overrides) -> Recipe:
     other = from_outside.pop("recipe", "auto")  # auto: see machine.hardware.choose_recipe
     name = os.fspath(name) if other == "auto" else str(other)
     raw = _replace(_read(name), overrides | from_outside)
-    recipe = build_recipe(raw | {"name": re.sub(r"\.ya?ml$", "", Path(name).name)})
+    recipe = build_recipe(raw)
     check_writable(runs_folder(recipe.output.runs_dir))
     return recipe
 
@@ -76,14 +78,17 @@ def environment_overrides() -> dict:
 
 
 def read_overrides(words: list[str], source: str) -> dict:
-    """{key: value} from words like max_steps=5, with values read as YAML; errors name `source`."""
+    """{key: value} from words like max_steps=5; errors name `source`.
+
+    Values are read as YAML, except a name: name=5 and name=no are texts.
+    """
     pairs = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
             raise UserError(f"{source} holds {word!r}; write key=value, as in max_steps=5.")
         try:
-            pairs[key] = yaml.load(value, _Loader)
+            pairs[key] = value if key == "name" else yaml.load(value, _Loader)
         except (yaml.YAMLError, ValueError):  # ValueError: a date like 2024-99-99
             why = f"{source} holds {word!r}, whose value is not YAML"
             raise UserError(f"{why}: close any open quote or bracket.") from None
@@ -148,7 +153,7 @@ def _parse(path: Path) -> dict:
         raise UserError(f"Recipe {path} is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(raw, dict):
         raise UserError(f"Recipe {path} holds no sections; see recipes/tiny-cpu.yaml.")
-    return _check_sections({"name": path.stem, **raw})
+    return _check_sections(raw | {"name": path.stem if raw.get("name") is None else raw["name"]})
 
 
 def _check_sections(raw: dict) -> dict:
@@ -160,16 +165,17 @@ def _check_sections(raw: dict) -> dict:
 
 
 def _replace(raw: dict, overrides: dict) -> dict:
-    """The raw values of a recipe with overrides applied: first whole sections, then single keys."""
+    """The raw values of a recipe with overrides applied: first the name and whole sections, then keys."""
     before, places = raw, _places()
-    raw = _check_sections(raw | {key: value for key, value in overrides.items() if key in WHOLE})
+    named = {} if overrides.get("name") is None else {"name": overrides["name"]}
+    raw = _check_sections(raw | named | {key: value for key, value in overrides.items() if key in WHOLE})
     for name, value in overrides.items():
-        if name in WHOLE:
+        if name in (*WHOLE, "name"):
             continue
         if name not in places:
             section, _, key = name.rpartition(".")
             section = section if section in SECTIONS else ""
-            known = section_keys(section) if section else places
+            known = section_keys(section) if section else {*places, "name"}
             raise UserError(f"Unknown setting {name!r}{unknown_key(section, key, known)}")
         section, key = places[name]
         if section == "lora" and raw.get(section, {}) is None:

@@ -8,6 +8,8 @@ import ast
 import builtins
 import importlib.metadata
 import importlib.util
+import re
+import unicodedata
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -50,6 +52,7 @@ RANGES = {
 }
 # Names of data and models of r1nb; they never mean a folder of the user.
 SHIPPED = ("bundled", "bundled-countdown", "tiny-policy", "tiny-countdown")
+LONGEST = 60  # characters of a name: with 4 bytes each and a number, still a file name on every system
 
 
 def _absolute(name: str) -> str:
@@ -59,10 +62,37 @@ def _absolute(name: str) -> str:
 
 
 def _name_of_runs(name: str) -> str:
-    if name.startswith(".") or "/" in name or len(name.encode()) > 200:
-        why = "it becomes part of a folder name: no dot at its start, no /, and at most 200 bytes"
-        raise UserError(f"The recipe cannot be named {name!r:.60} ({why}): rename it.")
-    return name
+    """A name as part of a folder's name that every system accepts: spaces become hyphens.
+
+    Nothing else is replaced, so that two names stay two names. Raises UserError, which proposes another name,
+    if it is empty or longer than LONGEST, begins with one of ".-~" or with a device of Windows, or holds a
+    character that Windows forbids, that is invisible, or an emoji.
+    """
+    hyphens = re.sub(r"\s+(-+\s+)?", "-", unicodedata.normalize("NFC", name).strip())
+    odd = [sign for sign in hyphens if _is_odd(sign)]
+    plain = "".join("-" if sign in odd else sign for sign in hyphens)
+    device = re.match(r"(con|prn|aux|nul|com\d|lpt\d)\.", plain, re.IGNORECASE)
+    if not hyphens:
+        why = "is empty"
+    elif odd:
+        why = f"holds {odd[0]!r}"
+    elif hyphens[0] in ".-~":
+        why = f"begins with {hyphens[0]!r}"
+    elif device:
+        why = f"begins like Windows' device {device[1]!r}"
+    elif len(hyphens) > LONGEST:
+        why = f"has {len(hyphens)} characters, more than {LONGEST}"
+    else:
+        return hyphens
+    words = re.sub(r"-{2,}", "-", plain.replace(".", "-") if device else plain)
+    other = words.lstrip(".-~")[:LONGEST].rstrip("-") or "first-try"
+    raise UserError(f"Runs cannot be named {name!r:.80}, because the name {why}: set name={other!r}.")
+
+
+def _is_odd(sign: str) -> bool:
+    """Whether a character is forbidden in a file's name on Windows, invisible, or an emoji or the like."""
+    emoji = not sign.isascii() and unicodedata.category(sign) in ("So", "Sk")
+    return sign in '/\\:*?"<>|' or not sign.isprintable() or emoji
 
 
 Name = Annotated[str, AfterValidator(_name_of_runs)]

@@ -15,7 +15,7 @@ from r1nb.runs.run import Run
 from r1nb.text.prompts import LAYOUTS
 from r1nb.views.html import LEGEND, color_of, colored, escape
 from r1nb.views.plots import PANELS, png, training_curves
-from r1nb.views.progress import progress
+from r1nb.views.progress import describe, progress
 from r1nb.views.tables import CUT_OFF, answers_table, differences_table, number, table_of
 
 PROBLEMS = 10  # validation problems shown
@@ -30,7 +30,7 @@ class Inspector(widgets.VBox):
 
     def __init__(self, runs_dir: str | None = None):
         self.runs_dir, self.runs, self.shown = runs_dir or default_runs_dir(), {}, []
-        self.chosen = widgets.SelectMultiple(description="runs", rows=5)
+        self.chosen = widgets.SelectMultiple(description="runs", rows=5, layout={"flex": "1 1 0"})
         self.step = widgets.IntSlider(description="step", min=0, max=1, value=1, continuous_update=False)
         self.smoothing = widgets.FloatSlider(
             description="smoothing", min=0, max=0.95, step=0.05, continuous_update=False
@@ -61,9 +61,14 @@ class Inspector(widgets.VBox):
             raise UserError(f"There is no run in {where!r} yet: run notebook 03 or `make train` first.")
         if {name: run.made for name, run in found.items()} != {name: r.made for name, r in self.runs.items()}:
             self.runs = found
-            kept = tuple(name for name in self.chosen.value if name in found)
-            self.chosen.options = list(self.runs)  # this clears the selection
-            self.chosen.value = kept or self.chosen.options[:1]
+            self._list_runs()
+
+    def _list_runs(self) -> None:
+        """List the runs, each described in one line, and draw those that were chosen, or else the newest."""
+        names = self.chosen.value or [run.name for run in self.shown]
+        kept = tuple(name for name in names if name in self.runs)
+        self.chosen.options = [(describe(run), name) for name, run in self.runs.items()]
+        self.chosen.value = kept or tuple(self.runs)[:1]  # new options clear it, so this calls _on_runs
 
     def _try_to(self, draw, _change) -> None:
         """Draw; an error is shown in the widget, in which other runs can still be chosen."""
@@ -79,7 +84,7 @@ class Inspector(widgets.VBox):
         if not runs:  # keep showing the last ones
             return
         self.shown = runs
-        self.drawn = [len(run.history()) for run in runs]
+        self.drawn = [(len(run.history()), describe(run)) for run in runs]
         at_end = self.step.value == self.step.max
         self.step.max = max(1, *(progress(run)[0] for run in runs))
         self.answers.value = answers_table(runs[0], PROBLEMS).to_html()
@@ -96,12 +101,11 @@ class Inspector(widgets.VBox):
         self._list_completions()
 
     def _on_tick(self) -> None:
-        """Draw again if a new run has begun, or the history of a chosen run has grown."""
+        """Draw again if a new run has begun, or a chosen run has got new steps or results."""
         with contextlib.suppress(UserError):  # all runs have been deleted
             self._find_runs()
-        grown = [len(run.history()) for run in self.shown]
-        if grown != self.drawn:
-            self._on_runs()
+        if self.drawn != [(len(run.history()), describe(run)) for run in self.shown]:
+            self._list_runs()
 
     def _draw_curves(self) -> None:
         figure = training_curves(*self.shown, smoothing=self.smoothing.value, cursor=self.step.value)

@@ -1,15 +1,18 @@
 """Figures of a run: pure functions from a run folder to a matplotlib Figure (no pyplot)."""
 
 import io
+import textwrap
 from itertools import cycle
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from r1nb.rewards.grading import summarize_samples
 from r1nb.rewards.registry import short_name
 from r1nb.runs.evaluations import MOMENTS
-from r1nb.views.progress import progress
+from r1nb.views.progress import planned_steps, progress, short, steps_to_show
+from r1nb.views.tables import DASH, differences
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
@@ -32,6 +35,8 @@ PANELS = {  # key in the history: (title of the panel, whether the values are sh
 def training_curves(*runs, smoothing: float = 0.0, cursor: int | None = None) -> Figure:
     """Plot the history of a run, one panel for each quantity; several runs are drawn into the same panels.
 
+    The x axis ends at the run's last planned step. For several runs it ends where the longest one ends; one
+    that has stopped counts with the steps it trained. The legend says in which settings they differ.
     `smoothing` is the weight, 0 to 1, of the earlier values in an exponential moving average;
     `cursor` is a step to be marked.
     """
@@ -43,17 +48,17 @@ def training_curves(*runs, smoothing: float = 0.0, cursor: int | None = None) ->
     rewards = {name: below.add_subplot(1, len(names), at) for at, name in enumerate(names, 1)}
     every = panels | {f"rewards/{name}/mean": axes for name, axes in rewards.items()}
     for run, (color, line) in zip(runs, cycle(REWARD_STYLES), strict=False):
-        style = {"color": color, "linestyle": line, "label": run.name if len(runs) > 1 else None}
         for key, axes in every.items():
             if key == "validation/strict" and len(runs) == 1:
                 draw_validation(axes, run)
             else:
-                _draw_series(axes, run, key, smoothing, **style)
+                _draw_series(axes, run, key, smoothing, color, line, mark_end=len(runs) > 1)
     total = panels["reward"]
     if len(runs) == 1:
         _draw_spread(total, runs[0])
+        above.suptitle(f"{runs[0].name}: {progress(runs[0])[1]}", fontsize=10, parse_math=False)
     else:
-        plain(total, legend="best")
+        _draw_names(figure, runs)
     _draw_limit(total, {run.best_total() for run in runs} - {None}, "best possible")
     for name, axes in rewards.items():
         plain(axes, short_name(name))
@@ -63,17 +68,56 @@ def training_curves(*runs, smoothing: float = 0.0, cursor: int | None = None) ->
         plain(axes, axes.get_title() or title, percent=share)
         if key != "reward":
             axes.set_ylim((-0.02, 1.04) if share else (0, None))
-    last = max([1, *(line["step"] for run in runs for line in run.history())])
+    ends = [planned_steps(runs[0])] if len(runs) == 1 else map(steps_to_show, runs)
+    last = max([1, *ends, *(line["step"] for run in runs for line in run.history())])
     for axes in every.values():
         over_steps(axes, last)
         if cursor is not None:
             axes.axvline(cursor, color="grey", linewidth=1)
     below.supxlabel("optimizer step", fontsize=9)
-    above.suptitle("; ".join(f"{run.name}: {progress(run)[1]}" for run in runs), fontsize=10)
     return figure
 
 
-def _draw_series(axes, run, key: str, smoothing: float, color, linestyle, label) -> None:
+def _draw_names(figure, runs) -> None:
+    """Draw a legend above all panels: each run's line, name, differing settings and progress."""
+    lines, words = [], []
+    for run, said, (color, line) in zip(runs, told_apart(runs), cycle(REWARD_STYLES), strict=False):
+        lines.append(Line2D([], [], color=color, linestyle=line, marker="o", markersize=4))
+        whole = f"{run.name}{f' ({said})' * bool(said)}: {progress(run)[1]}"
+        words.append(textwrap.fill(whole, 130, subsequent_indent="    "))
+    legend = figure.legend(lines, words, loc="outside upper left", fontsize=9, frameon=False, handlelength=4)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a name may hold dollar signs
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + 0.2 * len("\n".join(words).splitlines()))
+
+
+def told_apart(runs, most: int = 3) -> list[str]:
+    """For each run its values of the settings in which the runs differ: "seed 2, r 8 and 4 more".
+
+    At most `most` settings are named, those of the model, the data and GRPO first.
+    """
+    order = ("model", "data", "grpo", "rewards", "lora", "sft")
+    rank = {section: number for number, section in enumerate(order)}
+    differ = sorted(differences(runs).items(), key=lambda pair: rank.get(pair[0].split(".")[0], len(rank)))
+    more = f" and {len(differ) - most} more" if len(differ) > most else ""
+    said = []
+    for number in range(len(runs)):
+        values = [(_short_key(key), values[number]) for key, values in differ[:most]]
+        words = [f"no {key}" if value == DASH else f"{key} {short(value, 24)}" for key, value in values]
+        said.append(", ".join(words) + more)
+    return said
+
+
+def _short_key(key: str) -> str:
+    """A setting as a caller names it: without its section, except for sft; rewards without _reward_func."""
+    section, _, name = key.partition(".")
+    if section == "rewards":
+        return short(short_name(name), 30)
+    return key if section == "sft" or not name else name
+
+
+def _draw_series(axes, run, key: str, smoothing: float, color, linestyle, mark_end: bool) -> None:
     steps, values = run.series(key)
     validated = key.startswith("validation")
     if smoothing and values and not validated:
@@ -81,8 +125,9 @@ def _draw_series(axes, run, key: str, smoothing: float, color, linestyle, label)
 
         axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
         values = pandas.Series(values).ewm(alpha=1 - smoothing).mean()
-    axes.plot(steps, values, color=color, linestyle=linestyle, linewidth=1.4, label=label,
-              marker="o" if validated else None, markersize=4)  # fmt: skip
+    axes.plot(steps, values, color=color, linestyle=linestyle, linewidth=1.4,
+              marker="o" if validated or mark_end else None, markersize=4,
+              markevery=None if validated or not steps else [-1])  # fmt: skip
 
 
 def _draw_spread(axes, run) -> None:

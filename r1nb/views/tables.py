@@ -145,13 +145,18 @@ def answers_table(run, problems: int):
 
 def differences_table(runs):
     """The settings in which the recipes of some runs differ."""
+    rows = [[key, *values] for key, values in differences(runs).items()]
+    return table_of(rows, ["setting", *(run.name for run in runs)])
+
+
+def differences(runs) -> dict[str, list[str]]:
+    """{setting: its value in each run} for the settings in which the recipes of some runs differ."""
     import pandas
 
     flat = [pandas.json_normalize(run.recipe).drop(columns="name").iloc[0].astype(str) for run in runs]
     table = pandas.concat(flat, axis=1).fillna(DASH)
     table = table[~table.index.str.startswith(("why.", "about", "output."))]
-    rows = [[key, *line] for key, *line in table[table.nunique(axis=1) > 1].itertuples()]
-    return table_of(rows, ["setting", *(run.name for run in runs)])
+    return {key: list(line) for key, *line in table[table.nunique(axis=1) > 1].itertuples()}
 
 
 def side_by_side(policy, rows, judge: Judge, sampling):

@@ -71,6 +71,13 @@ def test_auto_works_as_argument_and_in_r1nb_set(small, monkeypatch, capsys, argu
     assert "Recipe tiny-cpu: " in capsys.readouterr().out
 
 
+def test_a_named_run_still_says_which_recipe_was_chosen_and_why(small, capsys):
+    assert choose_recipe(name="first try").name == "first-try"
+    said = capsys.readouterr().out
+    assert "Recipe tiny-cpu, runs named first-try: " in said
+    assert "(without a GPU, the tiny policy learns in minutes)" in said
+
+
 def test_auto_can_be_an_override_and_r1nb_set_overrides_it(small, monkeypatch):
     assert choose_recipe("no-such", recipe="auto").name == "tiny-cpu"
     monkeypatch.setenv("R1NB_SET", f"runs_dir={small} recipe=tiny-r1")

@@ -204,11 +204,6 @@ def test_what_can_be_no_path_is_named(name):
             read(name)
 
 
-def test_a_recipe_file_whose_runs_would_be_hidden_is_refused(write):
-    with pytest.raises(UserError, match=r"cannot be named '\.mine'"):
-        load_recipe(write("like: tiny-cpu", ".mine"))
-
-
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_a_recipe_file_may_begin_with_a_byte_order_mark(tmp_path, encoding):
     (tmp_path / "mine.yaml").write_bytes("like: tiny-cpu\r\nabout: Größe\r\n".encode(encoding))

@@ -193,6 +193,18 @@ def test_only_an_unfinished_run_of_the_same_recipe_and_data_is_resumed(tmp_path,
     assert first.history() == [{"step": 1, "loss": 0.0, "time": 1.0}]
 
 
+def test_a_named_run_is_resumed_by_its_name_and_only_by_it(tmp_path, rows, capsys):
+    first = begun(recipe_for(tmp_path, name="first try"), rows)
+    assert first.name == "first-try-001"
+    assert begin_run(recipe_for(tmp_path), rows).name == "tiny-cpu-001"
+    assert begin_run(recipe_for(tmp_path, name="second try"), rows).name == "second-try-001"
+    assert "did not finish" not in capsys.readouterr().out
+    for name in ("first try", "first-try"):
+        assert begin_run(recipe_for(tmp_path, name=name), rows).folder == first.folder
+    assert begin_run(load_recipe(first), rows).folder == first.folder
+    assert begin_run(recipe_for(tmp_path, name="first try", seed=2), rows).name == "first-try-002"
+
+
 def test_a_run_that_another_process_trains_is_not_resumed(tmp_path, rows, monkeypatch, capsys):
     monkeypatch.setattr(resume, "PATIENCE", 0.2)
     recipe = recipe_for(tmp_path)

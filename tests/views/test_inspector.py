@@ -10,8 +10,11 @@ from written_run import HOSTILE, IDEAL, append_step, write_run
 
 from r1nb.errors import UserError
 from r1nb.recipes.loading import load_recipe
+from r1nb.rewards.grading import Graded
 from r1nb.training.resume import new_run
 from r1nb.views.inspector import Inspector
+
+GRADED = Graded("4 * 6?", "24", "24", (1,), False, True, True, True, {})
 
 
 @pytest.fixture
@@ -93,8 +96,28 @@ def test_a_run_in_progress_is_followed(runs_dir):
     assert (inspector.step.value, inspector.step.max) == (2, 5)  # the chosen step is kept
     write_run(recipe(runs_dir), 2)
     inspector.clock.value += 1
-    assert inspector.chosen.options == ("tiny-cpu-002", "tiny-cpu-001")
+    assert [name for _, name in inspector.chosen.options] == ["tiny-cpu-002", "tiny-cpu-001"]
     assert [run.name for run in inspector.shown] == ["tiny-cpu-001"]
+
+
+def test_the_list_says_what_each_run_is_and_follows_it(runs_dir):
+    writer = write_run(recipe(runs_dir, name="first try"), 3)
+    write_run(recipe(runs_dir, seed=5), 2)
+    inspector = Inspector(runs_dir)
+    assert [label.rpartition(" · ")[0] for label, _ in inspector.chosen.options] == [
+        "tiny-cpu-001 · tiny-policy · bundled · step 2 of 112",
+        "first-try-001 · tiny-policy · bundled · step 3 of 112",
+    ]
+    inspector.chosen.value = ("first-try-001",)
+    inspector.chosen.value = ()  # the run that is shown stays
+    append_step(writer, 4, [])
+    inspector.clock.value += 1
+    assert " · step 4 of 112 · " in inspector.chosen.options[1][0]
+    assert inspector.chosen.value == ("first-try-001",)
+    writer.write_evaluation("before", {"test": [GRADED]})
+    writer.write_evaluation("after", {"test": [GRADED]})
+    inspector.clock.value += 1
+    assert " · bundled · 100 → 100 % · " in inspector.chosen.options[1][0]
 
 
 def test_completions_that_are_being_written_are_not_shown_yet(runs_dir):
