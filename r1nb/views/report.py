@@ -85,7 +85,7 @@ def headline(run, split: str, comparison: Comparison | None) -> tuple[str, str]:
     if validated and "after" not in rates:
         n = int(run.series("validation/n")[1][-1])
         lead = f"{validated[-1]:.1%} of {n} validation problems right after step {steps[-1]}"
-        return lead, f"No accuracy on test problems after training yet. {meaning if found else ''}"
+        return lead, f"There is no accuracy on test problems after training yet. {meaning if found else ''}"
     if not found:
         return "No accuracy yet", "No test or validation problem has been answered and judged."
     moment, summary = list(rates.items())[-1]

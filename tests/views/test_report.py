@@ -151,7 +151,7 @@ def test_answers_that_got_worse_are_shown_first(tiny_recipe):
     [
         ([False] * 3 + [True], [], VALIDATED, "25.0% [4.6, 69.9] before training."),
         ([], [True] * 4, "100.0% of 4 problems right after training", "100.0% [51.0, 100.0] after training."),
-        ([None], [None], VALIDATED, "No accuracy on test problems after training yet."),
+        ([None], [None], VALIDATED, "There is no accuracy on test problems after"),
         ([True], [True], "100.0% → 100.0% of 1 problems right", "Difference: +0.0 points, McNemar's exact"),
     ],
 )  # fmt: skip
