@@ -13,8 +13,9 @@ The same command resumes a run that was interrupted; resume=false begins a new r
 run folder, as in runs/first-try-001, and another name is another run. Notebook 04 shows a run while it trains
 and afterwards, notebook 05 samples from its adapter.
 
-exit codes: 0 trained and proven, 1 an error (one sentence explains it), 2 a wrong command line,
-3 trained, but the saved adapter is not proven, 130 interrupted
+exit codes: 0 trained, and the saved adapter is faithful: it is what was trained, 1 an error (one sentence
+explains it), 2 a wrong command line, 3 trained, but the saved adapter is not faithful, has no effect or could
+not be checked, 130 interrupted
 """
 
 import argparse

@@ -133,13 +133,23 @@ def test_a_user_error_prints_one_sentence_and_sets_the_exit_code(tmp_path, argum
     assert not list(tmp_path.glob("runs/*"))
 
 
-def test_an_adapter_that_is_not_proven_has_its_own_exit_code(tmp_path, monkeypatch, capsys, tiny_recipe):
+@pytest.mark.parametrize(
+    ("proof", "words"),
+    [
+        (Proof(8, 8, 0, trained=[0.0, 0.0, 0.3]), "Faithful, but without effect"),
+        (Proof(8, 0, 8, 1.0, 0.0, trained=[0.9, 0.6, 1.0]), "NOT faithful: do not trust this adapter."),
+        (Proof(0, 0, 0, not_run="no memory"), "saved, but not yet checked: no memory"),
+    ],
+)
+def test_an_adapter_that_does_not_hold_has_its_own_exit_code(
+    tmp_path, monkeypatch, capsys, tiny_recipe, proof, words
+):
     run = new_run(tiny_recipe)
-    monkeypatch.setattr(train, "train", lambda recipe: (run, Proof(8, 8, 0, trained=[0.0, 0.0, 0.3])))
+    monkeypatch.setattr(train, "train", lambda recipe: (run, proof))
     with pytest.raises(SystemExit) as ended:
         train.main("tiny-cpu", f"runs_dir={tmp_path}")
     assert ended.value.code == 3
-    assert "NOT proven: do not trust this adapter." in capsys.readouterr().out
+    assert words in capsys.readouterr().out
 
 
 def test_the_subprocess_of_a_reward_survives_an_interrupt():

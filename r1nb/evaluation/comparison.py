@@ -3,7 +3,7 @@
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import product
-from math import nan
+from math import isnan, nan
 from statistics import fmean
 
 from r1nb.text.statistics import mcnemar, mean_interval
@@ -21,13 +21,22 @@ class Comparison:
     interval: list[float]  # 95 %, bootstrap over problems
     p: float  # McNemar's exact test
 
-    def __str__(self) -> str:
-        low, high = (f"{100 * end:+.1f}" for end in self.interval)
+    @property
+    def n(self) -> int:
+        return self.both + self.first_only + self.second_only + self.neither
+
+    @property
+    def change(self) -> str:
+        """The difference with its interval, and p, in words."""
+        low, high = (100 * end for end in self.interval)
+        interval = "" if isnan(low) else f" [{low:+.1f}, {high:+.1f}]"  # unknown for a single problem
         p = "p < 0.0001" if self.p < 0.0001 else f"p = {self.p:.2g}"
+        return f"Difference: {100 * self.difference:+.1f} points{interval}, McNemar's exact test: {p}."
+
+    def __str__(self) -> str:
         return (
             f"Both right: {self.both}, only the first: {self.first_only}, only the second: "
-            f"{self.second_only}, neither: {self.neither}. Difference: {100 * self.difference:+.1f} points "
-            f"[{low}, {high}], McNemar's exact test: {p}."
+            f"{self.second_only}, neither: {self.neither}. {self.change}"
         )
 
 

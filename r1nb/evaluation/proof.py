@@ -12,6 +12,7 @@ from pathlib import Path
 
 from r1nb.errors import UserError, run_main
 from r1nb.evaluation.accuracy import evaluate
+from r1nb.evaluation.comparison import compare
 from r1nb.paths import write_json
 from r1nb.policy.adapters import starting_at_0
 from r1nb.policy.loading import load_policy
@@ -26,6 +27,8 @@ from r1nb.runs.disk import full_disk_in_words
 from r1nb.runs.run import Run
 from r1nb.text.statistics import wilson
 
+FEW = 0.1  # a smaller share of changed answers is called few
+
 
 @dataclass(frozen=True)
 class Proof:
@@ -37,6 +40,8 @@ class Proof:
     norm: float | None = 0.0  # of all LoRA B matrices, which start at 0; None without an adapter
     strict: float = 0.0  # strict accuracy of the reloaded adapter
     trained: list[float] = field(default_factory=list)  # [strict accuracy, low, high] of the trained policy
+    base: float = 0.0  # strict accuracy of the base model
+    p: float = 0.0  # McNemar's exact test: are the reloaded adapter and the base model right equally often?
     not_run: str = ""  # the reason, if the GPU has no memory for a second process
 
     @property
@@ -51,7 +56,7 @@ class Proof:
 
     def __str__(self) -> str:
         if self.not_run:
-            return f"The adapter is saved, but not yet proven: {self.not_run}"
+            return f"The adapter is saved, but not yet checked: {self.not_run}"
         strict, low, high = self.trained
         what = "model" if self.norm is None else "adapter"
         norm = "" if self.norm is None else f"Its B matrices have norm {self.norm:.3g}; they start at 0. "
@@ -59,9 +64,27 @@ class Proof:
             f"In a fresh process the saved {what} gave the trained policy's answer to "
             f"{self.same_as_trained} of {self.n} problems, and another answer than the base model to "
             f"{self.differs_from_base}.\n{norm}"
-            f"Strict accuracy: {self.strict:.1%}; trained policy: {strict:.1%} [{low:.1%}, {high:.1%}].\n"
-            f"{'Proven.' if self.holds else f'NOT proven: do not trust this {what}.'}"
+            f"Strict accuracy: {self.strict:.1%}; trained policy: {strict:.1%} [{low:.1%}, {high:.1%}]; "
+            f"base model: {self.base:.1%}.\n{self._verdict(what)}"
         )
+
+    def _verdict(self, what: str) -> str:
+        """Whether the saved weights are the trained ones, and whether they do more than the base model."""
+        same = self.same_as_trained == self.n
+        if same and (self.norm == 0 or not self.differs_from_base):
+            why = "its weights are 0" if self.norm == 0 else "no answer differs from the base model's"
+            return f"Faithful, but without effect: the saved {what} is what was trained, but {why}."
+        if not self.holds:
+            return f"NOT faithful: do not trust this {what}."
+        word, said = "Faithful", f"the saved {what} is what was trained"
+        if not same:
+            word = "Probably faithful"
+            said = f"the saved {what} is as accurate as what was trained; on a GPU some answers may differ"
+        few = self.differs_from_base < FEW * self.n
+        if not few and self.p < 0.05:
+            return f"{word}: {said}."
+        why = "Few answers differ" if few else f"Its accuracy does not differ measurably (p = {self.p:.2g})"
+        return f"{word}, and close to the base: {said}. {why} from the base model's."
 
 
 def prove(run, rows, trained: list, base: list) -> Proof:
@@ -110,7 +133,9 @@ def _compare(fresh: dict, rows, judge, trained: list, base: list) -> Proof:
     same = sum(ids == graded.ids for ids, graded in zip(answers, trained, strict=True))
     others = sum(ids != graded.ids for ids, graded in zip(answers, base, strict=True))
     strict, right = sum(bool(g.strict) for g in graded) / n, sum(bool(graded.strict) for graded in trained)
-    return Proof(n, same, others, fresh["norm"], strict, [right / n, *wilson(right, n)])
+    trained_rate, base_rate = [right / n, *wilson(right, n)], sum(bool(graded.strict) for graded in base) / n
+    p = compare(base, graded).p
+    return Proof(n, same, others, fresh["norm"], strict, trained_rate, base_rate, p)
 
 
 def main(folder: str, task: str, result: str) -> None:

@@ -94,6 +94,20 @@ def pairs_table(pairs: list[tuple], *names: str):
     return table_of(rows, ["", "question", "gold", *names])
 
 
+def comparison_table(comparison, first: str, second: str):
+    """A comparison.Comparison as a 2 x 2 table of problems; the difference, its interval and p are below it.
+
+    `first` and `second` are the names of the two policies.
+    """
+    rows = [
+        [f"{first}: right", str(comparison.both), str(comparison.first_only)],
+        [f"{first}: wrong", str(comparison.second_only), str(comparison.neither)],
+    ]
+    below = [{"selector": "caption", "props": "caption-side: bottom; text-align: left; padding-top: 4px"}]
+    table = table_of(rows, ["", f"{second}: right", f"{second}: wrong"])
+    return table.set_caption(escape(comparison.change)).set_table_styles(below, overwrite=False)
+
+
 def percent(value: float, low: float, high: float) -> str:
     return f"{value:.1%} [{low * 100:.1f}, {high * 100:.1f}]"
 

@@ -8,8 +8,18 @@ import pytest
 from written_run import HOSTILE, IDEAL, append_step, write_run
 
 from r1nb.recipes.loading import load_recipe
+from r1nb.rewards.grading import Graded
 from r1nb.runs.run import Run
 from r1nb.views.report import write_report
+
+GAPS = """() => [...document.querySelectorAll('tr')].flatMap(row => {
+    const edges = [...row.querySelectorAll('th')].filter(cell => cell.innerText.trim()).map(cell => {
+        const text = document.createRange();
+        text.selectNodeContents(cell);
+        return text.getBoundingClientRect();
+    });
+    return edges.slice(1).map((edge, i) => edge.left - edges[i].right);
+})"""  # the space between the texts of neighbouring headers
 
 
 def run_all(page) -> None:
@@ -175,6 +185,37 @@ def test_a_report_needs_no_network(browser, folder, theme):
     assert page.locator("img").evaluate("image => image.naturalWidth") > 1000
     assert [url for url in asked if not re.match("file:|data:", url)] == []
     assert wrong == []
+    context.close()
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_report_fits_the_screen_and_the_paper(browser, folder, width, theme):
+    """Only wide tables and the picture scroll sideways, and the texts of headers keep their distance."""
+    run = write_run(written(folder, f"fits-{width}-{theme}"), 64, texts=(IDEAL, "x" * 600, "long " * 200))
+    for moment, right in {"before": False, "prefilled": False, "after": True}.items():
+        answers = [
+            Graded(f"What is {i}? {'y' * 300}", "24", f"{i} " + "z" * 900, (1,), False, right, right, right,
+                   {"correctness_reward_func": 1.0}) for i in range(8)
+        ]  # fmt: skip
+        run.write_evaluation(moment, {"test": answers, "another_split_with_a_long_name": answers})
+        run.write_samples(moment, "test", [answers])
+    context = browser.new_context(color_scheme=theme, viewport={"width": width, "height": 900})
+    page = context.new_page()
+    page.goto(f"file://{write_report(run)}")
+    assert page.locator("article").count() == 5
+    assert page.locator(".lead").bounding_box()["y"] < 200
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    gaps = page.evaluate(GAPS)
+    assert len(gaps) > 20
+    assert min(gaps) > 6
+    picture = page.locator("img").evaluate("image => getComputedStyle(image).filter")
+    assert (picture != "none") == (theme == "dark")  # a white picture would glare
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") == 718
+    assert min(page.evaluate(GAPS)) > 6
+    assert page.locator("img").evaluate("image => getComputedStyle(image).filter") == "none"
     context.close()
 
 

@@ -35,6 +35,8 @@ def test_discordant_pairs_are_counted_and_shown():
 def test_an_answer_that_was_not_judged_does_not_count_as_a_pair():
     made = compare(answered("+?-"), answered("+-?"))
     assert (made.both, made.first_only, made.second_only, made.neither) == (1, 0, 0, 0)
+    assert made.n == 1
+    assert made.change == "Difference: +0.0 points, McNemar's exact test: p = 1."  # no interval of one pair
     assert "p = 1" in str(compare(answered("??"), answered("+-")))  # no pair at all
 
 

@@ -180,7 +180,8 @@ def test_notebook_07_runs_all_stages_and_trains_none_twice(tmp_path):
         assert runs[name].rejection()["kept"] > 0
     for words in ("wrong answer", "problems with a kept completion", "4 second GRPO", "GRPO alone"):
         assert words in said
-    assert said.count("Proven.") == 6
+    assert said.count("Faithful") == 6
+    assert "without effect" not in said
     begun = {name: run.history() for name, run in runs.items()}
     again = execute(NOTEBOOKS / "07_r1_stages.ipynb", tmp_path, settings, fewer)
     assert again.count("is finished and stays as it is") == 6

@@ -7,6 +7,7 @@ import pandas
 import pytest
 from written_run import IDEAL, write_run
 
+from r1nb.evaluation.comparison import compare
 from r1nb.policy.policy import Completion
 from r1nb.recipes.settings import Sampling
 from r1nb.rewards.grading import Graded, make_judge, summarize
@@ -175,3 +176,17 @@ def test_a_run_without_figures_has_empty_tables(tiny_recipe):
 def test_a_table_by_column_fills_empty_cells_with_dashes():
     table = tables.table_by_column({"one": {"a": "1", "b": "2"}, "two": {"b": "3", "c": "4"}})
     assert cells(table) == [["a", "1", DASH], ["b", "2", "3"], ["c", DASH, "4"]]
+
+
+def test_a_comparison_is_shown_as_the_four_counts_of_problems():
+    """The names of the policies are text, not markup; the difference and p are below the counts."""
+    verdicts = [(True, True)] + [(True, False)] * 2 + [(False, True)] * 9 + [(False, False)] * 4
+    sides = [[graded(v, question=str(i)) for i, v in enumerate(side)] for side in zip(*verdicts, strict=True)]
+    table = tables.comparison_table(compare(*sides), "<b>base", "adapter")
+    assert list(table.data.columns) == ["", "adapter: right", "adapter: wrong"]
+    assert cells(table) == [["<b>base: right", "1", "2"], ["<b>base: wrong", "9", "4"]]
+    page = table.to_html()
+    assert "&lt;b&gt;base: right" in page
+    assert "<b>" not in page
+    assert "Difference: +43.8 points [" in page
+    assert "exact test: p = 0.065.</caption>" in page
