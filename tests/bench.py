@@ -6,7 +6,9 @@ The costs are ratios within one run, because machines differ. Run nothing else m
 """
 
 import tempfile
+import threading
 import time
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.table import Table
@@ -21,6 +23,7 @@ from r1nb.text.prompts import REASONING
 from r1nb.training.callbacks import Recorder, Validation, Watchdog
 from r1nb.training.resume import new_run
 from r1nb.training.stages import grpo_trainer
+from r1nb.views.inspector import Inspector
 from r1nb.views.live import LiveView
 
 STEPS = 32
@@ -39,13 +42,35 @@ def main() -> None:
         observers = [Recorder(run), Validation(run, policy, validation, recipe), LiveView(run)]
         observers.append(Watchdog(run, recipe.judge()))
         trainer = grpo_trainer(policy, train, recipe, run.folder, observers)
-        seconds = trainer.train().metrics["train_runtime"]
+        with following(run) as panel:
+            seconds = trainer.train().metrics["train_runtime"]
     table = Table("callback", f"share of {STEPS} steps of {recipe.batch_size} completions")
     for callback in observers:
         table.add_row(type(callback).__name__, f"{callback.seconds / seconds:.2%}")
+    table.add_row("the live panel of a notebook, in its own thread", f"{sum(panel) / seconds:.2%}")
     console.print(table)
     console.print(scoring(recipe, policy, train, seconds))
     console.print(opening())
+
+
+@contextmanager
+def following(run):
+    """Let an inspector follow the run in a thread, as in a notebook; yields the CPU seconds of its ticks."""
+    inspector, spent, ended = Inspector(run=run), [], threading.Event()
+
+    def tick() -> None:
+        while not ended.wait(2):
+            begin = time.thread_time()
+            inspector.clock.value += 1
+            spent.append(time.thread_time() - begin)
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    try:
+        yield spent
+    finally:
+        ended.set()
+        thread.join()
 
 
 def scoring(recipe, policy, train, seconds: float) -> Table:
@@ -73,13 +98,11 @@ def scoring(recipe, policy, train, seconds: float) -> Table:
 
 
 def opening() -> Table:
-    """Return the seconds to import the inspector and open a long run with it, and to move the slider."""
+    """Return the seconds to open a long run with the inspector, and to move the slider."""
     table = Table("inspector", "seconds")
     with tempfile.TemporaryDirectory() as folder:
         write_run(load_recipe("tiny-cpu", max_steps=LONG, runs_dir=folder), LONG)
         start = time.perf_counter()
-        from r1nb.views.inspector import Inspector
-
         inspector = Inspector(folder)
         opened = time.perf_counter()
         inspector.step.value = LONG // 2

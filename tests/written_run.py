@@ -16,8 +16,11 @@ HOSTILE = [
 ]
 
 
-def write_run(recipe, steps: int, texts=(IDEAL, "24"), group: int = 8):
-    """Write a run folder like that of a training, with one group per step, and return the run."""
+def write_run(recipe, steps: int, texts=(IDEAL, "24"), group: int = 8, right: float = 0.5):
+    """Write a run folder like that of a training, with one group per step, and return the run.
+
+    `right` is what each reward pays for an ideal completion.
+    """
     run = new_run(recipe)
     (run.folder / "completions").mkdir()
     answers = [
@@ -31,7 +34,7 @@ def write_run(recipe, steps: int, texts=(IDEAL, "24"), group: int = 8):
         scores = [2.0 * (text == IDEAL) for text in completions]
         table = {
             "step": step, "prompt": f"How much is 4 times 6? ({step})", "completion": completions,
-            **{name: [score / 4 for score in scores] for name in recipe.rewards},
+            **{name: [right * (score > 0) for score in scores] for name in recipe.rewards},
             "answer": "24", "tokens": 9, "cut": [i == 1 for i in range(group)],
             "advantage": [score - 1 + i / 100 for i, score in enumerate(scores)],
         }  # fmt: skip

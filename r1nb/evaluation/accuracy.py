@@ -10,21 +10,25 @@ from r1nb.processes import is_main
 from r1nb.recipes.settings import Sampling
 from r1nb.rewards.grading import Graded, Judge, grade
 from r1nb.rewards.own import as_trained
+from r1nb.runs.activity import say_now
 from r1nb.runs.disk import full_disk_in_words
 
 
 def evaluate(
-    policy, rows, judge: Judge, sampling: Sampling, batch_size: int, prefill="", title="", adapter=True
-) -> list[Graded]:
+    policy, rows, judge: Judge, sampling: Sampling, batch_size: int, prefill="", title="", adapter=True,
+    run=None,
+) -> list[Graded]:  # fmt: skip
     """The policy's graded answer to each row, in the order of the rows.
 
     Rows with short prompts are answered first, so that batches need little padding. Each reply is prefilled
-    with `prefill`. Progress is shown if there is a `title`. With adapter=False the base model answers.
+    with `prefill`. Progress is shown if there is a `title`, and said in the folder of the `run`, if any. With
+    adapter=False the base model answers.
     """
     lengths = [sum(len(message["content"]) for message in prompt) for prompt in rows["prompt"]]
     order = sorted(range(len(rows)), key=lengths.__getitem__)
     graded: dict[int, Graded] = {}
     show = _progress(title, len(rows)) if title else lambda done: None
+    what = f"measuring accuracy{title and ', '}{title}"
     for start in range(0, len(rows), batch_size):
         places = order[start : start + batch_size]
         batch = rows.select(places)[:]
@@ -32,6 +36,8 @@ def evaluate(
             completions = policy.generate(batch["prompt"], sampling, adapter, prefill)
         graded |= zip(places, grade(batch, completions, judge), strict=True)
         show(len(graded))
+        if run:
+            say_now(run, f"{what}: {len(graded)} of {len(rows)}")
     policy.rest()
     return [graded[i] for i in range(len(rows))]
 
@@ -62,7 +68,7 @@ def sample_groups(
 ) -> list[list[Graded]]:
     """`samples` graded completions for each row; sampling.seed is the seed, except with vLLM.
 
-    `options` are those of evaluate: prefill, title, adapter.
+    `options` are those of evaluate: prefill, title, adapter, run.
     """
     from transformers import set_seed
 
@@ -89,6 +95,7 @@ def evaluate_tests(run, moment: str, policy, tests: dict, recipe) -> dict[str, l
         "batch_size": settings.eval_batch_size,
         "prefill": recipe.layout.prefill if moment == "prefilled" else "",
         "adapter": moment == "after",
+        "run": run,
     }
     for split, rows in tests.items():
         title = f"{split}, {moment}"
@@ -105,6 +112,7 @@ def evaluate_tests(run, moment: str, policy, tests: dict, recipe) -> dict[str, l
                 run.write_samples(moment, split, groups)
     with full_disk_in_words(run):
         run.write_evaluation(moment, graded)
+    say_now(run, "")
     return graded
 
 

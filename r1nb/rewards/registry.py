@@ -149,6 +149,9 @@ class Reward:
     def _log_completions(self, golds, log_extra, columns: dict) -> None:
         if self.end_tokens and log_extra:
             tokens = columns["completion_ids"]
+            log_extra(
+                "question", [p if isinstance(p, str) else str(p[-1]["content"]) for p in columns["prompts"]]
+            )
             log_extra("answer", list(golds))
             log_extra("tokens", [len(ids) for ids in tokens])
             log_extra("cut", [not ids or ids[-1] not in self.end_tokens for ids in tokens])

@@ -29,6 +29,10 @@ class Evaluations:
         """The graded answers to the validation rows after a step; [] if their file is torn."""
         return read_json(self._validations()[step], [])
 
+    def validation_steps(self) -> list[int]:
+        """All steps after which the validation rows were answered."""
+        return sorted(self._validations())
+
     def validated(self) -> list[int]:
         """The first, middle and last step after which the validation rows were answered."""
         steps = [step for step in sorted(self._validations()) if self.validation(step)]

@@ -211,9 +211,9 @@ class Run(Evaluations):
     def completions(self, *steps: int):
         """TRL's completion log of the given steps, or of all steps, as a pandas.DataFrame.
 
-        Columns: step, prompt, completion, one for each reward, their weighted total, answer (the
-        gold), tokens, cut (truncated) and advantage. A file that is incomplete or has other columns is left
-        out. Raises UserError if no file is left.
+        Columns: step, prompt, question (in older runs the whole prompt), completion, one for each reward,
+        their weighted total, answer (the gold), tokens, cut (truncated) and advantage. A file that is
+        incomplete or has other columns is left out. Raises UserError if no file is left.
         """
         import pandas
 
@@ -228,11 +228,24 @@ class Run(Evaluations):
             raise UserError(f"Run {self.name} has no completions of step {wanted}.")
         log = pandas.concat(logs, ignore_index=True)
         lost = dict.fromkeys(self.reward_weights, float("nan"))
-        for name, missing in (lost | {"answer": "", "tokens": 0, "cut": False}).items():
+        absent = lost | {"question": log["prompt"], "answer": "", "tokens": 0, "cut": False}
+        for name, missing in absent.items():
             log[name] = log.get(name, missing)  # the default, if no reward function logged it
         # None counts as 0, as in TRL.
         log["total"] = sum(log[name].fillna(0) * weight for name, weight in self.reward_weights.items())
         return log
+
+    def sampled_questions(self) -> dict[int, list[str]]:
+        """{step: the questions whose completions are in the log}, without torn files."""
+        import pandas
+
+        found = {}
+        for step, path in sorted(self._logs().items()):
+            for column in ("question", "prompt"):  # older runs have only the whole prompt
+                with contextlib.suppress(KeyError, OSError, ValueError):
+                    found[step] = list(dict.fromkeys(pandas.read_parquet(path, columns=[column])[column]))
+                    break
+        return found
 
     def logged(self, step: int) -> int | None:
         """The last step up to `step` whose completions are in the log; None if there is none."""

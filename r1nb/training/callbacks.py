@@ -15,6 +15,7 @@ from r1nb.evaluation.accuracy import evaluate
 from r1nb.policy.adapters import starting_at_0
 from r1nb.processes import whole_weights
 from r1nb.rewards.grading import Judge, as_records, summarize
+from r1nb.runs.activity import TRAINING, say_now
 from r1nb.runs.run import Run
 from r1nb.training.watchdog import find_alarms, last_sampled
 
@@ -65,7 +66,8 @@ class Validation(TrainerCallback):
 
     def _validate(self, state) -> None:
         begin = time.perf_counter()
-        graded = evaluate(self.policy, self.rows, self.judge, self.sampling, self.batch_size)
+        graded = evaluate(self.policy, self.rows, self.judge, self.sampling, self.batch_size, run=self.run)
+        say_now(self.run, TRAINING)
         self.run.write_validation(state.global_step, as_records(graded))
         summary = summarize(graded)
         rates = {f"validation/{k}": summary[k] for k in ("strict", "lenient", "format", "tokens", "n")}

@@ -17,20 +17,22 @@ from transformers import TrainerCallback
 from r1nb.errors import Interrupted, UserError
 from r1nb.machine.configs import check_configs, check_saves, steps_between_saves
 from r1nb.machine.hardware import environment
-from r1nb.machine.model_files import read_tensors
 from r1nb.machine.out_of_memory import out_of_memory_in_words, remedy_for
 from r1nb.policy.adapters import NOT_FINITE, is_finite
 from r1nb.processes import from_main, processes
 from r1nb.recipes.settings import OURS, section_keys
 from r1nb.rewards.judge import require_judge
 from r1nb.rewards.own import hashes, keep_copies
+from r1nb.runs.activity import TRAINING, asked_to_stop, clear, say_now
 from r1nb.runs.checkpoints import last_checkpoint
 from r1nb.runs.disk import full_disk_in_words
 from r1nb.runs.run import Run
+from r1nb.training.restore import let_gloo_resume, restore_adapter, restore_order
 
 # Locks of run folders. They are held until this process ends, and released even if it is killed.
 _LOCKS: dict[Path, FileLock] = {}
 PATIENCE = 10  # seconds to wait for the lock: a process that was killed takes some time to end
+STOPPING = "Finishing this step, then saving"
 MAY_DIFFER = ("about", "why", "output")  # sections in which runs of the same recipe may differ
 
 
@@ -178,19 +180,20 @@ class AlreadyTrained(Exception):  # noqa: N818  # not an error: it ends trainer.
 
 
 class Resume(TrainerCallback):
-    """Restore what transformers and TRL do not restore from a checkpoint, and stop the training at ^C.
+    """Restore what transformers and TRL do not restore from a checkpoint, and stop the training on demand.
 
-    After the first ^C the step is finished and saved; a second ^C stops the training at once.
+    After the first ^C, or activity.ask_to_stop, the step is finished and saved; a second ^C stops at once.
     """
 
-    def __init__(self, checkpoint: Path | None):
-        self.checkpoint, self.asked = checkpoint, False
+    def __init__(self, checkpoint: Path | None, run: Run):
+        self.checkpoint, self.run, self.asked = checkpoint, run, False
 
     def on_signal(self, number, frame):
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        print("Finishing this step, then saving; interrupt once more to stop at once.", flush=True)
+        say_now(self.run, STOPPING)
+        print(f"{STOPPING}; interrupt once more to stop at once.", flush=True)
 
     def on_log(self, args, state, control, **kwargs):
         # Only the main process reads the figures; its decision holds for all processes.
@@ -198,46 +201,16 @@ class Resume(TrainerCallback):
 
     def on_train_begin(self, args, state, control, model=None, train_dataloader=None, **kwargs):
         if self.checkpoint:
-            _restore_adapter(model, self.checkpoint)
-            _restore_order(train_dataloader, args, state)
+            restore_adapter(model, self.checkpoint)
+            restore_order(train_dataloader, args, state)
         if state.global_step >= state.max_steps:
             raise AlreadyTrained
 
     def on_step_end(self, args, state, control, **kwargs):
+        self.asked = self.asked or from_main(lambda: asked_to_stop(self.run))
         # While several steps share a batch of completions, a checkpoint between them could not be resumed.
         if self.asked and state.global_step % steps_between_saves(args) == 0:
             control.should_save = control.should_training_stop = True
-
-
-def _restore_adapter(model, checkpoint: Path) -> None:
-    """Load the trained adapter: with a KL term TRL adds an adapter "ref", and transformers loads only it."""
-    if "ref" not in getattr(model, "peft_config", ()):
-        return
-    from peft import set_peft_model_state_dict
-
-    set_peft_model_state_dict(model, read_tensors(checkpoint / "adapter_model.safetensors"), "default")
-
-
-def _restore_order(dataloader, args, state) -> None:
-    """Draw the permutations of the finished epochs again, so that the next draw is the current epoch's."""
-    import torch
-
-    sampler = dataloader.batch_sampler
-    while not hasattr(sampler, "num_samples"):
-        sampler = getattr(sampler, "batch_sampler", None) or sampler.sampler
-    an_epoch = max(1, math.ceil(len(dataloader) / args.gradient_accumulation_steps))
-    for _ in range(state.global_step // an_epoch):
-        torch.randperm(sampler.num_samples, generator=sampler.generator)
-
-
-def _let_gloo_resume() -> None:
-    """Let PyTorch restore a checkpoint from "cpu:0", which is Accelerate's name for the CPU of a process."""
-    import torch
-
-    def restore(storage, location):
-        return storage if str(location).startswith("cpu:") else None
-
-    torch.serialization.register_package(5, lambda storage: None, restore)
 
 
 @contextlib.contextmanager
@@ -260,12 +233,14 @@ def resumable(trainer, run: Run):
         again = f"; {max(trained) - step} steps are done again" if max(trained) > step else ""
         print(f"Resuming {where} of {steps}{again}.")
     run.undo_after(step)
-    resume = Resume(checkpoint)
+    clear(run)
+    say_now(run, TRAINING)
+    resume = Resume(checkpoint, run)
     trainer.add_callback(resume)
-    # Python allows signal handlers only in the main thread; several processes would stop in different steps.
+    # Only the main thread may set a signal handler; several processes would stop in different steps.
     heard = threading.current_thread() is threading.main_thread() and processes() == 1
     if processes() > 1:
-        _let_gloo_resume()
+        let_gloo_resume()
     before = signal.signal(signal.SIGINT, resume.on_signal) if heard else None
     try:
         remedy = remedy_for(run.recipe["name"], run.recipe["grpo"])
@@ -282,6 +257,7 @@ def resumable(trainer, run: Run):
         if heard:
             signal.signal(signal.SIGINT, before)
         trainer.remove_callback(resume)
+        clear(run)
     _check_end(trainer, run, resume.asked)
 
 

@@ -2,6 +2,7 @@
 another process is training."""
 
 import contextlib
+import time
 from bisect import bisect_right
 from functools import partial
 
@@ -11,51 +12,75 @@ from r1nb.errors import UserError, first_line
 from r1nb.paths import runs_folder
 from r1nb.recipes.loading import default_runs_dir
 from r1nb.rewards.registry import short_name
+from r1nb.runs.activity import TRAINING, ask_to_stop, asked_to_stop, doing_now
 from r1nb.runs.run import Run
-from r1nb.text.prompts import LAYOUTS
-from r1nb.views.html import LEGEND, color_of, colored, escape
-from r1nb.views.plots import PANELS, png, training_curves
+from r1nb.views.group import FILTERS, groups_html, with_verdicts
+from r1nb.views.html import LEGEND, escape
+from r1nb.views.moments import Moments
+from r1nb.views.plots import PANELS, png
 from r1nb.views.progress import describe, progress
-from r1nb.views.tables import CUT_OFF, answers_table, differences_table, number, table_of
+from r1nb.views.strip import strip
+from r1nb.views.tables import differences_table, table_of
 
-PROBLEMS = 10  # validation problems shown
+LATEST = "always the latest step"
+SHARE = 0.02  # of the time is the most that following a run takes, since it may train in this process
 
 
 class Inspector(widgets.VBox):
     """A widget to choose runs, move through their steps, and read curves and completions.
 
-    `runs_dir` is the folder of runs; None means the folder that recipes write to. `shown` holds the chosen
-    runs. Raises UserError if there is no run.
+    `runs_dir` is the folder of runs; None means the folder that recipes write to. With a `run`, it shows only
+    that run. `shown` holds the chosen runs. Raises UserError if there is no run.
     """
 
-    def __init__(self, runs_dir: str | None = None):
-        self.runs_dir, self.runs, self.shown = runs_dir or default_runs_dir(), {}, []
-        self.chosen = widgets.SelectMultiple(description="runs", rows=5, layout={"flex": "1 1 0"})
-        self.step = widgets.IntSlider(description="step", min=0, max=1, value=1, continuous_update=False)
-        self.smoothing = widgets.FloatSlider(
-            description="smoothing", min=0, max=0.95, step=0.05, continuous_update=False
-        )
-        self.search = widgets.Text(description="search", placeholder="text in a completion")
-        self.clock = widgets.Play(max=10**6, interval=2000, show_repeat=False)
-        self.curves = widgets.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
-        self.values, self.completions, self.answers, self.differences = (widgets.HTML() for _ in range(4))
-        self.step.layout.width = "95%"
-        for name in ("step", "values", "completions", "answers", "differences"):
-            getattr(self, name).add_class(f"r1nb-{name}")  # so that tests and styles can find them
-        pages = [widgets.VBox([self.search, self.completions]), self.answers, self.differences]
-        tabs = widgets.Tab(pages, titles=("Completions", "Validation answers", "Recipes"))
-        follow = widgets.HBox([widgets.Label("follow a run in progress"), self.clock])
-        controls = widgets.VBox([self.smoothing, follow])
-        super().__init__([widgets.HBox([self.chosen, controls]), self.curves, self.step, self.values, tabs])
+    def __init__(self, runs_dir: str | None = None, run: Run | None = None):
+        self.runs_dir, self.only, self.runs, self.shown = runs_dir or default_runs_dir(), run, {}, []
+        self._make_controls()
+        chooser = [] if run else [self.chosen]
+        head = widgets.HBox([self.status, self.stop], layout={"justify_content": "space-between"})
+        curves = widgets.GridBox([self.curves, self.cursor], layout={"width": "100%"})
+        filters = widgets.HBox([self.filter, self.search, self.smoothing], layout={"flex_flow": "row wrap"})
+        self.clock.layout.display = "none" if run else ""  # a panel starts it
+        steps = widgets.HBox([self.step, self.latest, self.clock])
+        samples = widgets.VBox([filters, self.completions])
+        self.moments = Moments()
+        pages = {"Completions": samples, "One question": self.moments, "Recipes": self.differences}
+        tabs = widgets.Tab(list(pages.values()), titles=list(pages))
+        super().__init__([head, *chooser, curves, steps, self.values, tabs])
         self.add_class("r1nb-inspector")
         for control, draw in ((self.chosen, self._on_runs), (self.step, self._on_step),
                               (self.smoothing, self._draw_curves), (self.search, self._list_completions),
+                              (self.filter, self._list_completions), (self.latest, self._on_latest),
                               (self.clock, self._on_tick)):  # fmt: skip
             control.observe(partial(self._try_to, draw), names="value")
         self._find_runs()
 
+    def _make_controls(self) -> None:
+        self.status, self.values, self.completions, self.differences, self.cursor = (
+            widgets.HTML() for _ in range(5)
+        )
+        self.stop = widgets.Button(description="Stop", tooltip="Finish this step, save, and stop")
+        self.stop.on_click(self._on_stop)
+        self.chosen = widgets.SelectMultiple(description="runs", rows=3, layout={"width": "95%"})
+        self.step = widgets.IntSlider(
+            description="step", min=0, max=1, value=1, continuous_update=True, layout={"width": "60%"}
+        )
+        self.latest = widgets.Checkbox(description=LATEST, value=True, indent=False)
+        self.smoothing = widgets.FloatSlider(
+            description="smoothing", min=0, max=0.95, step=0.05, continuous_update=False
+        )
+        self.filter = widgets.Dropdown(description="show", options=list(FILTERS))
+        self.search = widgets.Text(description="with text", placeholder="text in a completion")
+        self.clock = widgets.Play(max=10**6, interval=2000, show_repeat=False)
+        same_place = {"grid_area": "1 / 1 / 2 / 2", "width": "100%", "margin": "0"}
+        self.curves = widgets.Image(format="png", layout=same_place)
+        self.cursor.layout = same_place
+        self.completions.layout = {"max_height": "320px", "overflow": "auto", "width": "100%"}
+        for name in ("status", "stop", "step", "values", "completions", "differences", "cursor", "latest"):
+            getattr(self, name).add_class(f"r1nb-{name}")  # so that tests and styles can find them
+
     def _find_runs(self) -> None:
-        found = {run.name: run for run in Run.all(self.runs_dir)}
+        found = {run.name: run for run in ([self.only] if self.only else Run.all(self.runs_dir))}
         if not found:
             where = runs_folder(self.runs_dir).name
             raise UserError(f"There is no run in {where!r} yet: run notebook 03 or `make train` first.")
@@ -83,20 +108,50 @@ class Inspector(widgets.VBox):
         runs = [self.runs[name] for name in self.chosen.value]
         if not runs:  # keep showing the last ones
             return
-        self.shown = runs
-        self.drawn = [(len(run.history()), describe(run)) for run in runs]
-        at_end = self.step.value == self.step.max
-        self.step.max = max(1, *(progress(run)[0] for run in runs))
-        self.answers.value = answers_table(runs[0], PROBLEMS).to_html()
-        hint = "Choose several runs (Ctrl or Shift and click) to see how their recipes differ."
-        self.differences.value = differences_table(runs).to_html() if len(runs) > 1 else hint
-        if at_end and self.step.value != self.step.max:
+        if runs != self.shown:
+            self.shown = runs
+            self.moments.show(runs[0])
+            hint = "Choose several runs (Ctrl or Shift and click) to see how their recipes differ."
+            self.differences.value = differences_table(runs).to_html() if len(runs) > 1 else hint
+        self._on_growth()
+
+    def _state(self) -> list:
+        return [(len(run.history()), describe(run)) for run in self.shown]
+
+    def _on_growth(self) -> None:
+        """Draw what depends on the length of the histories; the chosen step stays, or follows the latest."""
+        begin = time.perf_counter()
+        self.drawn = self._state()
+        self.step.max = max(1, *(progress(run)[0] for run in self.shown))
+        self._draw_curves()
+        if self.latest.value and self.step.value != self.step.max:
             self.step.value = self.step.max  # this calls _on_step
         else:
             self._on_step()
+        self._say()
+        end = time.perf_counter()
+        self.next_drawing = end + (end - begin) / SHARE
+
+    def _say(self) -> None:
+        said = [f"<b>{escape(run.label)}</b>: {escape(doing(run))}" for run in self.shown]
+        self.status.value = "<br>".join(said)
+        running = [run for run in self.shown if doing_now(run)]
+        self.stop.layout.display = "" if running else "none"
+        self.stop.disabled = bool(running) and all(map(asked_to_stop, running))
+
+    def _on_stop(self, _button) -> None:
+        for run in self.shown:
+            if doing_now(run):
+                ask_to_stop(run)
+        self._say()
+
+    def _on_latest(self) -> None:
+        if self.latest.value:
+            self.step.value = self.step.max
 
     def _on_step(self) -> None:
-        self._draw_curves()
+        self.latest.value = self.step.value == self.step.max
+        self._move_cursor()
         self._read_values()
         self._list_completions()
 
@@ -104,12 +159,30 @@ class Inspector(widgets.VBox):
         """Draw again if a new run has begun, or a chosen run has got new steps or results."""
         with contextlib.suppress(UserError):  # all runs have been deleted
             self._find_runs()
-        if self.drawn != [(len(run.history()), describe(run)) for run in self.shown]:
+        if self.drawn != self._state() and time.perf_counter() > self.next_drawing:
             self._list_runs()
+            if self.drawn != self._state():  # no new label, so nothing was drawn yet
+                self._on_growth()
+        self._say()
 
     def _draw_curves(self) -> None:
-        figure = training_curves(*self.shown, smoothing=self.smoothing.value, cursor=self.step.value)
+        figure, self.last = strip(*self.shown, smoothing=self.smoothing.value)
         self.curves.value = png(figure)
+        self.places = [axes.get_position() for axes in figure.axes]  # as the layout engine left them
+        self.shape = figure.get_size_inches()
+        self._move_cursor()
+
+    def _move_cursor(self) -> None:
+        """Draw a line over each panel at the step; the picture below stays as it is."""
+        lines = []
+        for place in self.places:
+            left = place.x0 + place.width * min(self.step.value, self.last) / self.last
+            lines.append(
+                f'<div style="position:absolute;left:{left:.2%};top:{1 - place.y1:.2%};width:1px;'
+                f'height:{place.height:.2%};background:rgb(128,128,128)"></div>'
+            )
+        box = f"position:relative;width:100%;aspect-ratio:{self.shape[0]}/{self.shape[1]}"
+        self.cursor.value = f'<div style="{box}">{"".join(lines)}</div>'
 
     def _read_values(self) -> None:
         runs = self.shown
@@ -126,15 +199,27 @@ class Inspector(widgets.VBox):
         run, wanted = self.shown[0], self.search.value
         step = run.logged(self.step.value) or self.step.value  # the last step with logged completions
         try:
-            log = run.completions(step)
+            log = with_verdicts(run.completions(step), run)
         except UserError as error:  # none yet, or the file is being written
             self.completions.value = escape(error)
             return
         found = log[log["completion"].str.contains(wanted, case=False, regex=False)]
-        ranked = found.sort_values("advantage", ascending=False).to_dict("records")
-        cards = [_card(line, run) for line in ranked]
-        note = f"{run.name}, step {step}: {len(found)} of {len(log)} completions, best first; {LEGEND}"
-        self.completions.value = f"<p>{escape(note)}</p>{''.join(cards)}"
+        kept = [FILTERS[self.filter.value](group) for _, group in found.groupby("question", sort=False)]
+        count = sum(map(len, kept))
+        note = f"{run.name}, step {step}: {count} of {len(log)} completions, best first; {LEGEND}"
+        groups = "".join(groups_html(group.sort_values("advantage", ascending=False), run) for group in kept)
+        self.completions.value = f"<p>{escape(note)}</p>{groups}"
+
+
+def doing(run: Run) -> str:
+    """What a run does now, or else how far it is."""
+    step, said = progress(run)
+    if asked_to_stop(run):
+        return f"stopping after this step; {said}"
+    now = doing_now(run)
+    if now == TRAINING:
+        return said
+    return f"{now}; {said}" if now and step else now or said
 
 
 def _value(run: Run, key: str, step: int) -> str:
@@ -145,16 +230,3 @@ def _value(run: Run, key: str, step: int) -> str:
         return ""
     share = PANELS.get(key, ("", False))[1]
     return f"{values[at - 1]:.0%}" if share else f"{values[at - 1]:.3g}"
-
-
-def _card(line: dict, run: Run) -> str:
-    scores = ", ".join(f"{short_name(name)} {number(line[name], 'g')}" for name in run.reward_weights)
-    advantage = number(line["advantage"], "+.2f")
-    head = f"advantage {advantage}, reward {line['total']:g} ({scores}), {line['tokens']} tokens"
-    return (
-        f'<div style="border-left:4px solid {color_of(line["advantage"])};padding-left:8px;margin:10px 0">'
-        f"<b>{escape(head)}{CUT_OFF * line['cut']}</b>"
-        f"<details><summary>gold {escape(line['answer'])}; the prompt</summary>"
-        f'<div style="white-space:pre-wrap">{escape(line["prompt"])}</div></details>'
-        f"{colored(line['completion'], LAYOUTS[run.recipe['data'].get('layout', 'reasoning')])}</div>"
-    )

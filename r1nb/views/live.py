@@ -1,19 +1,18 @@
-"""The live picture: the curves and the latest group of a run, redrawn in place while it trains."""
+"""The live view of a run: in a notebook the panel, elsewhere lines of progress."""
 
 from math import inf
 
 from IPython import get_ipython
-from IPython.display import HTML, Image, display
 
 from r1nb.runs.run import Run
 from r1nb.training.callbacks import Observer
+from r1nb.views.panel import Panel
 from r1nb.views.plots import png, training_curves
 from r1nb.views.progress import progress
-from r1nb.views.tables import completion_table
 
 
 class LiveView(Observer):
-    """Redraw the run's curves and its latest group in place; both stay visible after the training.
+    """Show the run while it trains, from before its first step; the curves stay visible afterwards.
 
     The picture is also saved as the run's curves.png. Outside a notebook, about LINES lines of progress are
     printed instead.
@@ -24,22 +23,29 @@ class LiveView(Observer):
 
     def __init__(self, run: Run):
         super().__init__(run)
-        self.handles, self.printed = [], -inf
+        self.panel, self.printed = None, -inf
+
+    def on_init_end(self, args, state, control, **kwargs):  # before the first validation
+        if hasattr(get_ipython(), "kernel"):
+            self._observe(args, state, control)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        super().on_train_end(args, state, control, **kwargs)
+        if self.panel:
+            self.panel.close()
 
     def observe(self, run: Run, args, state, control) -> None:
-        picture = png(training_curves(run))
-        (run.folder / "curves.png").write_bytes(picture)
-        if not hasattr(get_ipython(), "kernel"):
-            step, figures = progress(run)
-            due = min(state.max_steps, self.printed + state.max_steps / self.LINES)
-            if step > self.printed and step >= due:
-                print(figures, flush=True)
-                self.printed = step
-            return
-        shown = [Image(picture)]
-        if step := run.logged(state.global_step):
-            table = completion_table(run, [step], each=args.num_generations)
-            shown.append(HTML(f'<div style="max-height:420px;overflow:auto">{table.to_html()}</div>'))
-        for handle, thing in zip(self.handles, shown, strict=False):
-            handle.update(thing)
-        self.handles += [display(thing, display_id=True) for thing in shown[len(self.handles) :]]
+        if hasattr(get_ipython(), "kernel"):
+            self.panel = self.panel or Panel(run)
+            self.panel.draw(run)
+        else:
+            self._print_line(run, state)
+        if state.global_step == state.max_steps or self.panel is None:
+            (run.folder / "curves.png").write_bytes(png(training_curves(run)))
+
+    def _print_line(self, run: Run, state) -> None:
+        step, figures = progress(run)
+        due = min(state.max_steps, self.printed + state.max_steps / self.LINES)
+        if step > self.printed and step >= due:
+            print(figures, flush=True)
+            self.printed = step

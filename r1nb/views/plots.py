@@ -32,13 +32,12 @@ PANELS = {  # key in the history: (title of the panel, whether the values are sh
 }
 
 
-def training_curves(*runs, smoothing: float = 0.0, cursor: int | None = None) -> Figure:
+def training_curves(*runs, smoothing: float = 0.0) -> Figure:
     """Plot the history of a run, one panel for each quantity; several runs are drawn into the same panels.
 
     The x axis ends at the run's last planned step. For several runs it ends where the longest one ends; one
     that has stopped counts with the steps it trained. The legend says in which settings they differ.
-    `smoothing` is the weight, 0 to 1, of the earlier values in an exponential moving average;
-    `cursor` is a step to be marked.
+    `smoothing` is the weight, 0 to 1, of the earlier values in an exponential moving average.
     """
     figure = new_figure(11, 7.4)
     above, below = figure.subfigures(2, 1, height_ratios=(2.1, 1))
@@ -52,33 +51,36 @@ def training_curves(*runs, smoothing: float = 0.0, cursor: int | None = None) ->
             if key == "validation/strict" and len(runs) == 1:
                 draw_validation(axes, run)
             else:
-                _draw_series(axes, run, key, smoothing, color, line, mark_end=len(runs) > 1)
+                draw_series(axes, run, key, smoothing, color, line, mark_end=len(runs) > 1)
     total = panels["reward"]
     if len(runs) == 1:
-        _draw_spread(total, runs[0])
+        draw_spread(total, runs[0])
         above.suptitle(f"{runs[0].name}: {progress(runs[0])[1]}", fontsize=10, parse_math=False)
     else:
-        _draw_names(figure, runs)
-    _draw_limit(total, {run.best_total() for run in runs} - {None}, "best possible")
+        draw_names(figure, runs)
+    draw_limit(total, {run.best_total() for run in runs} - {None}, "best possible")
     for name, axes in rewards.items():
         plain(axes, short_name(name))
-        _draw_limit(axes, {run.ranges[name][1] for run in runs if name in run.ranges}, "maximum")
+        draw_limit(axes, {run.ranges[name][1] for run in runs if name in run.ranges}, "maximum")
     for key, axes in panels.items():
         title, share = PANELS[key]
         plain(axes, axes.get_title() or title, percent=share)
         if key != "reward":
             axes.set_ylim((-0.02, 1.04) if share else (0, None))
-    ends = [planned_steps(runs[0])] if len(runs) == 1 else map(steps_to_show, runs)
-    last = max([1, *ends, *(line["step"] for run in runs for line in run.history())])
+    last = last_shown(runs)
     for axes in every.values():
         over_steps(axes, last)
-        if cursor is not None:
-            axes.axvline(cursor, color="grey", linewidth=1)
     below.supxlabel("optimizer step", fontsize=9)
     return figure
 
 
-def _draw_names(figure, runs) -> None:
+def last_shown(runs) -> int:
+    """The last step of the x axis; see training_curves."""
+    ends = [planned_steps(runs[0])] if len(runs) == 1 else map(steps_to_show, runs)
+    return max([1, *ends, *(line["step"] for run in runs for line in run.history())])
+
+
+def draw_names(figure, runs) -> None:
     """Draw a legend above all panels: each run's line, name, differing settings and progress."""
     lines, words = [], []
     for run, said, (color, line) in zip(runs, told_apart(runs), cycle(REWARD_STYLES), strict=False):
@@ -117,7 +119,7 @@ def _short_key(key: str) -> str:
     return key if section == "sft" or not name else name
 
 
-def _draw_series(axes, run, key: str, smoothing: float, color, linestyle, mark_end: bool) -> None:
+def draw_series(axes, run, key: str, smoothing: float, color, linestyle, mark_end: bool) -> None:
     steps, values = run.series(key)
     validated = key.startswith("validation")
     if smoothing and values and not validated:
@@ -130,7 +132,7 @@ def _draw_series(axes, run, key: str, smoothing: float, color, linestyle, mark_e
               markevery=None if validated or not steps else [-1])  # fmt: skip
 
 
-def _draw_spread(axes, run) -> None:
+def draw_spread(axes, run) -> None:
     """Draw a band of one standard deviation around the mean reward, and mark the steps with alarms."""
     lines = [line for line in run.history() if None not in (line.get("reward"), line.get("reward_std"))]
     if not lines:
@@ -144,7 +146,7 @@ def _draw_spread(axes, run) -> None:
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, 0.86))  # below the limit
 
 
-def _draw_limit(axes, highs: set[float | None], what: str) -> None:
+def draw_limit(axes, highs: set[float | None], what: str) -> None:
     """Draw a line at the maximum if all runs have the same; start the axis at 0 or at the lowest value."""
     drawn = [value for line in axes.lines for value in line.get_ydata() if value == value]  # no NaN
     low, known = min([0.0, *drawn]), highs - {None}

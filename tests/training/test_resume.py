@@ -19,6 +19,7 @@ from r1nb.machine.configs import check_configs, grpo_config
 from r1nb.paths import DATA
 from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.recipes.loading import load_recipe
+from r1nb.runs.activity import TRAINING, ask_to_stop, doing_now
 from r1nb.runs.checkpoints import find_damage
 from r1nb.runs.disk import full_disk_in_words, is_full
 from r1nb.runs.run import Run
@@ -107,6 +108,20 @@ def test_a_run_interrupted_once_ends_like_an_undisturbed_run(whole, tmp_path, ca
     assert same(weights, whole[1])
     times = run.series("time")[1]
     assert times == sorted(times)
+
+
+def test_another_process_can_ask_a_run_to_stop(whole, tmp_path, capsys):
+    def ask():
+        run = Run(tmp_path / "tiny-cpu-001")
+        assert doing_now(run) == TRAINING
+        ask_to_stop(run)
+
+    with pytest.raises(UserError, match=r"Stopped after step 2 of 4, saved in .*-001: run again"):
+        train(recipe_for(tmp_path), At(1, ask))
+    assert doing_now(Run(tmp_path / "tiny-cpu-001")) == ""
+    run, weights = train(recipe_for(tmp_path))
+    assert figures(run) == figures(whole[0])
+    assert same(weights, whole[1])
 
 
 def crash():

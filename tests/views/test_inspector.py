@@ -11,8 +11,10 @@ from written_run import HOSTILE, IDEAL, append_step, write_run
 from r1nb.errors import UserError
 from r1nb.recipes.loading import load_recipe
 from r1nb.rewards.grading import Graded
+from r1nb.runs.activity import TRAINING, asked_to_stop, clear, say_now
 from r1nb.training.resume import new_run
 from r1nb.views.inspector import Inspector
+from r1nb.views.progress import progress
 
 GRADED = Graded("4 * 6?", "24", "24", (1,), False, True, True, True, {})
 
@@ -34,15 +36,15 @@ def test_the_newest_run_is_shown_at_its_last_step(runs_dir):
     assert (inspector.step.value, inspector.step.max) == (40, 40)
     assert bytes(inspector.curves.value).startswith(b"\x89PNG")
     assert "tiny-cpu-002, step 40: 8 of 8 completions" in inspector.completions.value
-    assert "after step 32" in inspector.answers.value
+    assert inspector.stop.layout.display == "none"  # nothing trains
 
 
 def test_completions_are_sorted_by_advantage_and_searched(runs_dir):
     write_run(recipe(runs_dir), 3, texts=(IDEAL, "nothing [a-z]", "24"))
     inspector = Inspector(runs_dir)
-    advantages = [
-        float(number) for number in re.findall(r"advantage ([-+][\d.]+)", inspector.completions.value)
-    ]
+    shown = inspector.completions.value
+    assert shown.count("How much is 4 times 6? (3)") == 1  # the question once, above its group
+    advantages = [float(number) for number in re.findall(r"<b>([-+]\d\.\d\d)</b>", shown)]
     assert len(advantages) == 8
     assert advantages == sorted(advantages, reverse=True)
     inspector.search.value = "NOTHING [A-Z]"
@@ -51,18 +53,35 @@ def test_completions_are_sorted_by_advantage_and_searched(runs_dir):
     assert "0 of 8 completions" in inspector.completions.value
 
 
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("all completions", 8), ("right", 4), ("wrong", 4), ("cut off", 1), ("best of each group", 1),
+     ("worst of each group", 1)],
+)  # fmt: skip
+def test_completions_are_filtered(runs_dir, name, count):
+    write_run(
+        recipe(runs_dir, rewards={"int_reward_func": 1.0, "correctness_reward_func": 1.0}), 3, right=2.0
+    )
+    inspector = Inspector(runs_dir)
+    inspector.filter.value = name
+    shown = inspector.completions.value
+    assert f"{count} of 8 completions" in shown
+    assert shown.count("✓ right") == {"all completions": 4, "right": 4, "best of each group": 1}.get(name, 0)
+    assert shown.count("✗ wrong") + shown.count("✓ right") == count
+
+
 def test_slider_and_smoothing_redraw(runs_dir):
     write_run(recipe(runs_dir), 40)
     inspector = Inspector(runs_dir)
-    pictures = [bytes(inspector.curves.value)]
+    picture, cursor = bytes(inspector.curves.value), inspector.cursor.value
     inspector.step.value = 12
-    pictures.append(bytes(inspector.curves.value))
+    assert bytes(inspector.curves.value) == picture  # only the line over it moves
+    assert inspector.cursor.value != cursor
     assert "step 12: " in inspector.completions.value
     assert ">at step 12<" in inspector.values.value
     assert ">0.8<" in inspector.values.value  # the total reward at this step
     inspector.smoothing.value = 0.9
-    pictures.append(bytes(inspector.curves.value))
-    assert len(set(pictures)) == 3
+    assert bytes(inspector.curves.value) != picture
 
 
 def test_the_recipes_of_two_runs_are_compared(runs_dir):
@@ -88,16 +107,51 @@ def test_a_run_in_progress_is_followed(runs_dir):
     assert bytes(inspector.curves.value) == picture  # nothing new to show
     append_step(writer, 4, [])
     inspector.clock.value += 1
+    assert bytes(inspector.curves.value) == picture  # drawing again so soon would take too much time
+    inspector.next_drawing = 0.0
+    inspector.clock.value += 1
     assert inspector.step.value == 4
     assert "step 3: 8 of 8 completions" in inspector.completions.value  # the last ones in the folder
     inspector.step.value = 2
     append_step(writer, 5, [])
+    inspector.next_drawing = 0.0
     inspector.clock.value += 1
     assert (inspector.step.value, inspector.step.max) == (2, 5)  # the chosen step is kept
     write_run(recipe(runs_dir), 2)
     inspector.clock.value += 1
     assert [name for _, name in inspector.chosen.options] == ["tiny-cpu-002", "tiny-cpu-001"]
     assert [run.name for run in inspector.shown] == ["tiny-cpu-001"]
+
+
+def test_one_question_is_followed_through_the_run(runs_dir):
+    write_run(recipe(runs_dir), 40)
+    moments = Inspector(runs_dir).moments
+    assert moments.kind.options == ("validation problems", "questions sampled in training")
+    assert moments.moment.options == ("after step 1", "after step 16", "after step 32")
+    assert moments.moment.value == "after step 32"
+    assert "How much is 4 times 6?" in moments.answer.value
+    moments.kind.value = "questions sampled in training"
+    assert len(moments.question.options) == 40
+    moments.question.index = 11
+    assert moments.moment.options == ("step 12",)
+    assert moments.answer.value.count("&lt;reasoning&gt;") == 4
+
+
+def test_a_run_that_trains_says_what_it_does_and_can_be_stopped(runs_dir):
+    run = write_run(recipe(runs_dir), 3)
+    say_now(run, "measuring accuracy: 4 of 60")
+    inspector = Inspector(runs_dir)
+    assert "measuring accuracy: 4 of 60; step 3 of 112" in inspector.status.value
+    say_now(run, TRAINING)
+    inspector.clock.value += 1
+    assert inspector.status.value.endswith("</b>: " + progress(run)[1])
+    inspector.stop.click()
+    assert asked_to_stop(run)
+    assert inspector.stop.disabled
+    assert "stopping after this step" in inspector.status.value
+    clear(run)
+    inspector.clock.value += 1
+    assert inspector.stop.layout.display == "none"
 
 
 def test_the_list_says_what_each_run_is_and_follows_it(runs_dir):

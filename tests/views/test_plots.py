@@ -9,6 +9,7 @@ from r1nb.recipes.loading import load_recipe
 from r1nb.views.plots import length_histogram, png, told_apart, training_curves
 from r1nb.views.reflection import reasoning_curves
 from r1nb.views.stage_results import draw_stages, work
+from r1nb.views.strip import strip
 
 
 def panels(figure) -> dict:
@@ -18,7 +19,7 @@ def panels(figure) -> dict:
 def test_the_training_curves_have_a_panel_for_each_quantity_and_reward(tiny_recipe):
     run = write_run(tiny_recipe, 40)
     run.append({"step": 40, "alarm": "cut_off", "sentence": "Too short."})
-    drawn = panels(training_curves(run, cursor=12))
+    drawn = panels(training_curves(run))
     assert list(drawn) == [
         "Total reward", "60 validation problems, greedy", "Completion length, tokens", "Completions cut off",
         "Groups without variance", "Entropy, nats a token",
@@ -26,10 +27,26 @@ def test_the_training_curves_have_a_panel_for_each_quantity_and_reward(tiny_reci
     ]  # fmt: skip
     for axes in drawn.values():
         assert axes.get_xlim() == (0, 40)
-        assert list(axes.lines[-1].get_xdata()) == [12, 12]
     shown = [text.get_text() for text in drawn["Total reward"].get_legend().get_texts()]
     assert shown == ["mean of the batch", "± deviation", "alarm"]
     assert [text.get_text() for text in drawn["Total reward"].texts] == [" best possible"]
+
+
+def test_the_strip_has_four_panels_for_one_run_and_for_several(tiny_recipe):
+    run = write_run(tiny_recipe, 30)
+    figure, last = strip(run)
+    assert last == 40
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["Total reward", "60 validation problems, greedy", "Rewards, share of maximum",
+                      "Completion length, tokens"]  # fmt: skip
+    shares = figure.axes[2]
+    assert len(shares.lines) == 5
+    assert shares.lines[0].get_ydata()[-1] == pytest.approx(0.125)  # 0.25 of at most 2.0
+    figure, _ = strip(run, write_run(tiny_recipe, 20))
+    assert [axes.get_title() for axes in figure.axes] == [
+        "Total reward", "Strict accuracy", "Completion length, tokens", "Completions cut off"
+    ]  # fmt: skip
+    assert [len(axes.lines) - (axes is figure.axes[0]) for axes in figure.axes] == [4, 4, 4, 4]
 
 
 def test_two_runs_are_drawn_in_the_same_panels_with_their_names(tiny_recipe):

@@ -1,0 +1,78 @@
+"""The outputs of a notebook's cell while it trains: pictures that change in place, or the live inspector.
+
+A kernel cannot know whether its frontend shows widgets, nor whether their messages arrive while a cell is
+running. So the panel begins as a picture and a table. A hidden clock in the frontend sends a message every
+two seconds. If one arrives in another thread than the training, the inspector takes their place: it is drawn
+in that thread, and its controls work at once. At the end the picture and the table are back, and are saved.
+"""
+
+import threading
+
+from IPython.display import HTML, Image, display
+
+from r1nb.errors import UserError
+from r1nb.runs.run import Run
+from r1nb.views.group import groups_html, with_verdicts
+from r1nb.views.html import escape
+from r1nb.views.inspector import Inspector, doing
+from r1nb.views.plots import png, strip
+
+WAITING = "Interrupt the kernel to finish this step, save and stop. The cells below wait until it ends."
+BOX = "max-height:420px;overflow:auto"
+NOTHING = HTML("")
+
+
+class Panel:
+    """Shows a run in the output of the current cell."""
+
+    def __init__(self, run: Run):
+        self.live = False
+        self.static = [display(NOTHING, display_id=True) for _ in range(3)]  # status, curves, latest group
+        self.inspector = Inspector(run=run)
+        self.inspector.layout.display = "none"
+        self.inspector.clock.observe(self._on_message, names="value")
+        self.place = display(self.inspector, display_id=True)
+
+    def _on_message(self, _change) -> None:
+        if self.live or threading.current_thread() is threading.main_thread():
+            return
+        self.live = True
+        for handle in self.static:
+            handle.update(NOTHING)
+        self.inspector.layout.display = ""
+        self.inspector.step.focus()  # this scrolls to the panel
+
+    def draw(self, run: Run) -> None:
+        """Draw the run's state; the live inspector draws itself."""
+        if not self.live:
+            clock = self.inspector.clock
+            clock.playing = not clock.playing  # it starts when its view exists
+            self._draw(run, WAITING)
+
+    def close(self) -> None:
+        """Leave the final picture and group, which a saved notebook keeps, and no widget."""
+        self.inspector.clock.playing = False
+        self.live = False
+        self.place.update(NOTHING)
+        self._draw(Run(self.inspector.only.folder), "")
+
+    def _draw(self, run: Run, note: str) -> None:
+        said = f"<b>{escape(run.label)}</b>: {escape(doing(run))}. {note}"
+        status, curves, group = self.static
+        status.update(HTML(f'<div style="text-align:left">{said}</div>'))
+        curves.update(Image(png(strip(run)[0])))
+        group.update(HTML(_latest_group(run)))
+
+
+def _latest_group(run: Run) -> str:
+    """The group of the latest step whose rewards differ most, best completion first; "" before the first."""
+    step = run.logged(10**9)
+    if step is None:
+        return ""
+    try:
+        log = with_verdicts(run.completions(step), run)
+    except UserError as error:  # the file is being written
+        return escape(error)
+    widest = log.groupby("question")["total"].std().fillna(0).idxmax()
+    shown = log[log["question"] == widest].sort_values("advantage", ascending=False)
+    return f'<div style="{BOX}"><p>Step {step}, one group:</p>{groups_html(shown, run)}</div>'
