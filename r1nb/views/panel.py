@@ -15,7 +15,9 @@ from r1nb.runs.run import Run
 from r1nb.views.group import groups_html, with_verdicts
 from r1nb.views.html import escape
 from r1nb.views.inspector import Inspector, doing
-from r1nb.views.plots import png, strip
+from r1nb.views.plots import png
+from r1nb.views.progress import progress
+from r1nb.views.strip import strip
 
 WAITING = "Interrupt the kernel to finish this step, save and stop. The cells below wait until it ends."
 BOX = "max-height:420px;overflow:auto"
@@ -26,7 +28,7 @@ class Panel:
     """Shows a run in the output of the current cell."""
 
     def __init__(self, run: Run):
-        self.live = False
+        self.live, self.lock = False, threading.Lock()
         self.static = [display(NOTHING, display_id=True) for _ in range(3)]  # status, curves, latest group
         self.inspector = Inspector(run=run)
         self.inspector.layout.display = "none"
@@ -36,29 +38,32 @@ class Panel:
     def _on_message(self, _change) -> None:
         if self.live or threading.current_thread() is threading.main_thread():
             return
-        self.live = True
-        for handle in self.static:
-            handle.update(NOTHING)
+        with self.lock:  # not while the pictures are drawn
+            self.live = True
+            for handle in self.static:
+                handle.update(NOTHING)
         self.inspector.layout.display = ""
         self.inspector.step.focus()  # this scrolls to the panel
 
     def draw(self, run: Run) -> None:
         """Draw the run's state; the live inspector draws itself."""
-        if not self.live:
-            clock = self.inspector.clock
-            clock.playing = not clock.playing  # it starts when its view exists
-            self._draw(run, WAITING)
+        with self.lock:
+            if not self.live:
+                clock = self.inspector.clock
+                clock.playing = not clock.playing  # it starts when its view exists
+                self._draw(run, f"{doing(run)}. {WAITING}")
 
     def close(self) -> None:
         """Leave the final picture and group, which a saved notebook keeps, and no widget."""
         self.inspector.clock.playing = False
         self.live = False
         self.place.update(NOTHING)
-        self._draw(Run(self.inspector.only.folder), "")
+        run = Run(self.inspector.only.folder)
+        self._draw(run, progress(run)[1])
 
-    def _draw(self, run: Run, note: str) -> None:
-        said = f"<b>{escape(run.label)}</b>: {escape(doing(run))}. {note}"
+    def _draw(self, run: Run, said: str) -> None:
         status, curves, group = self.static
+        said = f"<b>{escape(run.label)}</b>: {escape(said)}"
         status.update(HTML(f'<div style="text-align:left">{said}</div>'))
         curves.update(Image(png(strip(run)[0])))
         group.update(HTML(_latest_group(run)))

@@ -165,11 +165,13 @@ def test_the_list_says_what_each_run_is_and_follows_it(runs_dir):
     inspector.chosen.value = ("first-try-001",)
     inspector.chosen.value = ()  # the run that is shown stays
     append_step(writer, 4, [])
+    inspector.next_drawing = 0.0
     inspector.clock.value += 1
     assert " · step 4 of 112 · " in inspector.chosen.options[1][0]
     assert inspector.chosen.value == ("first-try-001",)
     writer.write_evaluation("before", {"test": [GRADED]})
     writer.write_evaluation("after", {"test": [GRADED]})
+    inspector.next_drawing = 0.0
     inspector.clock.value += 1
     assert " · bundled · 100 → 100 % · " in inspector.chosen.options[1][0]
 

@@ -35,7 +35,7 @@ def test_the_training_curves_have_a_panel_for_each_quantity_and_reward(tiny_reci
 def test_the_strip_has_four_panels_for_one_run_and_for_several(tiny_recipe):
     run = write_run(tiny_recipe, 30)
     figure, last = strip(run)
-    assert last == 40
+    assert last == 30
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["Total reward", "60 validation problems, greedy", "Rewards, share of maximum",
                       "Completion length, tokens"]  # fmt: skip
