@@ -75,7 +75,8 @@ class Inspector(widgets.VBox):
         same_place = {"grid_area": "1 / 1 / 2 / 2", "width": "100%", "margin": "0"}
         self.curves = widgets.Image(format="png", layout=same_place)
         self.cursor.layout = same_place
-        self.completions.layout = {"max_height": "320px", "overflow": "auto", "width": "100%"}
+        height = "max(220px, calc(100vh - 580px))"  # so that all of it fits on one screen
+        self.completions.layout = {"max_height": height, "overflow": "auto", "width": "100%"}
         for name in ("status", "stop", "step", "values", "completions", "differences", "cursor", "latest"):
             getattr(self, name).add_class(f"r1nb-{name}")  # so that tests and styles can find them
 

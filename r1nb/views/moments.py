@@ -22,7 +22,7 @@ class Moments(widgets.VBox):
         self.kind = widgets.Dropdown(description="from")
         self.question = widgets.Dropdown(description="question", layout=wide)
         self.moment = widgets.SelectionSlider(options=["-"], description="when", layout=wide)
-        self.answer = widgets.HTML(layout={"max_height": "320px", "overflow": "auto", "width": "100%"})
+        self.answer = widgets.HTML(layout={"max_height": "220px", "overflow": "auto", "width": "100%"})
         super().__init__([self.kind, self.question, self.moment, self.answer])
         self.add_class("r1nb-moments")
         self.run, self.answers = None, {}

@@ -20,7 +20,7 @@ from r1nb.views.plots import (
     plain,
 )
 
-SIZE = 13.0, 2.7  # inches; the legend of several runs comes on top
+SIZE = 13.0, 2.3  # inches; the legend of several runs comes on top
 COMPARED = ("reward", "validation/strict", "completions/mean_length", "completions/clipped_ratio")
 
 

@@ -1,6 +1,10 @@
 """Tables for notebooks. All text in them is escaped, so that markup in a completion is shown as text."""
 
 import math
+import re
+
+import pandas
+from pandas.io.formats.style import Styler
 
 from r1nb.errors import UserError, say_once
 from r1nb.evaluation.comparison import by_group, sources_of_gain, telling_changes
@@ -11,6 +15,9 @@ from r1nb.tasks.sources import SOURCES
 from r1nb.views.html import NO_MATH, escape
 
 CUT_OFF = " ✂ cut off"
+LEFT = "text-align: left; vertical-align: top; padding: 4px 12px 4px 0"
+STYLES = {"td": f"{LEFT}; white-space: normal", "th": LEFT,
+          "caption": "caption-side: bottom; text-align: left; padding-top: 4px"}  # fmt: skip
 DASH = "–"  # noqa: RUF001  # for an answer that was not judged, or a missing value
 MARKS = {True: "✓", False: "✗", None: DASH}
 PARTS = {
@@ -103,9 +110,8 @@ def comparison_table(comparison, first: str, second: str):
         [f"{first}: right", str(comparison.both), str(comparison.first_only)],
         [f"{first}: wrong", str(comparison.second_only), str(comparison.neither)],
     ]
-    below = [{"selector": "caption", "props": "caption-side: bottom; text-align: left; padding-top: 4px"}]
     table = table_of(rows, ["", f"{second}: right", f"{second}: wrong"])
-    return table.set_caption(escape(comparison.change)).set_table_styles(below, overwrite=False)
+    return table.set_caption(escape(comparison.change))
 
 
 def percent(value: float, low: float, high: float) -> str:
@@ -165,8 +171,6 @@ def differences_table(runs):
 
 def differences(runs) -> dict[str, list[str]]:
     """{setting: its value in each run} for the settings in which the recipes of some runs differ."""
-    import pandas
-
     flat = [pandas.json_normalize(run.recipe).drop(columns="name").iloc[0].astype(str) for run in runs]
     table = pandas.concat(flat, axis=1).fillna(DASH)
     table = table[~table.index.str.startswith(("why.", "about", "output."))]
@@ -246,15 +250,20 @@ def table_by_column(columns: dict[str, dict[str, str]], corner: str = ""):
 
 def table_of(rows: list, columns: list | None = None):
     """A table that notebooks display, from rows of text: lists, or dicts by column."""
-    import pandas
-
     if columns and isinstance(columns[0], tuple):
         columns = pandas.MultiIndex.from_tuples(columns)
-    table = pandas.DataFrame(rows, columns=columns).fillna(DASH)
-    cells = "text-align: left; vertical-align: top; white-space: normal; padding: 4px 12px 4px 0"
-    styles = [{"selector": "th", "props": "text-align: left"}, {"selector": "td", "props": cells}]
-    style = table.style.hide(axis="index").format(_escaped).format_index(_escaped, axis="columns")
-    return style.set_table_styles(styles).set_uuid("r1nb").set_table_attributes(NO_MATH)
+    table = Table(pandas.DataFrame(rows, columns=columns).fillna(DASH), uuid="r1nb", cell_ids=False)
+    table.hide(axis="index").format(_escaped).format_index(_escaped, axis="columns")
+    return table.set_table_attributes(NO_MATH)
+
+
+class Table(Styler):
+    """A table whose styles are inline: Jupyter removes style sheets from an untrusted notebook."""
+
+    def to_html(self, *args, **kwargs):
+        html = super().to_html(*args, **kwargs)
+        html = re.sub(r"<style.*?</style>\s*", "", html, flags=re.DOTALL)
+        return re.sub("<(td|th|caption)\\b", lambda tag: f'{tag[0]} style="{STYLES[tag[1]]}"', html)
 
 
 def _escaped(text) -> str:

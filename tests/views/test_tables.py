@@ -45,6 +45,14 @@ def cells(table) -> list[list[str]]:
     return table.data.to_numpy().tolist()
 
 
+def test_the_styles_of_a_table_are_inline_and_its_text_is_escaped():
+    html = tables.table_of([["<td>", "a\nb"]], ["<th>", "x"]).set_caption("c")._repr_html_()
+    assert "<style" not in html
+    assert html.count("<td style=") == html.count("<th style=") == 2
+    assert "&lt;td&gt;" in html
+    assert "a<br>b" in html
+
+
 def graded(strict, question="1 + 1?", **others) -> Graded:
     rewards = {"judge_reward_func": None if strict is None else float(strict)}
     return Graded(question, "2", "two", ids=(7,), cut=False, strict=strict, lenient=strict, format=False,
