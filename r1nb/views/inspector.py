@@ -20,9 +20,10 @@ from r1nb.views.moments import Moments
 from r1nb.views.plots import PANELS, png
 from r1nb.views.progress import describe, progress
 from r1nb.views.strip import strip
-from r1nb.views.tables import differences_table, table_of
+from r1nb.views.tables import differences_table
 
 LATEST = "always the latest step"
+TEXT = "line-height:1.35"  # that of a widget is larger
 SHARE = 0.02  # of the time is the most that following a run takes, since it may train in this process
 
 
@@ -186,15 +187,15 @@ class Inspector(widgets.VBox):
         self.cursor.value = f'<div style="{box}">{"".join(lines)}</div>'
 
     def _read_values(self) -> None:
-        runs = self.shown
-        keys = {key: title for key, (title, _) in PANELS.items()}
-        keys |= {f"rewards/{name}/mean": short_name(name) for run in runs for name in run.reward_weights}
-        keys = {key: title for key, title in keys.items() if any(run.series(key)[0] for run in runs)}
-        rows = [
-            [run.name.replace("-", "\u2011"), *(_value(run, key, self.step.value) for key in keys)]
-            for run in runs
-        ]
-        self.values.value = table_of(rows, [f"at step {self.step.value}", *keys.values()]).to_html()
+        keys = {key: title.partition(",")[0].lower() for key, (title, _) in PANELS.items()}
+        names = {name: short_name(name) for run in self.shown for name in run.reward_weights}
+        keys |= {f"rewards/{name}/mean": short for name, short in names.items()}
+        lines = []
+        for run in self.shown:
+            found = {title: _value(run, key, self.step.value) for key, title in keys.items()}
+            values = [f"{escape(title)} <b>{value}</b>" for title, value in found.items() if value]
+            lines.append(f"{escape(run.name)} at step {self.step.value}: {' · '.join(values)}")
+        self.values.value = f'<div style="{TEXT}">{"<br>".join(lines)}</div>'
 
     def _list_completions(self) -> None:
         run, wanted = self.shown[0], self.search.value
@@ -209,7 +210,7 @@ class Inspector(widgets.VBox):
         count = sum(map(len, kept))
         note = f"{run.name}, step {step}: {count} of {len(log)} completions, best first; {LEGEND}"
         groups = "".join(groups_html(group.sort_values("advantage", ascending=False), run) for group in kept)
-        self.completions.value = f"<p>{escape(note)}</p>{groups}"
+        self.completions.value = f'<div style="{TEXT}"><p>{escape(note)}</p>{groups}</div>'
 
 
 def doing(run: Run) -> str:

@@ -73,7 +73,8 @@ class Moments(widgets.VBox):
 
     def _on_moment(self, _change=None) -> None:
         answer = self.answers.get(self.question.value, {}).get(self.moment.value)
-        self.answer.value = answer() if answer else "The run has no answers of this kind yet."
+        shown = answer() if answer else "The run has no answers of this kind yet."
+        self.answer.value = f'<div style="line-height:1.35">{shown}</div>'
 
 
 def _one(run, answer: dict) -> str:
