@@ -43,7 +43,7 @@ class Panel:
             for handle in self.static:
                 handle.update(NOTHING)
         self.inspector.layout.display = ""
-        self.inspector.step.focus()  # this scrolls to the panel
+        self.inspector.search.focus()  # this scrolls to the panel
 
     def draw(self, run: Run) -> None:
         """Draw the run's state; the live inspector draws itself."""

@@ -3,6 +3,7 @@
 from itertools import cycle
 
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from r1nb.rewards.registry import short_name
 from r1nb.views.plots import (
@@ -21,6 +22,7 @@ from r1nb.views.plots import (
 )
 
 SIZE = 13.0, 2.3  # inches; the legend of several runs comes on top
+GREY = "#808080"
 COMPARED = ("reward", "validation/strict", "completions/mean_length", "completions/clipped_ratio")
 
 
@@ -46,7 +48,19 @@ def strip(*runs, smoothing: float = 0.0) -> tuple[Figure, int]:
     for panel in axes:
         over_steps(panel, last)
     figure.supxlabel("optimizer step", fontsize=8)
+    _suit_any_theme(figure)
     return figure, last
+
+
+def _suit_any_theme(figure) -> None:
+    """Grey text and axes on a transparent background can be read on white and on black."""
+    figure.set_facecolor("none")
+    for axes in figure.axes:
+        axes.set_facecolor("none")
+        axes.tick_params(colors=GREY)
+        axes.spines[:].set_color(GREY)
+    for text in figure.findobj(Text):
+        text.set_color(GREY)
 
 
 def _draw_one(axes, run, smoothing: float) -> None:

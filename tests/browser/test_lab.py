@@ -65,7 +65,7 @@ def test_the_live_view_moves_while_notebook_03_trains(open_notebook, folder, sho
     panel = cell.locator(".r1nb-inspector")
     panel.wait_for(timeout=300_000)
     page.wait_for_function(  # it scrolled into view
-        "() => { const at = document.querySelector('.r1nb-inspector').getBoundingClientRect().top;"
+        "() => { const at = document.querySelector('.r1nb-inspector')?.getBoundingClientRect().top;"
         " return at >= 0 && at < 900 }"
     )
     seen, steps = [], []
@@ -135,7 +135,9 @@ def test_the_inspector_reacts_to_slider_search_and_choice_of_runs(open_notebook,
     differences.get_by_text("grpo.learning_rate").wait_for()
     assert "grpo.seed" in differences.inner_text()
     assert "max_steps" not in differences.inner_text()
-    assert values.inner_text().count("at step 60") == 2  # one line for each run
+    page.wait_for_function(  # one line for each run
+        "() => document.querySelector('.r1nb-values').innerText.split('at step 60').length === 3"
+    )
     page.get_by_role("tab", name="One question").click()
     page.locator(".r1nb-moments").get_by_text("How much is 4 times 6?").last.wait_for()
     assert "after step 64" in page.locator(".r1nb-moments").inner_text()
