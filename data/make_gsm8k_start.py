@@ -4,23 +4,32 @@
     python data/make_gsm8k_start.py sft MODEL own     # SFT on them; `solutions`: on GSM8K's solutions
     python data/make_gsm8k_start.py grpo MODEL own    # from that start, GRPO with the recipe of make_gsm8k.py
     python data/make_gsm8k_start.py more MODEL own    # instead of GRPO, as many more steps of SFT
+    python data/make_gsm8k_start.py keep RUN ...      # keep recipe, history and validation answers of runs
+    python data/make_gsm8k_start.py score             # the table, from the kept answers alone
 
 MODEL is a GGUF file or a model folder; R1NB_GSM8K_DIR names the folder of GSM8K. The runs go into runs/. Only
 the last 400 training rows, which are not trained on, decide which start is better.
 """
 
+import copy
+import gzip
 import json
 import re
+import shutil
+from pathlib import Path
+from statistics import fmean
 
+import yaml
 from make_gsm8k import BATCH, RECIPE, gsm8k
 
 from r1nb.errors import run_main
 from r1nb.evaluation.accuracy import evaluate, evaluate_tests
+from r1nb.evaluation.comparison import compare
 from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.recipes.loading import load_recipe
 from r1nb.rewards.grading import Graded, as_records, summarize
 from r1nb.runs.run import Run
-from r1nb.studies.real_model import FOLDER
+from r1nb.studies.real_model import FOLDER, STARTS, read_validation
 from r1nb.tasks.rows import load_rows, load_splits
 from r1nb.text.prompts import REASONING
 from r1nb.train import train
@@ -29,6 +38,7 @@ from r1nb.training.resume import begin_run
 from r1nb.training.stages import finish, sft, solution_examples
 
 OWN = FOLDER / "own.jsonl"
+KEPT = ("question", "answer", "completion", "cut", "strict", "lenient", "format")
 STEPS = 40  # of GRPO, or of more SFT
 ASKED = 1400  # training questions that the model answers for OWN
 SFT = {
@@ -91,7 +101,9 @@ def start(model: str, source: str) -> Run:
 def grpo(model: str, source: str) -> None:
     parent = start(model, source).name
     settings = SPLITS | {"validation_problems": 200, "eval_every": 20, "max_steps": STEPS}
-    train(load_recipe(RECIPE, model_name=model, dataset=gsm8k(), start_from=parent, **settings))
+    settings |= {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 8}  # 8 x 8 at a time
+    name = f"gsm8k-grpo-{source}"
+    train(load_recipe(RECIPE, model_name=model, dataset=gsm8k(), start_from=parent, name=name, **settings))
 
 
 def more(model: str, source: str) -> None:
@@ -99,6 +111,36 @@ def more(model: str, source: str) -> None:
     fine_tune("more-sft", model, source, steps=STEPS, seed=2, start_from=parent)
 
 
+def keep(*folders: str) -> None:
+    """Copy recipe and history of runs without paths of this machine, and their validation answers."""
+    for run in map(Run, folders):
+        kept = STARTS / run.recipe["name"]
+        kept.mkdir(parents=True, exist_ok=True)
+        recipe = copy.deepcopy(run.recipe)
+        recipe["model"]["model_name"] = Path(recipe["model"]["model_name"]).name
+        recipe["data"]["dataset"], recipe["output"] = "openai/gsm8k", {}
+        (kept / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+        shutil.copy(run.folder / "history.jsonl", kept)
+        for step in run.validation_steps():
+            with gzip.GzipFile(kept / f"validation-{step}.jsonl.gz", "wb", mtime=0) as file:
+                for answer in run.validation(step):
+                    file.write((json.dumps({key: answer[key] for key in KEPT}) + "\n").encode())
+
+
+def score() -> None:
+    """Print strict and lenient accuracy of each kept validation, and compare it with the SFT start's."""
+    first = read_validation("gsm8k-sft-solutions", 24)
+    for folder in sorted(STARTS.iterdir()):
+        for path in sorted(folder.glob("validation-*.jsonl.gz")):
+            step = int(path.name.split("-")[1].split(".")[0])
+            answers = read_validation(folder.name, step)
+            rates = {
+                rate: f"{fmean(getattr(a, rate) for a in answers):.1%}" for rate in ("strict", "lenient")
+            }
+            print(f"{folder.name}, step {step}: {len(answers)} problems, {rates}")
+            print("  beside SFT on solutions:", compare(first[: len(answers)], answers))
+
+
 if __name__ == "__main__":
-    commands = {"own": own, "sft": start, "grpo": grpo, "more": more}
+    commands = {"own": own, "sft": start, "grpo": grpo, "more": more, "keep": keep, "score": score}
     run_main(lambda command="", *words: commands.get(command, lambda *_: print(__doc__))(*words))

@@ -4,6 +4,7 @@ recipe.yaml         the recipe as used           history.jsonl   one line for ea
 environment.json    versions, machine, ...                       validation and alarm
 completions/        TRL's completion log         checkpoint-*/   TRL's checkpoints
 evaluation.json     accuracy before and after    adapter/        the trained adapter, or model/
+now.txt, stop       see runs/activity.py
 
 If several processes train together, only the main process writes; in the others a write does nothing.
 """

@@ -7,6 +7,7 @@ the greedy `completion`, its length in `tokens`, whether it was `cut` off, and w
 import gzip
 import json
 from statistics import fmean
+from types import SimpleNamespace
 
 from r1nb.errors import UserError
 from r1nb.evaluation.comparison import compare
@@ -19,6 +20,7 @@ from r1nb.views.plots import BLUE, SKY, Figure, new_figure, plain
 from r1nb.views.tables import table_of
 
 FOLDER = DATA / "results" / "gsm8k-qwen25-coder-0.5b"
+STARTS = FOLDER / "starts"  # the runs of data/make_gsm8k_start.py
 RECIPE = "qwen25-0.5b-cpu"
 SHOWN = ("strict", "lenient", "format")
 COLORS = ("#bbbbbb", SKY, BLUE)
@@ -45,6 +47,12 @@ def read_answers(name: str) -> list[Graded]:
         if line["strict"] != g.strict:
             raise UserError(f"{path.name}: problem {line['index']} is judged otherwise now.")
     return graded
+
+
+def read_validation(run: str, step: int) -> list[SimpleNamespace]:
+    """The kept answers of a run to validation problems after a step, with what was judged then."""
+    with gzip.open(STARTS / run / f"validation-{step}.jsonl.gz", "rt", encoding="utf-8") as file:
+        return [SimpleNamespace(**json.loads(line)) for line in file]
 
 
 def compare_rates(first: list[Graded], second: list[Graded]) -> dict:

@@ -14,9 +14,18 @@ from r1nb.policy.policy import Completion
 from r1nb.recipes.loading import load_recipe
 from r1nb.rewards.grading import grade, summarize
 from r1nb.studies import real_model
-from r1nb.studies.real_model import FOLDER, POLICIES, compare_rates, draw_rates, gain_parts, read_answers
+from r1nb.studies.real_model import (
+    FOLDER,
+    POLICIES,
+    compare_rates,
+    draw_rates,
+    gain_parts,
+    read_answers,
+    read_validation,
+)
 from r1nb.tasks.rows import load_rows
 from r1nb.text.prompts import REASONING
+from r1nb.text.statistics import wilson
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +76,16 @@ def test_the_models_own_answers_are_right_in_the_format_and_to_training_question
         assert {*zip(rows["question"], rows["answer"], strict=True)} <= {
             *zip(asked["question"], asked["answer"], strict=True)
         }
+
+
+def test_the_page_says_what_the_starts_reached():
+    page = (FOLDER / "README.md").read_text()
+    for run, step in (("gsm8k-sft-own", 24), ("gsm8k-sft-solutions", 24), ("gsm8k-more-sft-solutions", 40)):
+        answers = read_validation(run, step)
+        right = sum(answer.strict for answer in answers)
+        low, high = (f"{100 * end:.1f}" for end in wilson(right, 400))
+        assert len(answers) == 400
+        assert f"{right / 400:.1%} [{low}, {high}]" in page
 
 
 def whole(text: str) -> Completion:
