@@ -119,7 +119,7 @@ def test_a_log_file_gets_lines_and_a_terminal_also_gets_progress_bars(tmp_path):
         (["tiny-cp"], 1, "did you mean 'tiny-cpu'"),
         (["tiny-cpu", "max_steps"], 1, "The command line holds 'max_steps'; write key=value"),
         (["tiny-cpu", "rewards={a: 1"], 1, "whose value is not YAML: close any open quote"),
-        (["tiny-cpu", "name=mine"], 1, "Unknown setting 'name'"),
+        (["tiny-cpu", "name=a/b"], 1, "Runs cannot be named 'a/b', because the name holds '/'"),
         (["tiny-cpu", "learning_rate=fast"], 1, "learning_rate = 'fast'"),
         (["llama31-8b-40gb"], 1, "needs a CUDA GPU"),
     ],

@@ -146,8 +146,9 @@ def test_a_file_that_ends_the_process_becomes_one_sentence(folder):
 def test_the_log_gets_the_gold_if_the_function_does_not_read_it(folder):
     made, log = dataclasses.replace(load_own("a/my.py:metric"), end_tokens=(1,)), {}
     read = {name: ["12"] for name in ("answer", "question") if name in made.reads}
-    made(["a"], completion_ids=[[5, 1]], log_extra=log.__setitem__, **read)
-    assert log == {"answer": ["12"], "tokens": [2], "cut": [False]}
+    prompts = [[{"role": "user", "content": "3 * 4?"}]]
+    made(["a"], prompts=prompts, completion_ids=[[5, 1]], log_extra=log.__setitem__, **read)
+    assert log == {"question": ["3 * 4?"], "answer": ["12"], "tokens": [2], "cut": [False]}
 
 
 def test_a_file_does_not_replace_a_reward_that_ships_and_may_judge_bundled_data(folder):
