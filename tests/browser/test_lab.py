@@ -53,30 +53,26 @@ def open_inspector(folder, open_notebook, name: str, runs: str):
 def test_the_live_view_moves_while_notebook_03_trains(open_notebook, folder, shots):
     path = folder / "03_train_grpo.ipynb"
     notebook = nbformat.read(path, as_version=4)
-    for cell in notebook.cells:  # redraw every two seconds, also on a slow machine
-        faster = "from r1nb.views import inspector\ninspector.SHARE = 1.0\ntrainer = Shared"
-        cell.source = cell.source.replace("trainer = Shared", faster)
+    for cell in notebook.cells:  # redraw at every step, also on a fast machine
+        cell.source = cell.source.replace("trainer = Shared", "LiveView.SHARE = 1.0\ntrainer = Shared")
     nbformat.write(notebook, path)
     page = open_notebook("03_train_grpo.ipynb")
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
     cell = page.locator(".jp-CodeCell", has_text="resumable(trainer")
-    panel = cell.locator(".r1nb-inspector")
-    panel.wait_for(timeout=300_000)
-    page.wait_for_function(  # it scrolled into view
-        "() => { const at = document.querySelector('.r1nb-inspector')?.getBoundingClientRect().top;"
-        " return at >= 0 && at < 900 }"
-    )
-    seen, steps = [], []
-    while panel.is_visible():
-        picture = panel.locator("img").get_attribute("src")
+    cell.locator("img:visible").first.wait_for(timeout=300_000)
+    seen, steps, counts = [], [], set()
+    while "*" in cell.locator(".jp-InputPrompt").inner_text():
+        counts.add(cell.locator("img:visible").count())
+        picture = cell.locator("img:visible").first.get_attribute("src")
+        said = re.search(r"step (\d+) of 40", cell.locator(".jp-OutputArea").first.inner_text())
         if not seen or picture != seen[-1]:
             seen.append(picture)
-        step = re.search(r"step (\d+) of", panel.locator(".r1nb-status").inner_text())
-        steps.append(int(step[1]) if step else 0)
-        page.wait_for_timeout(300)
+        steps.append(int(said[1]) if said else 0)
+        page.wait_for_timeout(100)
     assert len(seen) > 2  # it was redrawn
+    assert counts == {1}  # in place: there was always exactly one picture
     assert len(set(steps)) > 2
     assert steps == sorted(steps)
     page.get_by_text("Report: runs/tiny-cpu-001/report.html").wait_for(timeout=300_000)  # the last cell
