@@ -28,7 +28,7 @@ class Panel:
     """Shows a run in the output of the current cell."""
 
     def __init__(self, run: Run):
-        self.live, self.lock = False, threading.Lock()
+        self.live, self.closed, self.lock = False, False, threading.Lock()
         self.static = [display(NOTHING, display_id=True) for _ in range(3)]  # status, curves, latest group
         self.inspector = Inspector(run=run)
         self.inspector.layout.display = "none"
@@ -39,6 +39,8 @@ class Panel:
         if self.live or threading.current_thread() is threading.main_thread():
             return
         with self.lock:  # not while the pictures are drawn
+            if self.closed:
+                return
             self.live = True
             for handle in self.static:
                 handle.update(NOTHING)
@@ -55,8 +57,9 @@ class Panel:
 
     def close(self) -> None:
         """Leave the final picture and group, which a saved notebook keeps, and no widget."""
+        with self.lock:  # a late message changes nothing
+            self.live, self.closed = False, True
         self.inspector.clock.playing = False
-        self.live = False
         self.place.update(NOTHING)
         run = Run(self.inspector.only.folder)
         self._draw(run, progress(run)[1])
