@@ -13,8 +13,14 @@ TRAINING = "training"
 
 @main_only
 def say_now(run, sentence: str) -> None:
-    """Keep one sentence about what the run does at the moment; a full disk does not end the training."""
+    """Keep one sentence about what the run does at the moment, or none if it is "".
+
+    A full disk does not end the training.
+    """
     with contextlib.suppress(OSError):
+        if not sentence:
+            (run.folder / NOW).unlink(missing_ok=True)
+            return
         (run.folder / NOW).write_text(f"{os.getpid()}\n{sentence}", encoding="utf-8")
 
 

@@ -6,7 +6,6 @@ from IPython import get_ipython
 
 from r1nb.runs.run import Run
 from r1nb.training.callbacks import Observer
-from r1nb.views.panel import Panel
 from r1nb.views.plots import png, training_curves
 from r1nb.views.progress import progress
 
@@ -36,6 +35,8 @@ class LiveView(Observer):
 
     def observe(self, run: Run, args, state, control) -> None:
         if hasattr(get_ipython(), "kernel"):
+            from r1nb.views.panel import Panel  # needs ipywidgets, which only notebooks install
+
             self.panel = self.panel or Panel(run)
             self.panel.draw(run)
         else:
