@@ -12,6 +12,7 @@ train.jsonl and test.jsonl. An interrupted command resumes where it stopped. Sin
 The files are described in data/results/gsm8k-qwen25-coder-0.5b/README.md.
 """
 
+import copy
 import csv
 import gzip
 import json
@@ -82,15 +83,20 @@ def keep(folder: str) -> None:
     config, card = (
         json.loads((run.adapter / name).read_text(encoding="utf-8")) for name in ("adapter_config.json", CARD)
     )
-    recipe = yaml.safe_load((run.folder / "recipe.yaml").read_text(encoding="utf-8"))
-    # Keep no path of this machine.
-    card["model"]["model_name"] = recipe["model"]["model_name"] = Path(recipe["model"]["model_name"]).name
-    recipe["data"]["dataset"], recipe["output"] = "openai/gsm8k", {}
+    card["model"]["model_name"] = keep_recipe(run, FOLDER)["model"]["model_name"]
     write_json(FOLDER / "adapter" / "adapter_config.json", config | {"base_model_name_or_path": MODEL})
     write_json(FOLDER / "adapter" / CARD, card)
-    (FOLDER / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
     for name in ("environment.json", "history.jsonl"):
         shutil.copy(run.folder / name, FOLDER)
+
+
+def keep_recipe(run: Run, folder: Path) -> dict:
+    """Write a run's recipe into a folder, without paths of this machine; returns that recipe."""
+    recipe = copy.deepcopy(run.recipe)
+    recipe["model"]["model_name"] = Path(recipe["model"]["model_name"]).name
+    recipe["data"]["dataset"], recipe["output"] = "openai/gsm8k", {}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    return recipe
 
 
 def score() -> None:

@@ -11,16 +11,13 @@ MODEL is a GGUF file or a model folder; R1NB_GSM8K_DIR names the folder of GSM8K
 the last 400 training rows, which are not trained on, decide which start is better.
 """
 
-import copy
 import gzip
 import json
 import re
 import shutil
-from pathlib import Path
 from statistics import fmean
 
-import yaml
-from make_gsm8k import BATCH, RECIPE, gsm8k
+from make_gsm8k import BATCH, RECIPE, gsm8k, keep_recipe
 
 from r1nb.errors import run_main
 from r1nb.evaluation.accuracy import evaluate, evaluate_tests
@@ -116,10 +113,7 @@ def keep(*folders: str) -> None:
     for run in map(Run, folders):
         kept = STARTS / run.recipe["name"]
         kept.mkdir(parents=True, exist_ok=True)
-        recipe = copy.deepcopy(run.recipe)
-        recipe["model"]["model_name"] = Path(recipe["model"]["model_name"]).name
-        recipe["data"]["dataset"], recipe["output"] = "openai/gsm8k", {}
-        (kept / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+        keep_recipe(run, kept)
         shutil.copy(run.folder / "history.jsonl", kept)
         for step in run.validation_steps():
             with gzip.GzipFile(kept / f"validation-{step}.jsonl.gz", "wb", mtime=0) as file:
@@ -134,10 +128,9 @@ def score() -> None:
         for path in sorted(folder.glob("validation-*.jsonl.gz")):
             step = int(path.name.split("-")[1].split(".")[0])
             answers = read_validation(folder.name, step)
-            rates = {
-                rate: f"{fmean(getattr(a, rate) for a in answers):.1%}" for rate in ("strict", "lenient")
-            }
-            print(f"{folder.name}, step {step}: {len(answers)} problems, {rates}")
+            strict, lenient = (fmean(getattr(a, rate) for a in answers) for rate in ("strict", "lenient"))
+            said = f"strict {strict:.1%}, lenient {lenient:.1%} of {len(answers)} problems"
+            print(f"{folder.name}, step {step}: {said}")
             print("  beside SFT on solutions:", compare(first[: len(answers)], answers))
 
 

@@ -35,7 +35,7 @@ class Evaluations:
 
     def validated(self) -> list[int]:
         """The first, middle and last step after which the validation rows were answered."""
-        steps = [step for step in sorted(self._validations()) if self.validation(step)]
+        steps = [step for step in self.validation_steps() if self.validation(step)]
         return sorted({steps[0], steps[len(steps) // 2], steps[-1]}) if steps else []
 
     def _validations(self) -> dict[int, Path]:

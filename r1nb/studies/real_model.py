@@ -6,6 +6,7 @@ the greedy `completion`, its length in `tokens`, whether it was `cut` off, and w
 
 import gzip
 import json
+from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
 
@@ -38,8 +39,7 @@ def read_answers(name: str) -> list[Graded]:
     path = FOLDER / f"{name}.jsonl.gz"
     if not path.is_file():
         raise UserError(f"{path.name} is missing in {FOLDER.name}: data/make_gsm8k.py makes it.")
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        lines = [json.loads(line) for line in file]
+    lines = _lines(path)
     texts = [Completion(line["completion"], (0,) * line["tokens"], line["cut"]) for line in lines]
     rows = {column: [line[column] for line in lines] for column in ("question", "answer")}
     graded = grade(rows, texts, load_recipe(RECIPE).judge())
@@ -51,8 +51,12 @@ def read_answers(name: str) -> list[Graded]:
 
 def read_validation(run: str, step: int) -> list[SimpleNamespace]:
     """The kept answers of a run to validation problems after a step, with what was judged then."""
-    with gzip.open(STARTS / run / f"validation-{step}.jsonl.gz", "rt", encoding="utf-8") as file:
-        return [SimpleNamespace(**json.loads(line)) for line in file]
+    return [SimpleNamespace(**line) for line in _lines(STARTS / run / f"validation-{step}.jsonl.gz")]
+
+
+def _lines(path: Path) -> list[dict]:
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
 
 
 def compare_rates(first: list[Graded], second: list[Graded]) -> dict:

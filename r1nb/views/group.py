@@ -31,18 +31,23 @@ def with_verdicts(log, run):
 
 
 def groups_html(log, run) -> str:
-    """All groups of a log (Run.completions and with_verdicts), each under its question and gold."""
+    """All groups of a log (Run.completions and with_verdicts), each under its question, best first."""
     shown = []
     for question, group in log.groupby("question", sort=False):
-        gold = group["answer"].iloc[0]
-        head = f"<b>{escape(question.strip())}</b>" + (f" &nbsp; gold: <b>{escape(gold)}</b>" if gold else "")
-        rows = [_row(line, run, group["advantage"].abs().max()) for line in group.to_dict("records")]
+        best_first = group.sort_values("advantage", ascending=False).to_dict("records")
+        rows = [_row(line, run, group["advantage"].abs().max()) for line in best_first]
         table = "width:100%;border-collapse:collapse;table-layout:fixed;margin:4px 0 16px 0"
+        asked = head(question, group["answer"].iloc[0])
         shown.append(
-            f'<div style="white-space:pre-wrap;text-align:left">{head}</div>'
+            f'<div style="white-space:pre-wrap;text-align:left">{asked}</div>'
             f'<table style="{table}"><tbody>{"".join(rows)}</tbody></table>'
         )
     return "".join(shown)
+
+
+def head(question: str, gold: str) -> str:
+    """A question and its gold, if there is one."""
+    return f"<b>{escape(question.strip())}</b>" + (f" &nbsp; gold: <b>{escape(gold)}</b>" if gold else "")
 
 
 def _row(line: dict, run, largest: float) -> str:

@@ -11,6 +11,7 @@ TAG, ANSWER, OUTSIDE = "rgba(0,114,178,.30)", "rgba(0,158,115,.30)", "rgba(213,9
 BLOCKS = (OUTSIDE, TAG, "", TAG, OUTSIDE, TAG, ANSWER, TAG, OUTSIDE)  # of a completion split at its tags
 BETTER, EVEN, WORSE = "rgb(0,114,178)", "rgb(128,128,128)", "rgb(213,94,0)"
 BOX = "border:1px solid rgba(128,128,128,.5);padding:6px;white-space:pre-wrap;line-height:1.4"
+TEXT = "line-height:1.35"  # that of a widget is larger
 LEGEND = "tags blue, answer green, text outside the blocks red"
 # Control characters are shown as their Unicode pictures, direction marks and lone surrogates as [U+....].
 _SHOWN = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"}

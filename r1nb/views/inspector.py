@@ -15,7 +15,7 @@ from r1nb.rewards.registry import short_name
 from r1nb.runs.activity import TRAINING, ask_to_stop, asked_to_stop, doing_now
 from r1nb.runs.run import Run
 from r1nb.views.group import FILTERS, groups_html, with_verdicts
-from r1nb.views.html import LEGEND, escape
+from r1nb.views.html import LEGEND, TEXT, escape
 from r1nb.views.moments import Moments
 from r1nb.views.plots import PANELS, png
 from r1nb.views.progress import describe, progress
@@ -23,7 +23,6 @@ from r1nb.views.strip import strip
 from r1nb.views.tables import differences_table
 
 LATEST = "always the latest step"
-TEXT = "line-height:1.35"  # that of a widget is larger
 SHARE = 0.02  # of the time is the most that following a run takes, since it may train in this process
 
 
@@ -161,11 +160,12 @@ class Inspector(widgets.VBox):
         """Draw again if a new run has begun, or a chosen run has got new steps or results."""
         with contextlib.suppress(UserError):  # all runs have been deleted
             self._find_runs()
-        if self.drawn != self._state() and time.perf_counter() > self.next_drawing:
+        if time.perf_counter() > self.next_drawing and self.drawn != (state := self._state()):
             self._list_runs()
-            if self.drawn != self._state():  # no new label, so nothing was drawn yet
+            if self.drawn != state:  # no new label, so nothing was drawn yet
                 self._on_growth()
-        self._say()
+        else:
+            self._say()
 
     def _draw_curves(self) -> None:
         figure, self.last = strip(*self.shown, smoothing=self.smoothing.value)
@@ -209,7 +209,7 @@ class Inspector(widgets.VBox):
         kept = [FILTERS[self.filter.value](group) for _, group in found.groupby("question", sort=False)]
         count = sum(map(len, kept))
         note = f"{run.name}, step {step}: {count} of {len(log)} completions, best first; {LEGEND}"
-        groups = "".join(groups_html(group.sort_values("advantage", ascending=False), run) for group in kept)
+        groups = "".join(groups_html(group, run) for group in kept)
         self.completions.value = f'<div style="{TEXT}"><p>{escape(note)}</p>{groups}</div>'
 
 

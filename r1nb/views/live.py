@@ -22,26 +22,25 @@ class LiveView(Observer):
 
     def __init__(self, run: Run):
         super().__init__(run)
-        self.panel, self.printed = None, -inf
+        self.panel, self.ended, self.printed = None, False, -inf
 
     def on_init_end(self, args, state, control, **kwargs):  # before the first validation
         if hasattr(get_ipython(), "kernel"):
             self._observe(args, state, control)
 
     def on_train_end(self, args, state, control, **kwargs):
+        self.ended = True
         super().on_train_end(args, state, control, **kwargs)
-        if self.panel:
-            self.panel.close()
 
     def observe(self, run: Run, args, state, control) -> None:
         if hasattr(get_ipython(), "kernel"):
             from r1nb.views.panel import Panel  # needs ipywidgets, which only notebooks install
 
             self.panel = self.panel or Panel(run)
-            self.panel.draw(run)
+            self.panel.close() if self.ended else self.panel.draw(run)
         else:
             self._print_line(run, state)
-        if state.global_step == state.max_steps or self.panel is None:
+        if self.ended or self.panel is None:
             (run.folder / "curves.png").write_bytes(png(training_curves(run)))
 
     def _print_line(self, run: Run, state) -> None:

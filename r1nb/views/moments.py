@@ -6,8 +6,8 @@ import ipywidgets as widgets
 
 from r1nb.runs.evaluations import MOMENTS
 from r1nb.text.prompts import LAYOUTS
-from r1nb.views.group import VERDICTS, groups_html, with_verdicts
-from r1nb.views.html import colored, escape
+from r1nb.views.group import VERDICTS, groups_html, head, with_verdicts
+from r1nb.views.html import TEXT, colored
 from r1nb.views.tables import CUT_OFF
 
 SAMPLED = "questions sampled in training"
@@ -74,17 +74,17 @@ class Moments(widgets.VBox):
     def _on_moment(self, _change=None) -> None:
         answer = self.answers.get(self.question.value, {}).get(self.moment.value)
         shown = answer() if answer else "The run has no answers of this kind yet."
-        self.answer.value = f'<div style="line-height:1.35">{shown}</div>'
+        self.answer.value = f'<div style="{TEXT}">{shown}</div>'
 
 
 def _one(run, answer: dict) -> str:
     verdict, color = VERDICTS[answer["strict"]]
     layout = LAYOUTS[run.recipe["data"].get("layout", "reasoning")]
-    head = f"<b>{escape(answer['question'])}</b> &nbsp; gold: <b>{escape(answer['answer'])}</b>"
+    asked = head(answer["question"], answer["answer"])
     said = f'<b style="color:{color}">{verdict}</b>{CUT_OFF * answer["cut"]}'
-    return f'<div style="text-align:left">{head}<br>{said}</div>{colored(answer["completion"], layout)}'
+    return f'<div style="text-align:left">{asked}<br>{said}</div>{colored(answer["completion"], layout)}'
 
 
 def _group(run, step: int, question: str) -> str:
     log = with_verdicts(run.completions(step), run)
-    return groups_html(log[log["question"] == question].sort_values("advantage", ascending=False), run)
+    return groups_html(log[log["question"] == question], run)

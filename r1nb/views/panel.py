@@ -7,6 +7,7 @@ in that thread, and its controls work at once. At the end the picture and the ta
 """
 
 import threading
+from math import inf
 
 from IPython.display import HTML, Image, display
 
@@ -74,7 +75,7 @@ class Panel:
 
 def _latest_group(run: Run) -> str:
     """The group of the latest step whose rewards differ most, best completion first; "" before the first."""
-    step = run.logged(10**9)
+    step = run.logged(inf)
     if step is None:
         return ""
     try:
@@ -82,5 +83,5 @@ def _latest_group(run: Run) -> str:
     except UserError as error:  # the file is being written
         return escape(error)
     widest = log.groupby("question")["total"].std().fillna(0).idxmax()
-    shown = log[log["question"] == widest].sort_values("advantage", ascending=False)
-    return f'<div style="{BOX}"><p>Step {step}, one group:</p>{groups_html(shown, run)}</div>'
+    shown = groups_html(log[log["question"] == widest], run)
+    return f'<div style="{BOX}"><p>Step {step}, one group:</p>{shown}</div>'

@@ -67,7 +67,6 @@ def test_advantage_and_total_of_a_completion_are_seen_at_any_width(open_notebook
         seen = box.get_by_text(text).first.bounding_box()
         assert frame["x"] <= seen["x"]
         assert seen["x"] + seen["width"] <= min(width, frame["x"] + frame["width"])
-    page.screenshot(path=f"/tmp/wide{width}.png")
     if width == 1280:
         assert page.locator(".r1nb-inspector").bounding_box()["height"] < 700  # one screen below Lab's menus
 

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from written_run import append_step
+from written_run import append_step, write_run
 
 from r1nb.training.resume import new_run
 from r1nb.views.live import LiveView
@@ -37,3 +37,27 @@ def test_a_log_of_many_steps_stays_short(tiny_recipe, capsys, monkeypatch):
     assert 45 <= len(lines) <= 55
     assert lines[0].startswith("step 1 of")
     assert lines[-1].startswith("step 200 of")
+
+
+def test_in_a_notebook_a_run_that_stops_early_has_its_picture(tiny_recipe, monkeypatch):
+    run, called = write_run(tiny_recipe, 3), []
+    panel = SimpleNamespace(draw=lambda run: called.append("draw"), close=lambda: called.append("close"))
+    monkeypatch.setattr("r1nb.views.live.get_ipython", lambda: SimpleNamespace(kernel=True))
+    view = LiveView(run)
+    view.panel = panel
+    view.on_log(None, state(3), None, logs={"loss": 1.0})
+    assert not (run.folder / "curves.png").exists()
+    view.on_train_end(None, state(3), None)
+    assert called == ["draw", "close"]
+    assert (run.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_error_when_the_panel_closes_does_not_end_the_training(tiny_recipe, monkeypatch, capsys):
+    def fail():
+        raise RuntimeError("no frontend")
+
+    monkeypatch.setattr("r1nb.views.live.get_ipython", lambda: SimpleNamespace(kernel=True))
+    view = LiveView(write_run(tiny_recipe, 3))
+    view.panel = SimpleNamespace(close=fail)
+    view.on_train_end(None, state(3), None)
+    assert "LiveView failed, training goes on: RuntimeError: no frontend" in capsys.readouterr().out
