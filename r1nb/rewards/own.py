@@ -281,6 +281,9 @@ def _forget_changed(file: Path, beside: dict[Path, bytes]) -> None:
                 raise UserError(
                     f"{file} imports {path}, but {known} is already imported as {name}: rename one of them."
                 )
+    for path, _ in changed.values():  # Python tells versions of one size only by the second of their writing
+        with contextlib.suppress(OSError):
+            Path(importlib.util.cache_from_source(path)).unlink(missing_ok=True)
     for name in modules if changed else ():
         sys.modules.pop(name, None)
     _HELPERS.update(changed)
