@@ -34,6 +34,7 @@ class Panel:
         self.inspector = Inspector(run=run)
         self.inspector.layout.display = "none"
         self.inspector.clock.observe(self._on_message, names="value")
+        answer_at_once(self.inspector)
         self.place = display(self.inspector, display_id=True)
 
     def _on_message(self, _change) -> None:
@@ -71,6 +72,17 @@ class Panel:
         status.update(HTML(f'<div style="text-align:left">{said}</div>'))
         curves.update(Image(png(strip(run)[0])))
         group.update(HTML(_latest_group(run)))
+
+
+def answer_at_once(widget) -> None:
+    """Let the messages of a widget and its children reach the subshell to which the frontend sends them.
+
+    ipykernel 7.4 sends them to the shell that last published on their comm instead (its comm/comm.py). While
+    a cell trains, that shell is busy until the cell ends. Other versions do not have this method.
+    """
+    widget.comm._reply_subshell_for = lambda _data, sent_to: sent_to
+    for child in getattr(widget, "children", ()):
+        answer_at_once(child)
 
 
 def _latest_group(run: Run) -> str:

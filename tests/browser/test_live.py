@@ -1,10 +1,7 @@
 """The live panel in a browser: it answers while the cell trains, and leaves a picture."""
 
-from importlib.metadata import version
-
 import nbformat
 import pytest
-from packaging.version import Version
 from test_lab import open_inspector, save_notebook, written
 from written_run import write_run
 
@@ -29,10 +26,6 @@ def open_training(folder, open_notebook, name: str, runs: str):
     return page
 
 
-@pytest.mark.skipif(
-    Version(version("ipykernel")) >= Version("7.4"),
-    reason="ipykernel 7.4 passes a widget's messages on only after the cell",
-)
 def test_the_panel_is_live_while_the_cell_trains(open_notebook, folder, shots):
     page = open_training(folder, open_notebook, "live.ipynb", "live")
     panel = page.locator(".r1nb-inspector")
