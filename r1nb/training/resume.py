@@ -62,6 +62,7 @@ def begin_run(recipe, rows=None, reuse: bool = False, **facts) -> Run:
         run = None
     if run and not (taken := _take(run)):
         print(f"Resuming {run.label}, which did not finish; resume=False would begin a new run.")
+        clear(run)
         return _follow_moves(run, recipe)
     if run:
         print(f"{run.label} {taken}, so this is a new run.")
@@ -233,7 +234,6 @@ def resumable(trainer, run: Run):
         again = f"; {max(trained) - step} steps are done again" if max(trained) > step else ""
         print(f"Resuming {where} of {steps}{again}.")
     run.undo_after(step)
-    clear(run)
     say_now(run, TRAINING)
     resume = Resume(checkpoint, run)
     trainer.add_callback(resume)

@@ -18,7 +18,7 @@ from r1nb.views.group import FILTERS, groups_html, with_verdicts
 from r1nb.views.html import LEGEND, TEXT, escape
 from r1nb.views.moments import Moments
 from r1nb.views.plots import PANELS, png
-from r1nb.views.progress import describe, progress
+from r1nb.views.progress import describe, planned_steps, progress
 from r1nb.views.strip import strip
 from r1nb.views.tables import differences_table
 
@@ -136,14 +136,13 @@ class Inspector(widgets.VBox):
     def _say(self) -> None:
         said = [f"<b>{escape(run.label)}</b>: {escape(doing(run))}" for run in self.shown]
         self.status.value = "<br>".join(said)
-        running = [run for run in self.shown if doing_now(run)]
+        running = [run for run in self.shown if _can_stop(run)]
         self.stop.layout.display = "" if running else "none"
         self.stop.disabled = bool(running) and all(map(asked_to_stop, running))
 
     def _on_stop(self, _button) -> None:
-        for run in self.shown:
-            if doing_now(run):
-                ask_to_stop(run)
+        for run in filter(_can_stop, self.shown):
+            ask_to_stop(run)
         self._say()
 
     def _on_latest(self) -> None:
@@ -211,6 +210,10 @@ class Inspector(widgets.VBox):
         note = f"{run.name}, step {step}: {count} of {len(log)} completions, best first; {LEGEND}"
         groups = "".join(groups_html(group, run) for group in kept)
         self.completions.value = f'<div style="{TEXT}"><p>{escape(note)}</p>{groups}</div>'
+
+
+def _can_stop(run: Run) -> bool:
+    return bool(doing_now(run)) and progress(run)[0] < planned_steps(run)
 
 
 def doing(run: Run) -> str:

@@ -124,6 +124,18 @@ def test_another_process_can_ask_a_run_to_stop(whole, tmp_path, capsys):
     assert same(weights, whole[1])
 
 
+def test_a_wish_to_stop_before_the_first_step_is_kept_and_an_old_one_forgotten(whole, tmp_path):
+    class Early(TrainerCallback):
+        def on_init_end(self, args, state, control, **kwargs):
+            ask_to_stop(Run(tmp_path / "tiny-cpu-001"))
+
+    with pytest.raises(UserError, match=r"Stopped after step 1 of 4, saved in .*-001: run again"):
+        train(recipe_for(tmp_path), Early())
+    ask_to_stop(Run(tmp_path / "tiny-cpu-001"))  # as a process leaves it that is killed meanwhile
+    _, weights = train(recipe_for(tmp_path))
+    assert same(weights, whole[1])
+
+
 def crash():
     raise RuntimeError("the machine is gone")
 

@@ -153,6 +153,18 @@ def test_a_run_that_trains_says_what_it_does_and_can_be_stopped(runs_dir):
     assert inspector.stop.layout.display == "none"
 
 
+def test_a_trained_run_whose_accuracy_is_measured_cannot_be_stopped(runs_dir):
+    run = write_run(recipe(runs_dir), 3)
+    say_now(run, TRAINING)
+    inspector = Inspector(runs_dir)
+    assert inspector.stop.layout.display == ""
+    run.append({"step": 112, "time": 99.0, "reward": 2.0})
+    inspector.clock.value += 1
+    assert inspector.stop.layout.display == "none"
+    inspector.stop.click()
+    assert not asked_to_stop(run)
+
+
 def test_the_list_says_what_each_run_is_and_follows_it(runs_dir):
     writer = write_run(recipe(runs_dir, name="first try"), 3)
     write_run(recipe(runs_dir, seed=5), 2)
