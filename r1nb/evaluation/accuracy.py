@@ -3,14 +3,16 @@
 rewards/grading.py says what counts as right; text/statistics.py computes the intervals.
 """
 
-from r1nb.errors import UserError
+import contextlib
+
+from r1nb.errors import Interrupted, UserError
 from r1nb.machine.out_of_memory import out_of_memory_in_words
 from r1nb.policy.adapters import NOT_FINITE, is_finite
 from r1nb.processes import is_main
 from r1nb.recipes.settings import Sampling
 from r1nb.rewards.grading import Graded, Judge, grade
 from r1nb.rewards.own import as_trained
-from r1nb.runs.activity import say_now
+from r1nb.runs.activity import READY, say_now
 from r1nb.runs.disk import full_disk_in_words
 
 
@@ -97,23 +99,36 @@ def evaluate_tests(run, moment: str, policy, tests: dict, recipe) -> dict[str, l
         "adapter": moment == "after",
         "run": run,
     }
-    for split, rows in tests.items():
-        title = f"{split}, {moment}"
-        with as_trained(run):
-            judge = recipe.judge(rows.column_names)
-        graded[split] = evaluate(policy, rows, judge, recipe.greedy, title=title, **options)
-        if groups is None:
-            some = rows.select(range(min(settings.sampled_problems, len(rows))))
-            groups = sample_groups(
-                policy, some, judge, recipe.sampling, samples=settings.samples, title=f"{title}, sampled",
-                **options,
-            )  # fmt: skip
-            with full_disk_in_words(run):
-                run.write_samples(moment, split, groups)
-    with full_disk_in_words(run):
-        run.write_evaluation(moment, graded)
-    say_now(run, "")
+    with _interrupted_in_words(run, moment):
+        for split, rows in tests.items():
+            title = f"{split}, {moment}"
+            with as_trained(run):
+                judge = recipe.judge(rows.column_names)
+            graded[split] = evaluate(policy, rows, judge, recipe.greedy, title=title, **options)
+            if groups is None:
+                some = rows.select(range(min(settings.sampled_problems, len(rows))))
+                groups = sample_groups(
+                    policy, some, judge, recipe.sampling, samples=settings.samples, title=f"{title}, sampled",
+                    **options,
+                )  # fmt: skip
+                with full_disk_in_words(run):
+                    run.write_samples(moment, split, groups)
+        with full_disk_in_words(run):
+            run.write_evaluation(moment, graded)
+    say_now(run, "" if moment == "after" else READY)
     return graded
+
+
+@contextlib.contextmanager
+def _interrupted_in_words(run, moment: str):
+    try:
+        yield
+    except KeyboardInterrupt:
+        say_now(run, "")
+        raise Interrupted(
+            f"Stopped while the accuracy {moment} training was measured; {run.label} keeps what was trained: "
+            "run this again to measure it."
+        ) from None
 
 
 def _answers(held: dict[str, list[Graded]], tests: dict) -> bool:

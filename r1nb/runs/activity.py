@@ -8,7 +8,7 @@ import psutil
 from r1nb.processes import main_only
 
 NOW, STOP = "now.txt", "stop"
-TRAINING = "training"
+READY, TRAINING = "getting ready", "training"
 
 
 @main_only
@@ -31,6 +31,11 @@ def doing_now(run) -> str:
         return sentence if psutil.pid_exists(int(number)) else ""
     except (OSError, ValueError):
         return ""
+
+
+def is_idle(run) -> bool:
+    """Whether no process has said that it works on the run, or it has said that it no longer does."""
+    return not (run.folder / NOW).exists()
 
 
 def ask_to_stop(run) -> None:

@@ -30,6 +30,7 @@ class Recorder(TrainerCallback):
         self.run, self.seconds, self.start = run, 0.0, 0.0
 
     def on_train_begin(self, args, state, control, **kwargs):
+        say_now(self.run, TRAINING)
         before = self.run.series("time")[1][-1:] or [0.0]  # seconds of training before a resume
         self.start = time.perf_counter() - before[0]
 
@@ -43,6 +44,9 @@ class Recorder(TrainerCallback):
                 logs["adapter/norm"] = norm  # for the callbacks after this one, too
             self.run.append({"step": state.global_step, "time": begin - self.start, **logs})
         self.seconds += time.perf_counter() - begin
+
+    def on_train_end(self, args, state, control, **kwargs):
+        say_now(self.run, "")
 
 
 class Validation(TrainerCallback):

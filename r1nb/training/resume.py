@@ -23,7 +23,7 @@ from r1nb.processes import from_main, processes
 from r1nb.recipes.settings import OURS, section_keys
 from r1nb.rewards.judge import require_judge
 from r1nb.rewards.own import hashes, keep_copies
-from r1nb.runs.activity import TRAINING, asked_to_stop, clear, say_now
+from r1nb.runs.activity import READY, asked_to_stop, clear, say_now
 from r1nb.runs.checkpoints import last_checkpoint
 from r1nb.runs.disk import full_disk_in_words
 from r1nb.runs.run import Run
@@ -63,10 +63,12 @@ def begin_run(recipe, rows=None, reuse: bool = False, **facts) -> Run:
     if run and not (taken := _take(run)):
         print(f"Resuming {run.label}, which did not finish; resume=False would begin a new run.")
         clear(run)
-        return _follow_moves(run, recipe)
-    if run:
-        print(f"{run.label} {taken}, so this is a new run.")
-    _take(run := new_run(recipe, **facts))
+        run = _follow_moves(run, recipe)
+    else:
+        if run:
+            print(f"{run.label} {taken}, so this is a new run.")
+        _take(run := new_run(recipe, **facts))
+    say_now(run, READY)
     return run
 
 
@@ -234,7 +236,6 @@ def resumable(trainer, run: Run):
         again = f"; {max(trained) - step} steps are done again" if max(trained) > step else ""
         print(f"Resuming {where} of {steps}{again}.")
     run.undo_after(step)
-    say_now(run, TRAINING)
     resume = Resume(checkpoint, run)
     trainer.add_callback(resume)
     # Only the main thread may set a signal handler; several processes would stop in different steps.

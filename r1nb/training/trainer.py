@@ -59,7 +59,7 @@ class SharedPromptTrainer(GRPOTrainer):
         if self.obstacle:
             return super()._generate_single_turn(prompt_ids, *args, **kwargs)
         prompts, completions = len(set(map(tuple, prompt_ids))), len(prompt_ids)
-        self._say("shared", f"{prompts} prompts shared by {completions} completions: each is read once.")
+        self._say("shared", f"The policy reads {prompts} prompts once each for {completions} completions.")
         self._count("prompts", prompts)
         self._count("completions", completions)
         with faster(self.accelerator.unwrap_model(self.model_wrapped)):
@@ -95,7 +95,9 @@ class SharedPromptTrainer(GRPOTrainer):
             self._teaching = rows, inputs.get("old_per_token_logps")
             self._count("skipped", skipped := int((~rows).sum()))
             if skipped:
-                self._say("skipped", f"{skipped} of {len(rows)} completions are not run: advantage 0.")
+                self._say(
+                    "skipped", f"{skipped} of {len(rows)} completions teach nothing (advantage 0): skipped."
+                )
         try:
             return super()._compute_loss(model, inputs)
         finally:

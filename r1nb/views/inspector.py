@@ -20,7 +20,7 @@ from r1nb.views.moments import Moments
 from r1nb.views.plots import PANELS, png
 from r1nb.views.progress import describe, planned_steps, progress
 from r1nb.views.strip import strip
-from r1nb.views.tables import differences_table
+from r1nb.views.tables import compare_runs
 
 LATEST = "always the latest step"
 SHARE = 0.02  # of the time is the most that following a run takes, since it may train in this process
@@ -40,23 +40,23 @@ class Inspector(widgets.VBox):
         head = widgets.HBox([self.status, self.stop], layout={"justify_content": "space-between"})
         curves = widgets.GridBox([self.curves, self.cursor], layout={"width": "100%"})
         filters = widgets.HBox([self.filter, self.search, self.smoothing], layout={"flex_flow": "row wrap"})
-        self.clock.layout.display = "none" if run else ""  # a panel starts it
-        steps = widgets.HBox([self.step, self.latest, self.clock])
+        self.follow.layout.display = "none" if run else ""  # a panel starts its clock
+        steps = widgets.HBox([self.step, self.latest, self.follow, self.clock])
         samples = widgets.VBox([filters, self.completions])
         self.moments = Moments()
-        pages = {"Completions": samples, "One question": self.moments, "Recipes": self.differences}
+        pages = {"Completions": samples, "One question": self.moments, "Comparison": self.comparison}
         tabs = widgets.Tab(list(pages.values()), titles=list(pages))
         super().__init__([head, *chooser, curves, steps, self.values, tabs])
         self.add_class("r1nb-inspector")
         for control, draw in ((self.chosen, self._on_runs), (self.step, self._on_step),
                               (self.smoothing, self._draw_curves), (self.search, self._list_completions),
                               (self.filter, self._list_completions), (self.latest, self._on_latest),
-                              (self.clock, self._on_tick)):  # fmt: skip
+                              (self.follow, self._on_follow), (self.clock, self._on_tick)):  # fmt: skip
             control.observe(partial(self._try_to, draw), names="value")
         self._find_runs()
 
     def _make_controls(self) -> None:
-        self.status, self.values, self.completions, self.differences, self.cursor = (
+        self.status, self.values, self.completions, self.comparison, self.cursor = (
             widgets.HTML() for _ in range(5)
         )
         self.stop = widgets.Button(description="Stop", tooltip="Finish this step, save, and stop")
@@ -71,13 +71,15 @@ class Inspector(widgets.VBox):
         )
         self.filter = widgets.Dropdown(description="show", options=list(FILTERS))
         self.search = widgets.Text(description="with text", placeholder="text in a completion")
-        self.clock = widgets.Play(max=10**6, interval=2000, show_repeat=False)
+        self.follow = widgets.Checkbox(description="follow a run that trains", value=False, indent=False)
+        self.clock = widgets.Play(max=10**6, interval=2000, layout={"display": "none"})
         same_place = {"grid_area": "1 / 1 / 2 / 2", "width": "100%", "margin": "0"}
         self.curves = widgets.Image(format="png", layout=same_place)
         self.cursor.layout = same_place
         height = "max(220px, calc(100vh - 580px))"  # so that all of it fits on one screen
         self.completions.layout = {"max_height": height, "overflow": "auto", "width": "100%"}
-        for name in ("status", "stop", "step", "values", "completions", "differences", "cursor", "latest"):
+        for name in ("status", "stop", "step", "values", "completions", "comparison", "cursor", "latest",
+                     "follow"):  # fmt: skip
             getattr(self, name).add_class(f"r1nb-{name}")  # so that tests and styles can find them
 
     def _find_runs(self) -> None:
@@ -111,9 +113,9 @@ class Inspector(widgets.VBox):
             return
         if runs != self.shown:
             self.shown = runs
-            self.moments.show(runs[0])
-            hint = "Choose several runs (Ctrl or Shift and click) to see how their recipes differ."
-            self.differences.value = differences_table(runs).to_html() if len(runs) > 1 else hint
+            hint = "Choose several runs (Ctrl or Shift and click) to compare their recipes and accuracy."
+            tables = compare_runs(runs) if len(runs) > 1 else []
+            self.comparison.value = "<br>".join(table.to_html() for table in tables) or hint
         self._on_growth()
 
     def _state(self) -> list:
@@ -121,17 +123,19 @@ class Inspector(widgets.VBox):
 
     def _on_growth(self) -> None:
         """Draw what depends on the length of the histories; the chosen step stays, or follows the latest."""
-        begin = time.perf_counter()
+        begin = time.thread_time()
         self.drawn = self._state()
-        self.step.max = max(1, *(progress(run)[0] for run in self.shown))
+        trained = max(progress(run)[0] for run in self.shown)
+        self.step.max = max(1, trained)
         self._draw_curves()
         if self.latest.value and self.step.value != self.step.max:
             self.step.value = self.step.max  # this calls _on_step
         else:
             self._on_step()
+        self.moments.show(self.shown[0])
         self._say()
-        end = time.perf_counter()
-        self.next_drawing = end + (end - begin) / SHARE
+        spent = time.thread_time() - begin if trained else 0.0  # the first step is drawn at once
+        self.next_drawing = time.perf_counter() + spent / SHARE
 
     def _say(self) -> None:
         said = [f"<b>{escape(run.label)}</b>: {escape(doing(run))}" for run in self.shown]
@@ -149,6 +153,9 @@ class Inspector(widgets.VBox):
         if self.latest.value:
             self.step.value = self.step.max
 
+    def _on_follow(self) -> None:
+        self.clock.playing = self.follow.value
+
     def _on_step(self) -> None:
         self.latest.value = self.step.value == self.step.max
         self._move_cursor()
@@ -159,7 +166,8 @@ class Inspector(widgets.VBox):
         """Draw again if a new run has begun, or a chosen run has got new steps or results."""
         with contextlib.suppress(UserError):  # all runs have been deleted
             self._find_runs()
-        if time.perf_counter() > self.next_drawing and self.drawn != (state := self._state()):
+        due = time.perf_counter() > self.next_drawing or not any(map(doing_now, self.shown))
+        if due and self.drawn != (state := self._state()):
             self._list_runs()
             if self.drawn != state:  # no new label, so nothing was drawn yet
                 self._on_growth()
@@ -191,23 +199,31 @@ class Inspector(widgets.VBox):
         keys |= {f"rewards/{name}/mean": short for name, short in names.items()}
         lines = []
         for run in self.shown:
+            last = progress(run)[0]
+            step = f"{last}, its last" if self.step.value > last else self.step.value
             found = {title: _value(run, key, self.step.value) for key, title in keys.items()}
             values = [f"{escape(title)} <b>{value}</b>" for title, value in found.items() if value]
-            lines.append(f"{escape(run.name)} at step {self.step.value}: {' · '.join(values)}")
+            lines.append(f"{escape(run.name)} at step {step}: {' · '.join(values)}")
         self.values.value = f'<div style="{TEXT}">{"<br>".join(lines)}</div>'
 
     def _list_completions(self) -> None:
         run, wanted = self.shown[0], self.search.value
-        step = run.logged(self.step.value) or self.step.value  # the last step with logged completions
+        step = run.logged(self.step.value)  # the last step with logged completions
+        if step is None:
+            self.completions.value = escape(f"{run.name} has no completions up to step {self.step.value}.")
+            return
         try:
             log = with_verdicts(run.completions(step), run)
-        except UserError as error:  # none yet, or the file is being written
+        except UserError as error:  # the file is being written
             self.completions.value = escape(error)
             return
         found = log[log["completion"].str.contains(wanted, case=False, regex=False)]
         kept = [FILTERS[self.filter.value](group) for _, group in found.groupby("question", sort=False)]
-        count = sum(map(len, kept))
-        note = f"{run.name}, step {step}: {count} of {len(log)} completions, best first; {LEGEND}"
+        worst = self.filter.value.startswith("worst")
+        if worst:
+            kept.sort(key=lambda group: group["advantage"].min())
+        count, first = sum(map(len, kept)), "worst" if worst else "best"
+        note = f"{run.name}, step {step}: {count} of {len(log)} completions, {first} first; {LEGEND}"
         groups = "".join(groups_html(group, run) for group in kept)
         self.completions.value = f'<div style="{TEXT}"><p>{escape(note)}</p>{groups}</div>'
 

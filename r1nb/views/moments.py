@@ -7,11 +7,12 @@ import ipywidgets as widgets
 from r1nb.runs.evaluations import MOMENTS
 from r1nb.text.prompts import LAYOUTS
 from r1nb.views.group import VERDICTS, groups_html, head, with_verdicts
-from r1nb.views.html import TEXT, colored
-from r1nb.views.tables import CUT_OFF
+from r1nb.views.html import TEXT, colored, escape
+from r1nb.views.tables import CUT_OFF, MARKS
 
 SAMPLED = "questions sampled in training"
 LONGEST = 100  # characters of a question in the list
+SHOWN = {"all": {True, False}, "wrong at the end": {False}, "right at the end": {True}}
 
 
 class Moments(widgets.VBox):
@@ -20,68 +21,99 @@ class Moments(widgets.VBox):
     def __init__(self):
         wide = {"width": "98%"}
         self.kind = widgets.Dropdown(description="from")
+        self.which = widgets.Dropdown(description="show", options=list(SHOWN))
+        self.search = widgets.Text(description="with text", placeholder="text in a question")
         self.question = widgets.Dropdown(description="question", layout=wide)
         self.moment = widgets.SelectionSlider(options=["-"], description="when", layout=wide)
         self.answer = widgets.HTML(layout={"max_height": "220px", "overflow": "auto", "width": "100%"})
-        super().__init__([self.kind, self.question, self.moment, self.answer])
+        choice = widgets.HBox([self.kind, self.which, self.search], layout={"flex_flow": "row wrap"})
+        super().__init__([choice, self.question, self.moment, self.answer])
         self.add_class("r1nb-moments")
-        self.run, self.answers = None, {}
-        for control, draw in ((self.kind, self._on_kind), (self.question, self._on_question),
-                              (self.moment, self._on_moment)):  # fmt: skip
-            control.observe(draw, names="value")
+        self.run, self.seen, self.answers = None, None, {}
+        for control, draw in ((self.kind, self._read), (self.which, self._list), (self.search, self._list),
+                              (self.question, self._on_question), (self.moment, self._draw)):  # fmt: skip
+            control.observe(lambda _change, draw=draw: draw(), names="value")
 
     def show(self, run) -> None:
-        """Show the questions of a run; the answers are read when a list is chosen."""
-        self.run = run
+        """Show a run's questions and its answers so far. Choices stay; at the end, the slider follows."""
+        measured = {split: list(moments) for split, moments in run.evaluation().items()}
+        seen = run.folder, run.validation_steps(), measured
+        if seen == self.seen:
+            return
+        self.run, self.seen = run, seen
         kinds = ["validation problems"] if run.validation_steps() else []
         kinds += [f"test problems of {split}" for split in run.evaluation()]
-        self.kind.options = [*kinds, SAMPLED]
-        self.kind.index = 0
-        self._on_kind()
+        _offer(self.kind, [*kinds, SAMPLED])
+        self._read()
 
-    def _on_kind(self, _change=None) -> None:
-        self.answers = self._read(self.kind.value) if self.kind.value else {}
-        shown = {f"{i}. {' '.join(q.split())[:LONGEST]}": q for i, q in enumerate(self.answers, 1)}
-        self.question.options = list(shown.items())
-        self.question.index = 0 if shown else None
-        self._on_question()
-
-    def _read(self, kind: str) -> dict:
-        """{question: {moment: function that returns the HTML of the answers}}."""
-        run, found = self.run, {}
+    def _read(self) -> None:
+        """Find for each question {moment: (right or not, function that returns the HTML of the answers)}."""
+        run, kind, self.answers = self.run, self.kind.value, {}
         if kind == SAMPLED:
             for step, questions in run.sampled_questions().items():
                 for question in questions:
-                    found.setdefault(question, {})[f"step {step}"] = partial(_group, run, step, question)
-            return found
-        if kind.startswith("test problems of "):
+                    found = None, partial(_group, run, step, question)
+                    self.answers.setdefault(question, {})[f"step {step}"] = found
+        elif kind.startswith("test problems of "):
             split = kind.removeprefix("test problems of ")
-            graded = {shown: run.graded(moment).get(split, []) for moment, shown in MOMENTS.items()}
-            records = {shown: [vars(g) for g in answers] for shown, answers in graded.items()}
+            for moment, shown in MOMENTS.items():
+                self._add(shown, map(vars, run.graded(moment).get(split, [])))
         else:
-            records = {f"after step {step}": run.validation(step) for step in run.validation_steps()}
-        for moment, answers in records.items():
-            for answer in answers:
-                found.setdefault(answer["question"], {})[moment] = partial(_one, run, answer)
-        return found
+            for step in run.validation_steps():
+                self._add(f"after step {step}" if step else "before", run.validation(step))
+        self._list()
 
-    def _on_question(self, _change=None) -> None:
-        moments = list(self.answers.get(self.question.value, {}))
-        self.moment.options = moments or ["-"]
-        self.moment.value = self.moment.options[-1]
-        self._on_moment()
+    def _add(self, moment: str, answers) -> None:
+        for answer in answers:
+            found = answer["strict"], partial(_one, self.run, answer)
+            self.answers.setdefault(answer["question"], {})[moment] = found
 
-    def _on_moment(self, _change=None) -> None:
-        answer = self.answers.get(self.question.value, {}).get(self.moment.value)
-        shown = answer() if answer else "The run has no answers of this kind yet."
-        self.answer.value = f'<div style="{TEXT}">{shown}</div>'
+    def _list(self) -> None:
+        """List the questions, each with its verdicts in the order of the moments."""
+        listed = []
+        for number, (question, moments) in enumerate(self.answers.items(), 1):
+            verdicts = [right for right, _ in moments.values()]
+            marks = "" if self.kind.value == SAMPLED else "".join(map(MARKS.get, verdicts))
+            if (
+                verdicts[-1] in {None, *SHOWN[self.which.value]}
+                and self.search.value.lower() in question.lower()
+            ):
+                listed.append((f"{number}. {marks} {' '.join(question.split())[:LONGEST]}", question))
+        _offer(self.question, listed)
+        self._on_question()
+
+    def _on_question(self) -> None:
+        last = self.moment.value == self.moment.options[-1]
+        moments = list(self.answers.get(self.question.value, {})) or ["-"]
+        _offer(self.moment, moments)
+        if last:
+            self.moment.value = moments[-1]
+        self._draw()
+
+    def _draw(self) -> None:
+        moments = self.answers.get(self.question.value, {})
+        _, answer = moments.get(self.moment.value, (None, lambda: "There is no such question yet."))
+        said = f"{escape(self.run.name)}, {self.moment.value}"
+        self.answer.value = f'<div style="{TEXT}">{said}<br>{answer()}</div>'
+
+
+def _offer(control, options: list) -> None:
+    """Give a control new options; its value stays if it is among them, and else becomes the first."""
+    if list(control.options) == options:
+        return
+    values = [option[1] if isinstance(option, tuple) else option for option in options]
+    kept = control.value if control.value in values else next(iter(values), None)
+    control.options = options
+    control.value = kept
 
 
 def _one(run, answer: dict) -> str:
     verdict, color = VERDICTS[answer["strict"]]
     layout = LAYOUTS[run.recipe["data"].get("layout", "reasoning")]
     asked = head(answer["question"], answer["answer"])
-    said = f'<b style="color:{color}">{verdict}</b>{CUT_OFF * answer["cut"]}'
+    why = ": the right number, but not in the answer block"
+    why = why if answer.get("lenient") and answer["strict"] is False else ""
+    said = f'<b style="color:{color}">{verdict}</b>{why}{CUT_OFF * answer["cut"]}'
     return f'<div style="text-align:left">{asked}<br>{said}</div>{colored(answer["completion"], layout)}'
 
 

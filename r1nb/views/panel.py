@@ -64,7 +64,7 @@ class Panel:
         self.inspector.clock.playing = False
         self.place.update(NOTHING)
         run = Run(self.inspector.only.folder)
-        self._draw(run, progress(run)[1])
+        self._draw(run, f"{progress(run)[1]}. Notebook 04 shows all its steps.")
 
     def _draw(self, run: Run, said: str) -> None:
         status, curves, group = self.static

@@ -6,6 +6,7 @@ import re
 import time
 from datetime import datetime
 
+from r1nb.runs.activity import is_idle
 from r1nb.views.html import visible
 
 
@@ -59,6 +60,8 @@ def progress(run) -> tuple[int, str]:
     when = f"{_duration(pace * (steps - step))} left"
     if step == steps or run.finished:
         when = f"in {_duration(last['time'])}"
+    elif is_idle(run):
+        when = "stopped: run it again to resume"
     elif quiet:
         when = f"nothing new for {_duration(quiet)}"
     figure = f"no {name}" if last.get(name) is None else f"{name} {last[name]:.2f}"

@@ -43,6 +43,7 @@ def strip(*runs, smoothing: float = 0.0) -> tuple[Figure, int]:
         for panel, key in zip(axes, COMPARED, strict=True):
             title, share = PANELS[key]
             plain(panel, title.removesuffix(", validation problems"), percent=share)
+            panel.set_ylim((-0.02, 1.04) if share else panel.get_ylim())
         draw_names(figure, runs)
     last = last_shown(runs)
     for panel in axes:

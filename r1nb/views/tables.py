@@ -7,7 +7,7 @@ import pandas
 from pandas.io.formats.style import Styler
 
 from r1nb.errors import UserError, say_once
-from r1nb.evaluation.comparison import by_group, sources_of_gain, telling_changes
+from r1nb.evaluation.comparison import by_group, compare, sources_of_gain, telling_changes
 from r1nb.rewards.grading import Judge, summarize, summarize_samples
 from r1nb.rewards.registry import find_reward, reward_names, short_name
 from r1nb.runs.evaluations import MOMENTS
@@ -91,6 +91,14 @@ def changes_table(run, split: str):
     return pairs_table(telling_changes(*sides) if all(sides) else [], MOMENTS["prefilled"], MOMENTS["after"])
 
 
+def wrong_table(run, split: str, most: int = 10):
+    """Up to `most` problems that are wrong after training; those that were right before come first."""
+    sides = [run.graded(moment).get(split, []) for moment in ("before", "after")]
+    wrong = [pair for pair in zip(*sides, strict=True) if pair[1].strict is False] if all(sides) else []
+    wrong.sort(key=lambda pair: not pair[0].strict)
+    return pairs_table(wrong[:most], MOMENTS["before"], MOMENTS["after"])
+
+
 def pairs_table(pairs: list[tuple], *names: str):
     """The answers of two policies, whose names are given, to the same problems, with their verdicts."""
     rows = []
@@ -167,6 +175,25 @@ def differences_table(runs):
     """The settings in which the recipes of some runs differ."""
     rows = [[key, *values] for key, values in differences(runs).items()]
     return table_of(rows, ["setting", *(run.name for run in runs)])
+
+
+def compare_runs(runs) -> list:
+    """Tables: the settings in which runs differ, their accuracy after training, and who was right where.
+
+    The last is for two runs with answers to the same test problems.
+    """
+    found = {run.name: run.evaluation() for run in runs}
+    splits = dict.fromkeys(split for measured in found.values() for split in measured)
+    rates = {(split, name): found[name].get(split, {}).get("after") for split in splits for name in found}
+    after = {column: summary for column, summary in rates.items() if summary}
+    tables = [differences_table(runs), *([rates_table(after)] if after else [])]
+    if len(runs) == 2:
+        first, second = (run.graded("after") for run in runs)
+        for split in first:
+            if [g.question for g in first[split]] == [g.question for g in second.get(split, [])]:
+                compared = compare(first[split], second[split])
+                tables.append(comparison_table(compared, f"{split}, {runs[0].name}", runs[1].name))
+    return tables
 
 
 def differences(runs) -> dict[str, list[str]]:

@@ -396,8 +396,8 @@ def test_it_evaluates_as_trl_does(tmp_path):
 def test_it_prints_once_what_it_shares_and_skips(tmp_path, capsys):
     make(build("tiny"), tmp_path).train()
     lines = capsys.readouterr().out.splitlines()
-    assert lines.count("4 prompts shared by 20 completions: each is read once.") == 1
-    assert sum("are not run: advantage 0." in line for line in lines) == 1
+    assert lines.count("The policy reads 4 prompts once each for 20 completions.") == 1
+    assert sum("completions teach nothing (advantage 0): skipped." in line for line in lines) == 1
 
 
 @pytest.mark.parametrize(

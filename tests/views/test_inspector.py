@@ -89,9 +89,10 @@ def test_the_recipes_of_two_runs_are_compared(runs_dir):
     inspector = Inspector(runs_dir)
     inspector.chosen.value = ("tiny-cpu-001", "tiny-cpu-002")
     for word in ("grpo.seed", "rewards.int_reward_func", "–"):  # noqa: RUF001
-        assert word in inspector.differences.value
-    assert "learning_rate" not in inspector.differences.value
+        assert word in inspector.comparison.value
+    assert "learning_rate" not in inspector.comparison.value
     assert inspector.step.max == 30
+    assert "tiny-cpu-001 at step 20, its last:" in inspector.values.value
     inspector.chosen.value = ()  # the runs that were shown stay
     inspector.step.value = 3
     inspector.search.value = "24"
@@ -100,6 +101,7 @@ def test_the_recipes_of_two_runs_are_compared(runs_dir):
 
 def test_a_run_in_progress_is_followed(runs_dir):
     writer = write_run(recipe(runs_dir), 3)
+    say_now(writer, TRAINING)
     inspector = Inspector(runs_dir)
     picture = bytes(inspector.curves.value)
     inspector.clock.value += 1
@@ -129,11 +131,64 @@ def test_one_question_is_followed_through_the_run(runs_dir):
     assert moments.moment.options == ("after step 1", "after step 16", "after step 32")
     assert moments.moment.value == "after step 32"
     assert "How much is 4 times 6?" in moments.answer.value
+    assert moments.question.label == "1. ✗✗✗ How much is 4 times 6?"
+    moments.which.value = "right at the end"
+    assert moments.question.options == ()
+    assert "no such question" in moments.answer.value
+    moments.which.value = "wrong at the end"
+    moments.search.value = "HOW MUCH"
+    assert "How much is 4 times 6?" in moments.answer.value
     moments.kind.value = "questions sampled in training"
     assert len(moments.question.options) == 40
     moments.question.index = 11
     assert moments.moment.options == ("step 12",)
     assert moments.answer.value.count("&lt;reasoning&gt;") == 4
+
+
+def test_a_question_that_is_followed_moves_on_with_the_run(runs_dir):
+    writer = write_run(recipe(runs_dir), 16)
+    say_now(writer, TRAINING)
+    inspector = Inspector(runs_dir)
+    moments = inspector.moments
+    assert moments.moment.value == "after step 16"
+    before = moments.answer.value
+    writer.write_validation(32, writer.validation(16))
+    append_step(writer, 17, [])
+    inspector.next_drawing = 0.0
+    inspector.clock.value += 1
+    assert moments.moment.value == "after step 32"
+    assert moments.answer.value == before.replace("after step 16", "after step 32")
+    moments.moment.value = "after step 1"
+    writer.write_validation(48, writer.validation(16))
+    append_step(writer, 18, [])
+    inspector.next_drawing = 0.0
+    inspector.clock.value += 1
+    assert moments.moment.value == "after step 1"  # the chosen moment stays
+    assert moments.moment.options[-1] == "after step 48"
+
+
+def test_the_first_step_is_drawn_at_once_and_so_is_a_run_that_has_ended(runs_dir):
+    writer = new_run(recipe(runs_dir))
+    say_now(writer, TRAINING)
+    inspector = Inspector(runs_dir)
+    assert "has no completions up to step 1" in inspector.completions.value
+    append_step(writer, 1, [])
+    inspector.clock.value += 1
+    assert "at step 1: total reward" in inspector.values.value
+    append_step(writer, 2, [])
+    inspector.clock.value += 1
+    assert inspector.step.max == 1  # so soon it is not drawn again
+    clear(writer)
+    inspector.clock.value += 1
+    assert inspector.step.max == 2
+    assert "stopped: run it again to resume" in inspector.status.value
+
+
+def test_the_worst_of_each_group_come_first(runs_dir):
+    write_run(recipe(runs_dir), 3, texts=(IDEAL, "nothing [a-z]", "24"))
+    inspector = Inspector(runs_dir)
+    inspector.filter.value = "worst of each group"
+    assert "worst first" in inspector.completions.value
 
 
 def test_a_run_that_trains_says_what_it_does_and_can_be_stopped(runs_dir):

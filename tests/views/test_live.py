@@ -20,7 +20,7 @@ def test_in_a_terminal_the_live_view_prints_a_line(tiny_recipe, capsys, steps):
     for step in range(1, steps + 1):
         append_step(run, step, [])
     LiveView(run).on_train_end(None, state(steps), None)
-    expected = "step 40 of 100, reward 2.67, 2 min left" if steps else "step 0 of 100"
+    expected = "step 40 of 100, reward 2.67, stopped: run it again to resume" if steps else "step 0 of 100"
     assert capsys.readouterr().out.strip() == expected
     assert (run.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 

@@ -187,6 +187,24 @@ def test_a_table_by_column_fills_empty_cells_with_dashes():
     assert cells(table) == [["a", "1", DASH], ["b", "2", "3"], ["c", DASH, "4"]]
 
 
+def test_two_runs_are_compared_by_their_answers_to_the_same_problems(tiny_recipe):
+    first, second = (new_run(tiny_recipe) for _ in range(2))
+    sides = [(True, False, False), (True, True, False)]
+    for run, side in zip((first, second), sides, strict=True):
+        answered = [graded(right, question=str(i)) for i, right in enumerate(side)]
+        run.write_evaluation("before", {"test": [graded(False, question=str(i)) for i in range(3)]})
+        run.write_evaluation("after", {"test": answered})
+    settings, rates, counts = tables.compare_runs([first, second])
+    assert cells(settings) == []  # the recipes are the same
+    assert list(rates.data.columns[1:]) == [("test", first.name), ("test", second.name)]
+    assert [cell[:5] for cell in cells(rates)[0][1:]] == ["33.3%", "66.7%"]
+    assert [line[1:] for line in cells(counts)] == [["1", "0"], ["1", "1"]]
+    second.write_evaluation("after", {"test": [graded(True, question="other")]})
+    assert len(tables.compare_runs([first, second])) == 2  # other problems cannot be compared one by one
+    assert [line[:2] for line in cells(tables.wrong_table(first, "test"))] == [["✗ → ✗", "1"], ["✗ → ✗", "2"]]
+    assert cells(tables.wrong_table(first, "elsewhere")) == []
+
+
 def test_a_comparison_is_shown_as_the_four_counts_of_problems():
     """The names of the policies are text, not markup; the difference and p are below the counts."""
     verdicts = [(True, True)] + [(True, False)] * 2 + [(False, True)] * 9 + [(False, False)] * 4
