@@ -146,6 +146,7 @@ def attach_lora(policy: Policy, recipe) -> None:
         from peft import LoraConfig, get_peft_model
 
         policy.model = get_peft_model(policy.model, LoraConfig(**adapter_arguments(recipe)))
+    policy.folder = None  # what is trained now has not been saved yet
 
 
 def starting_adapter(recipe) -> Path:
