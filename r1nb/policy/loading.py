@@ -17,11 +17,10 @@ from r1nb.policy.adapters import CONFIG, check_targets, strip
 from r1nb.policy.decoding import check_tokens, decode_plainly, set_end_token
 from r1nb.policy.gguf import mend_gguf
 from r1nb.policy.policy import Policy
+from r1nb.policy.usage import NF4
 from r1nb.processes import processes
 from r1nb.runs.run import CARD, Run
 from r1nb.text.templates import prepare_tokenizer
-
-NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
 
 
 def load_policy(recipe, to_train: bool = True) -> Policy:

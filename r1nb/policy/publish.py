@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from r1nb.errors import UserError, first_line
-from r1nb.policy.cards import NAME, make_card, readme, short_name
+from r1nb.policy.cards import NAME, make_card, readme, without_places
 from r1nb.runs.run import CARD
 
 # Of the files in the folder, only these are pushed. The two cards are written anew.
@@ -31,8 +31,7 @@ def push(policy, folder: Path, name: str, private: bool) -> str:
             "Nobody is logged in to the Hub: run `hf auth login`, or set HF_TOKEN to a token that may write."
         )
     card = folder / CARD
-    card = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else make_card(policy)
-    card["model"]["model_name"] = short_name(card["model"]["model_name"])
+    card = without_places(json.loads(card.read_text("utf-8")) if card.is_file() else make_card(policy))
     texts = {CARD: json.dumps(card, indent=1) + "\n", "README.md": readme(card, name)}
     files = [path for pattern in FILES for path in sorted(folder.glob(pattern))]
     contents = {path.name: path for path in files} | {key: text.encode() for key, text in texts.items()}

@@ -3,15 +3,7 @@
 import json
 
 QUESTION = "What is 34 + 58?"
-FOUR_BITS = """\
-import torch
-from transformers import BitsAndBytesConfig
-
-four_bits = BitsAndBytesConfig(
-    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-    bnb_4bit_compute_dtype=torch.bfloat16,
-)
-"""
+NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
 OF_GGUF = """\
 from r1nb import load_trained
 
@@ -33,10 +25,12 @@ def python_lines(base: str | None, trained: str, tokenizer: str, messages, most:
     options = 'dtype="auto", device_map="auto"' + ", quantization_config=four_bits" * in_4bit
     load = f"AutoModelForCausalLM.from_pretrained({_quoted(base or trained)}, {options})"
     onto = f"PeftModel.from_pretrained(base, {_quoted(trained)})"
+    four_bits = ", ".join(f"{key}={value!r}" for key, value in NF4.items())
     lines = [
         *(["from peft import PeftModel"] if base else []),
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        f"from transformers import AutoModelForCausalLM, AutoTokenizer{', BitsAndBytesConfig' * in_4bit}",
         "",
+        *([f"four_bits = BitsAndBytesConfig({four_bits}, bnb_4bit_compute_dtype='bfloat16')"] * in_4bit),
         *([f"base = {load}", f"model = {onto}"] if base else [f"model = {load}"]),
         f"tokenizer = AutoTokenizer.from_pretrained({_quoted(tokenizer)})",
         f"messages = {_quoted(messages)}",
@@ -48,7 +42,7 @@ def python_lines(base: str | None, trained: str, tokenizer: str, messages, most:
         ")",
         'print(tokenizer.decode(reply[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))',
     ]
-    return FOUR_BITS * in_4bit + "\n".join(lines)
+    return "\n".join(lines)
 
 
 def _quoted(value) -> str:

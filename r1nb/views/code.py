@@ -4,7 +4,8 @@ import json
 from textwrap import wrap
 
 from r1nb.machine.configs import grpo_arguments
-from r1nb.policy.loading import NF4, adapter_arguments, loading_arguments, starting_adapter
+from r1nb.policy.loading import adapter_arguments, loading_arguments, starting_adapter
+from r1nb.policy.usage import NF4
 from r1nb.recipes.settings import SHIPPED
 from r1nb.rewards.registry import is_own, shipped_names
 from r1nb.text.prompts import THINK

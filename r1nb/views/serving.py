@@ -113,8 +113,9 @@ class _Served:
                 f"--enable-lora --max-lora-rank {rank} --lora-modules {adapter}",
                 *(["--quantization bitsandbytes"] if self.in_4bit else []),
             ]
+            first = "`pip install vllm-bnb-plugin` for weights in 4 bits, then " * model.load_in_4bit
         else:
-            first = "merge the adapter as under Ollama, " if self.base else ""
+            first = "merge the adapter as under Ollama, then " if self.base else ""
             lines = [f"vllm serve {shlex.quote(self.merged)}", f"--served-model-name {shlex.quote(name)}"]
         dtype = f" --dtype {model.dtype}" if model.dtype else ""
         lines.append(f"--max-model-len {model.max_seq_length}{dtype}")

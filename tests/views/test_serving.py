@@ -102,6 +102,7 @@ def test_a_base_in_4_bits_or_from_a_gguf_file_gets_other_lines(run):
     lines = serving_lines(Run(run.folder))
     assert "quantization_config=four_bits" in blocks(lines, "python")[0]
     assert "--quantization bitsandbytes" in lines
+    assert "`pip install vllm-bnb-plugin` for weights in 4 bits, then start the server" in lines
     (run.folder / "recipe.yaml").write_text(recipe.replace("tiny-policy", "/models/base.gguf"))
     lines = serving_lines(Run(run.folder))
     assert f'load_trained("{run.adapter}", base="/models/base.gguf")' in blocks(lines, "python")[0]
