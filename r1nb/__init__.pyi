@@ -46,3 +46,4 @@ from .views.code import training_code as training_code
 from .views.inspector import Inspector as Inspector
 from .views.live import LiveView as LiveView
 from .views.report import write_report as write_report
+from .views.serving import serving_lines as serving_lines

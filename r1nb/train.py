@@ -42,7 +42,7 @@ def train(recipe):
     from r1nb.runs.checkpoints import last_checkpoint
     from r1nb.tasks.rows import drop_long_prompts, load_splits
     from r1nb.training import callbacks, resume, stages
-    from r1nb.views import live, report
+    from r1nb.views import live, report, serving
 
     rows, validation, tests = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     for problem in checks.check_rewards(rows, recipe.judge(rows.column_names)):
@@ -71,6 +71,7 @@ def train(recipe):
         trainer.train(resume_from_checkpoint=checkpoint)
     if proof := stages.finish(run, policy, tests, recipe, before):
         report.write_report(run)
+        serving.write_serving_lines(run)
     return run, proof
 
 

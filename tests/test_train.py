@@ -80,6 +80,7 @@ def test_a_run_interrupted_before_in_and_after_training_resumes_and_proves_its_a
     assert run.series("reward")[0] == [1, 2, 3, 4]
     assert set(run.evaluation()["test"]) == {"before", "prefilled", "after"}
     assert (run.folder / "report.html").is_file()
+    assert "vllm serve" in (run.folder / "serve.md").read_text()
     assert not list(run.folder.parent.glob("*-002"))
 
 

@@ -81,10 +81,10 @@ def recipe_for(name: str, machine: Machine, /, **overrides):
     return load_recipe(_wanted(overrides.pop("recipe", name), machine), **overrides)
 
 
-def _wanted(name: str, machine: Machine) -> str:
-    """The name of the recipe that `name` or R1NB_SET asks for; for "auto" the one for the machine."""
+def _wanted(name: str, machine: Machine | None = None) -> str:
+    """The name of the recipe that `name` or R1NB_SET asks for; "auto" is that for the machine, if given."""
     wanted = str(environment_overrides().get("recipe", name))
-    return suggest_recipe(machine)[0] if wanted == "auto" else wanted
+    return suggest_recipe(machine)[0] if machine and wanted == "auto" else wanted
 
 
 def choose_recipe(name: str = "auto", /, **overrides):
@@ -93,6 +93,8 @@ def choose_recipe(name: str = "auto", /, **overrides):
     Libraries that are not installed are replaced, and a printed line says so (engine.fall_back). Raises
     UserError if the recipe cannot run here or TRL refuses it.
     """
+    if _wanted(overrides.get("recipe", name)) != "auto":
+        load_recipe(name, **overrides)  # names a mistake before torch is imported
     machine = this_machine()
     suggested, reason = suggest_recipe(machine)
     wanted = _wanted(overrides.get("recipe", name), machine)

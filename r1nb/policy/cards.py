@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from r1nb.errors import UserError
 from r1nb.machine.model_files import licence
 from r1nb.paths import __version__, write_json
+from r1nb.policy.usage import QUESTION, python_lines, to_quantize
 from r1nb.recipes.settings import ModelSettings
 from r1nb.runs.run import CARD
 from r1nb.text.prompts import LAYOUTS, REASONING, Layout
@@ -41,7 +42,7 @@ def without_places(value):
     OPENAI_API_KEY.
     """
     if isinstance(value, dict):
-        return {key: without_places(each) for key, each in value.items()}
+        return {without_places(key): without_places(each) for key, each in value.items()}
     if isinstance(value, list):
         return [without_places(each) for each in value]
     if isinstance(value, str):
@@ -54,13 +55,20 @@ def write_cards(folder: Path, policy, run=None, layout: Layout = REASONING) -> N
 
     If the base model is a local folder, only r1nb.json contains its path, because load_trained needs it.
     """
+    card = make_card(policy, run, layout)
+    (folder / "README.md").write_text(readme(card, folder.name), encoding="utf-8")
+    write_json(folder / CARD, card)  # last: it marks the folder as complete
+
+
+def make_card(policy, run=None, layout: Layout = REASONING) -> dict:
+    """The contents of r1nb.json."""
     if run:
         layout = LAYOUTS[run.recipe["data"].get("layout", "reasoning")]
-    name = policy.model_settings.model_name
     card = {
         "model": dict(policy.model_settings),
+        "adapter": policy.has_adapter,
         "base_fingerprint": policy.fingerprint(),
-        "base_licence": licence(name),
+        "base_licence": licence(policy.model_settings.model_name),
         "layout": layout.name,
         "prompt": prompt_format(policy.tokenizer, layout),
         "chat_template_kwargs": policy.chat_template_kwargs,
@@ -69,25 +77,56 @@ def write_cards(folder: Path, policy, run=None, layout: Layout = REASONING) -> N
     }
     if run:
         recipe = {key: without_places(values) for key, values in run.recipe.items() if key != "output"}
-        card |= {"recipe": recipe, "data": run.environment.get("data"), "accuracy": run.evaluation()}
-    _write_readme(folder / "README.md", card)
-    write_json(folder / CARD, card)  # last: it marks the folder as complete
+        accuracy, changed = without_places(run.evaluation()), _changes(run)
+        card |= {"recipe": recipe, "data": run.environment.get("data")}
+        card |= {"accuracy": accuracy, "changes": changed}
+    return card
 
 
-def _write_readme(path: Path, card: dict) -> None:
+def _changes(run) -> dict:
+    """{test split: {"n": problems, "won": wrong before training and right after it, "lost": the opposite,
+    "fell": {kind of problem: [right before, right after, all]} for the kinds of which fewer are right}}.
+
+    Right is lenient here: a policy that does not know the format yet would have nothing to lose otherwise.
+    """
+    before, after, changes = run.graded("before"), run.graded("after"), {}
+    for split in before.keys() & after.keys():
+        pairs = [(a.kind, a.lenient, b.lenient) for a, b in zip(before[split], after[split], strict=True)]
+        pairs = [pair for pair in pairs if None not in pair[1:]]
+        kinds = {}
+        for kind in sorted({kind for kind, *_ in pairs if kind}):
+            rows = [verdicts for other, *verdicts in pairs if other == kind]
+            kinds[kind] = [sum(a for a, _ in rows), sum(b for _, b in rows), len(rows)]
+        changes[split] = {
+            "n": len(pairs),
+            "won": sum(b and not a for _, a, b in pairs),
+            "lost": sum(a and not b for _, a, b in pairs),
+            "fell": {kind: counts for kind, counts in kinds.items() if counts[1] < counts[0]},
+        }
+    return changes
+
+
+def readme(card: dict, name: str) -> str:
+    """The model card, README.md, from the contents of r1nb.json; `name` is the folder's or repository's."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    name, recipe = card["model"]["model_name"], card.get("recipe")
-    whole = bool(recipe) and recipe["lora"] is None
+    base, recipe = card["model"]["model_name"], card.get("recipe")
+    whole = not card.get("adapter", not recipe or recipe["lora"] is not None)  # older cards do not say
     dataset = recipe["data"]["dataset"].partition(":")[0] if recipe else ""
     data = ModelCardData(
-        base_model=name if NAME.fullmatch(name) else None,
+        base_model=base if "/" in base and NAME.fullmatch(base) else None,
         library_name="transformers" if whole else "peft",
+        pipeline_tag="text-generation",
         license=card["base_licence"] if card["base_licence"] != "unknown" else None,
         datasets=[dataset] if "/" in dataset and NAME.fullmatch(dataset) else None,
         tags=[*([] if whole else ["lora"]), "grpo", "trl", "r1nb"],
     )
-    ModelCard.from_template(data, str(README), base=Path(name).name, whole=whole, **card).save(path)
+    most = recipe["grpo"]["max_completion_length"] if recipe else 1024
+    messages = LAYOUTS[card["layout"]].build_messages(QUESTION)
+    in_4bit = not whole and to_quantize(card["model"])
+    lines = python_lines(None if whole else short_name(base), name, name, messages, most, in_4bit)
+    made = {"base": short_name(base), "whole": whole, "lines": lines}
+    return str(ModelCard.from_template(data, str(README), **made, **card))
 
 
 class Card(BaseModel, extra="allow"):

@@ -5,21 +5,22 @@ There are two engines: transformers + PEFT anywhere, and Unsloth (with vLLM for 
 
 import importlib.util
 import os
+from pathlib import Path
 
 from r1nb.errors import UserError, first_line
 from r1nb.machine.configs import check_model
 from r1nb.machine.engine import compute_dtype, prepare_unsloth, require_unsloth
 from r1nb.machine.model_files import cannot_load, locate
 from r1nb.machine.out_of_memory import is_out_of_memory, out_of_memory_in_words, remedy_for
-from r1nb.policy.adapters import check_targets, strip
+from r1nb.paths import runs_folder, user_path
+from r1nb.policy.adapters import CONFIG, check_targets, strip
 from r1nb.policy.decoding import check_tokens, decode_plainly, set_end_token
 from r1nb.policy.gguf import mend_gguf
 from r1nb.policy.policy import Policy
+from r1nb.policy.usage import NF4
 from r1nb.processes import processes
-from r1nb.runs.run import Run
+from r1nb.runs.run import CARD, Run
 from r1nb.text.templates import prepare_tokenizer
-
-NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
 
 
 def load_policy(recipe, to_train: bool = True) -> Policy:
@@ -29,8 +30,8 @@ def load_policy(recipe, to_train: bool = True) -> Policy:
     `to_train=False` skips the last check, since the recipe may have been written for another model.
     """
     base = recipe.model
-    if recipe.lora and recipe.lora.start_from:  # raises before loading if that run is missing
-        Run.named(recipe.lora.start_from, recipe.output.runs_dir)
+    if recipe.lora and recipe.lora.start_from:  # raises before loading if it is missing
+        starting_adapter(recipe)
     prepare_unsloth(base)
     load = _load_unsloth if base.engine == "unsloth" else _load_plain
     with out_of_memory_in_words(remedy_for(recipe.name, recipe.grpo)):
@@ -144,15 +145,41 @@ def attach_lora(policy: Policy, recipe) -> None:
         from peft import LoraConfig, get_peft_model
 
         policy.model = get_peft_model(policy.model, LoraConfig(**adapter_arguments(recipe)))
+    policy.folder = None  # what is trained now has not been saved yet
+
+
+def starting_adapter(recipe) -> Path:
+    """The folder of the adapter that `start_from` names: a run's, by the run's name or folder, or its own.
+
+    Raises UserError, which names the finished runs, if there is no adapter.
+    """
+    name, runs_dir = recipe.lora.start_from, recipe.output.runs_dir
+    places = (runs_folder(runs_dir) / user_path(name), user_path(name).resolve())
+    folders = [folder for folder in places if folder.is_dir()]
+    for folder in folders:
+        if (folder / "adapter" / CARD).is_file():
+            return folder / "adapter"
+        if (folder / CONFIG).is_file():
+            return folder
+    why = "there is no run and no folder of this name"
+    if folders:
+        is_run = (folders[0] / "recipe.yaml").is_file()
+        why = (
+            f"{'it did not finish, so' if is_run else 'it is not the folder of a run, and'} it has no adapter"
+        )
+    finished = [run.name for run in Run.all(runs_dir) if (run.adapter / CARD).is_file()][:8]
+    others = ", ".join(finished) or "none"
+    raise UserError(f"Training cannot start from {name!r}: {why}. Finished runs: {others}.")
 
 
 def _continue_adapter(policy: Policy, recipe) -> None:
-    """Put a finished run's adapter on the base model, to train it further."""
-    parent = Run.named(recipe.lora.start_from, recipe.output.runs_dir)
-    policy.load_adapter(parent.adapter, recipe.layout)
+    """Put the adapter of `start_from` on the base model, to train it further."""
+    policy.load_adapter(starting_adapter(recipe), recipe.layout)
     rank = policy.model.peft_config["default"].r
     if rank != recipe.lora.r:
-        raise UserError(f"The adapter of {parent.name} has rank {rank}, not {recipe.lora.r}: set r={rank}.")
+        raise UserError(
+            f"The adapter of {recipe.lora.start_from} has rank {rank}, not {recipe.lora.r}: set r={rank}."
+        )
     policy.model.set_adapter("default")  # PEFT trains only the active adapter
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from r1nb.errors import UserError
 from r1nb.policy.adapters import NOT_FINITE, is_finite, load_onto
 from r1nb.policy.cards import short_name, write_cards
+from r1nb.policy.publish import push
 from r1nb.recipes.settings import Sampling
 from r1nb.runs.disk import full_disk_in_words
 from r1nb.text.prompts import REASONING, Layout, format_prompt
@@ -33,6 +34,7 @@ class Policy:
     def __init__(self, model, tokenizer, model_settings, chat_template_kwargs: dict | None = None):
         self.model, self.tokenizer, self.model_settings = model, tokenizer, model_settings
         self.chat_template_kwargs = chat_template_kwargs
+        self.folder: Path | None = None  # where the trained weights were saved to, or loaded from
 
     @property
     def has_adapter(self) -> bool:
@@ -162,17 +164,29 @@ class Policy:
             raise UserError(NOT_FINITE)
         folder = Path(folder).expanduser()
         self.model.save_pretrained(str(folder), **options)
-        if not self.has_adapter:
-            self.tokenizer.save_pretrained(str(folder))
+        self.tokenizer.save_pretrained(str(folder))  # its chat template may differ from the base model's
         write_cards(folder, self, run, layout)
+        self.folder = folder
         return folder
+
+    def push_to_hub(self, name: str, private: bool = True) -> str:
+        """Push the trained weights, as they were last saved or loaded, to the Hub; returns the address.
+
+        `name` is owner/model. A new repository is private unless `private=False` is given. The adapter's (or
+        model's) files are pushed with a model card (policy.cards), and nothing else of the run. Raises
+        UserError if nobody is logged in, or if the policy has not been saved.
+        """
+        if self.folder is None:
+            raise UserError("This policy has not been saved: policy.save_trained(run) does that.")
+        return push(self, self.folder, name, private)
 
     def load_adapter(self, folder: Path | str, layout: Layout | None = None) -> None:
         """Put a saved adapter on the base model; it replaces an adapter that is already there.
 
         Raises UserError, and changes nothing, if it does not fit this base model (adapters.load_onto).
         """
-        self.model = load_onto(self, Path(folder).expanduser(), layout)
+        folder = Path(folder).expanduser()
+        self.model, self.folder = load_onto(self, folder, layout), folder
         if self.model_settings.engine == "unsloth":
             from unsloth import FastLanguageModel
 

@@ -53,6 +53,8 @@ def load_trained(folder: Path | str | None = None, base: Path | str | None = Non
     policy = load_policy(recipe, to_train=False)
     if is_adapter:
         policy.load_adapter(trained, recipe.layout)
+    else:
+        policy.folder = trained
     return policy, recipe, trained
 
 

@@ -12,6 +12,7 @@ from r1nb.paths import RECIPES, runs_folder, user_path
 from r1nb.recipes.recipe import Recipe, build_recipe, salvage_recipe
 from r1nb.recipes.settings import OURS, RESERVED, OutputSettings, section_keys, unknown_key
 from r1nb.rewards.own import beside
+from r1nb.tasks.sources import check_dataset
 
 SECTIONS = ("grpo", *OURS, "sft")  # a key in several sections means the first of them
 WHOLE = ("rewards", "lora", "sft")  # sections that can be replaced as a whole, the last two also by null
@@ -35,8 +36,8 @@ def load_recipe(name="tiny-cpu", /, **overrides) -> Recipe:
     this name is resumed. Without it, or with None, they have the name of the recipe.
 
     If `name` is a run or a run folder, the recipe is the one that this run used, and R1NB_SET is ignored.
-    Raises UserError for an unknown recipe or key, a value of the wrong type, and values that contradict
-    each other.
+    Raises UserError for an unknown recipe or key, a value of the wrong type, values that contradict each
+    other, and a dataset that does not exist.
     """
     of_run = user_path(name) / "recipe.yaml"
     if of_run.is_file():
@@ -46,6 +47,7 @@ def load_recipe(name="tiny-cpu", /, **overrides) -> Recipe:
     name = os.fspath(name) if other == "auto" else str(other)
     raw = _replace(_read(name), overrides | from_outside)
     recipe = build_recipe(raw)
+    check_dataset(recipe.data.dataset)
     check_writable(runs_folder(recipe.output.runs_dir))
     return recipe
 

@@ -31,6 +31,10 @@ FIXED = {
     "eval_on_start": ((False, None), VALIDATES),
     "push_to_hub": ((False, None), "r1nb uploads nothing while it trains: upload the adapter afterwards"),
     "log_completions_hub_repo": ((None, ""), "r1nb uploads nothing: the run folder keeps the completions"),
+    "num_train_epochs": (
+        (),
+        "a run is as long as max_steps says, so set max_steps to epochs x rows / problems of one step",
+    ),
     "resume_from_checkpoint": (
         (None, True, "true", "True"),
         "r1nb resumes an unfinished run by itself, from its last whole checkpoint; resume=false begins anew",
@@ -103,6 +107,8 @@ Splits = Annotated[
     list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v), Field(min_length=1)
 ]
 NameOrPath = Annotated[str, AfterValidator(_absolute)]
+# A name without a slash is first that of a run in runs_dir.
+RunOrPath = Annotated[str, AfterValidator(lambda name: _absolute(name) if "/" in name else name)]
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ class LoraSettings(Section):
     lora_alpha: AtLeastOne
     target_modules: str | list[str]
     lora_dropout: float = Field(0.0, ge=0, lt=1)
-    start_from: str | None = None  # a finished run (name or folder) whose adapter is trained further
+    start_from: RunOrPath | None = None  # a run (name or folder) or adapter folder: it is trained further
     use_gradient_checkpointing: str | None = None  # "unsloth": Unsloth's own implementation
 
 

@@ -88,17 +88,6 @@ class Run(Evaluations):
         return sorted(runs, key=lambda run: run.made, reverse=True)
 
     @classmethod
-    def named(cls, name: str, runs_dir: str) -> "Run":
-        """Find a run that saved an adapter, by its name in the folder of runs or by its path."""
-        folder = runs_folder(runs_dir) / user_path(name)
-        if not (folder / "adapter" / CARD).is_file():
-            finished = [run.name for run in cls.all(runs_dir) if (run.adapter / CARD).is_file()][:8]
-            why = "it did not finish, so it has no adapter" if folder.is_dir() else "it does not exist"
-            others = f"{', '.join(finished)}" if finished else "none"
-            raise UserError(f"Training cannot start from run {name!r}: {why}. Finished runs: {others}.")
-        return cls(folder)
-
-    @classmethod
     def latest(cls, runs_dir: str) -> "Run | None":
         """The newest run that saved an adapter or a whole model; None if there is none."""
         return next((run for run in cls.all(runs_dir) if any(run.folder.glob(f"*/{CARD}"))), None)

@@ -126,5 +126,6 @@ def read_hub(name: str, subset: str | None, split: str):
         raise UserError(f"{name} has no such split or subset: {first_line(error)}") from None
     except OSError:  # ConnectionError is one
         raise UserError(
-            f"{name} cannot be fetched from the Hub: check the network, or use a file or folder."
+            f"{name} is no file or folder here, and it cannot be fetched from the Hub: check its name, or "
+            "the network."
         ) from None

@@ -6,18 +6,25 @@ from pathlib import Path
 
 from datasets import Dataset, ReadInstruction, concatenate_datasets
 
-from r1nb.errors import UserError
+from r1nb.errors import UserError, say_once
 from r1nb.paths import DATA
 from r1nb.rewards.gym import PROBLEMS, gym_problem, gym_tasks
 from r1nb.rewards.registry import RESERVED, find_reward, shipped_names
 from r1nb.tasks.files import read_hub, read_local
-from r1nb.tasks.sources import SOURCES, Source, countdown_numbers, own_source, source_of
+from r1nb.tasks.sources import (
+    BUNDLED,
+    GYM,
+    SOURCES,
+    Source,
+    check_dataset,
+    countdown_numbers,
+    own_source,
+    source_of,
+    usual_columns,
+)
 from r1nb.text.prompts import LAYOUTS, REASONING, Layout
 
-GYM = "reasoning-gym:"
-BUNDLED = {"bundled": "problems", "bundled-countdown": "countdown"}  # folders of data/
 WORD = re.compile(r"(?:\.(?=\d))?\w+|[^\w\s.,;:!?'\"]")
-HUB = re.compile(r"(?!.*\.(?:jsonl?|csv|parquet|txt)$)\w[\w.-]*/[\w.-]+")  # owner/name, but not a file
 ODD_CELL = (AttributeError, IndexError, KeyError, TypeError, ValueError)  # a cell is empty or of another type
 SPLIT = re.compile(r"(\w+)(\[.*\])?")  # train, or train[-300:]
 
@@ -28,8 +35,9 @@ def load_rows(dataset: str, split: str, question=None, answer=None, layout: Layo
 
     `dataset` is "bundled", "bundled-countdown", a name of SOURCES (or with a subset,
     "openai/gsm8k:socratic"), "reasoning-gym:<task>+<task>", a file or folder of .jsonl, .csv or
-    .parquet, or the name of any dataset on the Hub. If the data does not look like one of SOURCES, name its
-    columns with `question` and `answer`. A split may be a slice: "train[-300:]". Rows without a gold are
+    .parquet, or the name of any dataset on the Hub. If the data does not look like one of SOURCES, its
+    columns are found by usual names (`problem`, `solution`, ...) if there is exactly one of each; else name
+    them with `question` and `answer`. A split may be a slice: "train[-300:]". Rows without a gold are
     dropped, and their number is printed. Raises UserError if the data cannot be read, with the line or the
     columns found.
     """
@@ -54,22 +62,24 @@ def _load(dataset: str, split: str, question, answer, layout) -> tuple:
         raise UserError("Only one of question_column and answer_column is set: set both.")
     if dataset.startswith(GYM):
         return _slice(_gym_rows(dataset, match[1], layout), split), None
+    check_dataset(dataset)
     name, _, subset = dataset.partition(":")
     path = DATA / BUNDLED[dataset] if dataset in BUNDLED else Path(dataset).expanduser()
     if path.exists():
         raw, where = read_local(path, match[1])
-    elif HUB.fullmatch(name):
+    else:
         named = SOURCES.get(dataset) or SOURCES.get(name)
         raw, where = read_hub(name, subset or (named and named.subset), match[1]), name
-    else:
-        names = ", ".join([*BUNDLED, *SOURCES, f"{GYM}<task>"])
-        raise UserError(
-            f"Unknown dataset {dataset!r}: name a file, a folder, another Hub dataset, or one of {names}."
-        )
     flat = raw.flatten()  # names a field of a column of structs, as reward_model.ground_truth
     fields = [name for name in {question, answer} & set(flat.column_names) if name not in raw.column_names]
     raw = concatenate_datasets([raw, flat.select_columns(fields)], axis=1) if fields else raw
     columns, known = raw.column_names, SOURCES.get(dataset) or source_of(raw)
+    if not (question or known) and (usual := usual_columns(columns)):
+        question, answer = usual
+        say_once(
+            f"Taken from the names of the columns of {where}: the questions are in {question}, the answers "
+            f"in {answer}. question_column and answer_column choose others."
+        )
     source = own_source(question, answer, raw) if question else known
     if source is None or not set(source.columns) <= set(columns):
         lacks = f" has no {' and '.join(source.columns)}" if source else " is not like any known dataset"

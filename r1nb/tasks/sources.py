@@ -6,10 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
-from r1nb.errors import UserError
+from r1nb.errors import UserError, did_you_mean
+from r1nb.paths import user_path
 from r1nb.text.numbers import to_value
 from r1nb.text.prompts import completion_text
 
+GYM = "reasoning-gym:"
+BUNDLED = {"bundled": "problems", "bundled-countdown": "countdown"}  # folders of data/
+HUB = re.compile(r"(?!.*\.(?:jsonl?|csv|parquet|txt)$)\w[\w.-]*/[\w.-]+")  # owner/name, but not a file
 MARKER = "####"  # stands before the gold
 MARKS = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator marks, <<48/2=24>>
 CORRECT, MATH = "correctness_reward_func", "math_reward_func"
@@ -18,6 +22,9 @@ AFTER = re.compile(r"\n|\b[Tt]he (?:final )?answer is\b|</?s>|<\|")  # what foll
 HEADING = re.compile(r"(?:step|part|case)\b.*|[^\d\\=]*", re.IGNORECASE)
 LAST_LINE = re.compile(r"\n\s*(?:[^\n]*(?:\bis|\bare|[=:]) +)?\**([^\s*]+?)\**\.?\s*$")
 MISSING = ("nan", "NaN", "NaT", "<NA>")  # a missing value that pandas wrote as text
+# Usual names of the columns of questions and golds. `input` beside `instruction` is a part of the question.
+QUESTIONS = ("question", "problem", "prompt", "instruction", "query", "input")
+GOLDS = ("answer", "solution", "output", "response", "ground_truth", "final_answer")
 SPEAKERS = {"user": "question", "human": "question", "assistant": "answer", "gpt": "answer"}
 
 
@@ -73,6 +80,12 @@ def cell_text(cell, column: str, part: str) -> str:
         cell = [cell]
     if isinstance(cell, list) and cell and all(isinstance(turn, dict) and _speaker(turn) for turn in cell):
         cell = [_said(turn) for turn in cell if SPEAKERS.get(_speaker(turn)) == part]
+        if part == "question" and len(cell) > 1:
+            shown = f"{len(cell)} questions, the last one {cell[-1]!r:.60}"
+            raise UserError(
+                f"The column {column} holds a conversation of {shown}: put one question into each row, since "
+                "the policy does not see the earlier ones."
+            )
     if isinstance(cell, list) and len(cell) < 2 and not (cell and isinstance(cell[0], dict | list)):
         return cell_text(cell[0], column, part) if cell else ""
     shown = f"The column {column} holds {str(cell)[:80]}"
@@ -184,6 +197,23 @@ SOURCES = {
 }  # fmt: skip
 
 
+def check_dataset(name: str) -> None:
+    """Raise UserError if a dataset is no file or folder here, and its name can mean no other dataset."""
+    path = user_path(name)
+    known = name in BUNDLED or name.startswith(GYM) or HUB.fullmatch(name.partition(":")[0])
+    if known or path.exists():
+        return
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise UserError(f"dataset = {name!r}: there is no folder {folder}; correct the path.")
+    hint = did_you_mean(path.name, [*BUNDLED, *SOURCES, *(each.name for each in folder.iterdir())])
+    names = ", ".join([*BUNDLED, *SOURCES, f"{GYM}<task>"])
+    raise UserError(
+        f"dataset = {name!r}: there is no such file or folder in {folder}{hint} A dataset is a file, a "
+        f"folder, a name on the Hub (owner/name), or one of {names}."
+    )
+
+
 def source_of(rows) -> Source | None:
     """The source that raw rows look like: among those whose columns they have, the one with most columns.
 
@@ -199,6 +229,16 @@ def _mostly(cells, *marks: str) -> bool:
     """Whether at least half of the cells that are not empty have one of the marks."""
     marked = [any(mark in str(cell) for mark in marks) for cell in cells if cell not in (None, "")]
     return 2 * sum(marked) >= len(marked)
+
+
+def usual_columns(columns: list[str]) -> tuple[str, str] | None:
+    """(column of questions, column of golds) by their names; None if there is not exactly one of each.
+
+    Beside a column `answer`, the column `solution` holds the steps, as in r1nb's own rows.
+    """
+    questions = [name for name in columns if name in QUESTIONS]
+    golds = [name for name in columns if name in GOLDS and not (name == "solution" and "answer" in columns)]
+    return (questions[0], golds[0]) if len(questions) == len(golds) == 1 else None
 
 
 def own_source(question: str, answer: str, rows=None) -> Source:

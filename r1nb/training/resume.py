@@ -19,6 +19,7 @@ from r1nb.machine.configs import check_configs, check_saves, steps_between_saves
 from r1nb.machine.hardware import environment
 from r1nb.machine.out_of_memory import out_of_memory_in_words, remedy_for
 from r1nb.policy.adapters import NOT_FINITE, is_finite
+from r1nb.policy.loading import starting_adapter
 from r1nb.processes import from_main, processes
 from r1nb.recipes.settings import OURS, section_keys
 from r1nb.rewards.judge import require_judge
@@ -52,8 +53,10 @@ def begin_run(recipe, rows=None, reuse: bool = False, **facts) -> Run:
     facts |= {} if rows is None else {"data": fingerprint(rows)}
     facts |= {"reward_files": files} if (files := hashes(recipe.rewards)) else {}
     facts |= {"processes": processes()} if processes() > 1 else {}
-    if recipe.lora and recipe.lora.start_from:
-        facts.setdefault("parent", Path(recipe.lora.start_from).name)
+    if recipe.lora and recipe.lora.start_from and "parent" not in facts:
+        adapter = starting_adapter(recipe)
+        in_run = (adapter.parent / "recipe.yaml").is_file()
+        facts["parent"] = adapter.parent.name if in_run else adapter.name
     run = _newest(recipe, facts) if recipe.output.resume else None
     if run and run.finished:
         if reuse:

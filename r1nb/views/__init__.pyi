@@ -16,4 +16,5 @@ from .plots import (
     training_curves as training_curves,
 )
 from .report import write_report as write_report
+from .serving import serving_lines as serving_lines
 from .token_view import show_gains as show_gains

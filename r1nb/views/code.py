@@ -4,7 +4,8 @@ import json
 from textwrap import wrap
 
 from r1nb.machine.configs import grpo_arguments
-from r1nb.policy.loading import NF4, adapter_arguments, loading_arguments
+from r1nb.policy.loading import adapter_arguments, loading_arguments, starting_adapter
+from r1nb.policy.usage import NF4
 from r1nb.recipes.settings import SHIPPED
 from r1nb.rewards.registry import is_own, shipped_names
 from r1nb.text.prompts import THINK
@@ -115,8 +116,9 @@ def _adapter(recipe) -> Code:
     lines = ["from transformers import set_seed", "", f"set_seed({recipe.grpo['seed']})"]
     if recipe.lora is None:
         return _code(*lines, "model.requires_grad_(True)  # no adapter: all weights train")
-    if parent := recipe.lora.start_from:
-        arguments = {"model": BARE, _written(f"runs/{parent}/adapter"): BARE, "is_trainable": True}
+    if recipe.lora.start_from:
+        adapter = str(starting_adapter(recipe))
+        arguments = {"model": BARE, _written(adapter): BARE, "is_trainable": True}
         return _code(
             "from peft import PeftModel", *lines, _call("model = PeftModel.from_pretrained", arguments)
         )

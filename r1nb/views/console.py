@@ -16,6 +16,7 @@ def show_result(run: Run) -> None:
         print(f"Step {line['step']}: {line['sentence']}")
     here = Path.cwd()
     trained = run.trained.name
-    for what, name in {"run folder": "", trained: trained, "report": "report.html"}.items():
+    files = {"run folder": "", trained: trained, "report": "report.html", "serve it": "serve.md"}
+    for what, name in files.items():
         path = run.folder / name
         print(f"{what + ':':<12}{path.relative_to(here) if path.is_relative_to(here) else path}")

@@ -67,8 +67,8 @@ def test_two_processes_write_one_run_once(tmp_path):
     for once in ("Run folder:", "A step takes 16 completions, 8 in each of 2 processes.", "run folder:"):
         assert said.count(once) == 1
     ours = {"recipe.yaml", "environment.json", "history.jsonl", "evaluation.json", "proof.json", "curves.png",
-            "report.html", "README.md", ".lock", "evaluation", "validation", "completions", "adapter",
-            "checkpoint-2", "checkpoint-4"}  # fmt: skip
+            "report.html", "serve.md", "README.md", ".lock", "evaluation", "validation", "completions",
+            "adapter", "checkpoint-2", "checkpoint-4"}  # fmt: skip
     assert {path.name for path in run.folder.iterdir()} == ours
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {run.name}
 

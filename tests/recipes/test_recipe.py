@@ -100,6 +100,8 @@ def test_a_recipe_written_as_yaml_and_read_again_is_the_same(tiny_recipe):
         ({"num_generations": 1}, ["num_generations = 1", "at least 2"]),
         ({"num_generations": 7}, ["7", "64", "63 or 70"]),
         ({"max_steps": 0}, ["max_steps = 0", "at least 1"]),
+        ({"num_train_epochs": 3}, ["num_train_epochs = 3", "set max_steps to epochs x rows"]),
+        ({"sft.max_steps": 2, "sft.num_train_epochs": 1}, ["num_train_epochs = 1", "set max_steps"]),
         ({"eval_every": 0}, ["eval_every = 0", "at least 1"]),
         ({"r": 0}, ["r = 0", "at least 1"]),
         ({"per_device_train_batch_size": 0}, ["per_device_train_batch_size = 0", "at least 1"]),

@@ -33,11 +33,11 @@ def test_each_key_has_the_type_that_trl_gives_it(section):
 
 @pytest.mark.parametrize("section", TRL)
 def test_each_type_accepts_trls_default(section):
-    """Except max_steps, whose default of -1 means that epochs count."""
+    """Except max_steps, whose default of -1 means that epochs count, and num_train_epochs."""
     config, _ = TRL[section]
     fields, checked = section_keys(section), []
     for field in dataclasses.fields(config):
-        if field.name in RESERVED | {"max_steps"}:
+        if field.name in RESERVED | {"max_steps", "num_train_epochs"}:
             continue
         made = field.default_factory is not dataclasses.MISSING
         default = field.default_factory() if made else field.default

@@ -8,6 +8,7 @@ import json
 import pandas
 import pytest
 
+from r1nb.policy.loading import starting_adapter
 from r1nb.recipes.loading import load_recipe
 from r1nb.runs.run import CARD, Run
 from r1nb.tasks.rows import load_splits
@@ -258,6 +259,7 @@ def test_the_same_recipe_resumes_it_unless_it_is_finished(old, capsys):
     (old.folder / "adapter").mkdir()
     (old.folder / "adapter" / CARD).write_text("{}")
     assert begin_run(recipe, rows, reuse=True).folder == old.folder
-    assert Run.named("tiny-cpu-001", str(old.folder.parent)).folder == old.folder
+    further = load_recipe("tiny-cpu", runs_dir=str(old.folder.parent), start_from="tiny-cpu-001")
+    assert starting_adapter(further) == old.adapter
     assert Run.latest(str(old.folder.parent)).folder == old.folder
     assert begin_run(recipe, rows).name == "tiny-cpu-002"

@@ -7,10 +7,11 @@ from decimal import Decimal
 
 import pytest
 
-from r1nb.errors import UserError
+from r1nb.errors import UserError, say_once
 from r1nb.paths import DATA
 from r1nb.recipes.loading import load_recipe
 from r1nb.tasks.rows import load_rows, load_splits
+from r1nb.text.prompts import REASONING
 
 GSM8K = ["so\n#### 6", "then\n#### 1,080"]
 
@@ -68,6 +69,48 @@ def test_columns_called_question_and_answer_need_not_be_gsm8ks(tmp_path, suffix,
     loaded = load_rows(write_table(tmp_path, suffix, rows), "train")
     assert loaded["answer"] == golds
     assert loaded["question"] == [r["question"] for r in rows if r["answer"] not in (None, "")][: len(golds)]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("columns", "taken"),
+    [
+        ({"prompt": "1 + 1?", "solution": "2"}, "prompt, the answers in solution"),
+        ({"problem": "1 + 1?", "solution": r"so \boxed{2}"}, "problem, the answers in solution"),
+        ({"instruction": "1 + 1?", "output": "2", "id": 7}, "instruction, the answers in output"),
+        ({"problem": "1 + 1?", "answer": "2", "solution": "Add."}, "problem, the answers in answer"),
+        (
+            {"prompt": [{"role": "system", "content": "Be short."}, {"role": "user", "content": "1 + 1?"}],
+             "answer": 2},
+            "prompt, the answers in answer",
+        ),
+    ],
+)  # fmt: skip
+def test_usual_columns_are_taken_and_named(tmp_path, capsys, columns, taken, suffix):
+    say_once.cache_clear()
+    path = write_table(tmp_path, suffix, [columns] * 3)
+    for _ in range(2):
+        (row, *_) = load_rows(path, "train")
+        assert (row["question"], row["answer"]) == ("1 + 1?", "2")
+        assert row["prompt"] == REASONING.build_messages("1 + 1?")
+    assert capsys.readouterr().out.count(f"the questions are in {taken}. question_column and") == 1
+    named = load_rows(path, "train", *taken.split(", the answers in "))
+    assert named.to_list() == load_rows(path, "train").to_list()
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        (("problem", "prompt", "answer"), "its columns are problem, prompt, answer: set question_column"),
+        (("prompt", "solution", "output"), "its columns are prompt, solution, output: set question_column"),
+        (("instruction", "input", "output"), "its columns are instruction, input, output: set question_"),
+        (("prompt",), "its columns are prompt: set question_column and answer_column"),
+    ],
+)
+def test_columns_are_not_guessed_if_several_could_be_meant(tmp_path, columns, words):
+    path = write_table(tmp_path, "jsonl", [dict.fromkeys(columns, "1")])
+    with pytest.raises(UserError, match=words):
+        load_rows(path, "train")
 
 
 def test_the_format_of_golds_is_decided_for_the_whole_file_and_not_a_slice(tmp_path, capsys):
@@ -327,7 +370,7 @@ def test_a_field_of_a_struct_is_named_with_a_dot(tmp_path, suffix, question, ans
             r"The column a holds \['3', '4'\], which is a list: make it one",
         ),
         ({"prompt": "2 + 2?", "a": [["4"]]}, "The column a holds .* which is a list"),
-        ({"prompt": [ASKED, TOLD, ASKED], "a": "4"}, "The column prompt holds .* which is a list"),
+        ({"prompt": [ASKED, TOLD, ASKED], "a": "4"}, "The column prompt holds a conversation of 2 questions"),
         ({"prompt": {"x": "2 + 2?"}, "a": "4"}, "set question_column to one of its fields, prompt.x"),
     ],
 )

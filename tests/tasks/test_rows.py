@@ -1,6 +1,8 @@
 """Rows from a folder or from a name on the Hub, and how wrong files are refused."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -56,7 +58,7 @@ def test_real_gsm8k_solutions_in_the_format_earn_full_marks(gsm8k_dir):
         ([], ["train.jsonl is empty"]),
         (["", "  "], ["train.jsonl is empty"]),
         ([GOOD, "{oops"], ["train.jsonl", "line 2 is not a JSON object", "{oops"]),
-        ([{"prompt": "x", "answer": "#### 1"}], ["its columns are prompt, answer", "question_column"]),
+        ([{"text": "x", "answer": "#### 1"}], ["its columns are text, answer", "question_column"]),
         ([{"question": "x", "answer": None}], ["No row of train.jsonl has a question and a gold", "None"]),
         (["[1, 2]"], ["train.jsonl", "line 1 is not a JSON object", "[1, 2]"]),
         ([{"question": "x", "answer": "six #### "}], ["No row", "six ####"]),
@@ -101,8 +103,38 @@ def test_for_a_missing_split_the_existing_ones_are_named(folder):
 
 
 def test_an_unknown_dataset_is_named():
-    with pytest.raises(UserError, match="Unknown dataset 'gsm9k'"):
+    with pytest.raises(UserError, match=r"'gsm9k': there is no such file or folder.*openai/gsm8k"):
         load_rows("gsm9k", "train")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "words"),
+    [
+        ("my-data.jsonl", r"no such file or folder in {}; did you mean 'my_data.jsonl'\?"),
+        ("my-folder", r"no such file or folder in {}; did you mean 'my_folder'\?"),
+        ("./nothing", r"no such file or folder in {}\. A dataset is"),
+        ("gone/my_data.csv", r"there is no folder {}/gone; correct the path"),
+    ],
+)
+def test_a_missing_file_is_named_with_what_is_there(tmp_path, monkeypatch, dataset, words):
+    (tmp_path / "my_data.jsonl").touch()
+    (tmp_path / "my_folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=words.format(tmp_path)):
+        load_rows(dataset, "train")
+    with pytest.raises(UserError, match=words.format(tmp_path)):
+        load_recipe("tiny-cpu", dataset=dataset)
+
+
+def test_the_command_line_names_a_missing_file_before_it_imports_torch(tmp_path):
+    code = (
+        "import sys\nfrom r1nb.train import main\ntry:\n    main('tiny-cpu', 'dataset=my-data.jsonl')\n"
+        "except ValueError as error:\n    print(error, {'torch', 'trl', 'datasets'} & {*sys.modules})"
+    )
+    command = [sys.executable, "-c", code]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "dataset = 'my-data.jsonl': there is no such file" in said.stdout, said.stderr
+    assert said.stdout.endswith(" set()\n")
 
 
 def test_the_hub_without_network_becomes_one_sentence():

@@ -1,6 +1,8 @@
 """Rejection sampling, and runs that start from the adapter of another run."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -137,11 +139,13 @@ def test_a_judge_that_does_not_answer_is_reported_before_a_run_is_created(tiny_r
 
 def test_a_missing_or_unfinished_parent_is_refused_before_the_base_is_loaded(tiny_recipe):
     runs_dir = tiny_recipe.output.runs_dir
-    with pytest.raises(UserError, match=r"start from run 'nowhere': it does not exist.*: none"):
+    with pytest.raises(UserError, match=r"start from 'nowhere': there is no run and no folder.*: none"):
         load_policy(load_recipe("tiny-cpu", runs_dir=runs_dir, start_from="nowhere"))
     run = new_run(tiny_recipe)
-    with pytest.raises(UserError, match=rf"start from run '{run.name}': it did not finish"):
+    with pytest.raises(UserError, match=rf"start from '{run.name}': it did not finish"):
         load_policy(load_recipe("tiny-cpu", runs_dir=runs_dir, start_from=run.name))
+    with pytest.raises(UserError, match=r"it is not the folder of a run, and it has no adapter"):
+        load_policy(load_recipe("tiny-cpu", runs_dir=runs_dir, start_from=runs_dir))
 
 
 @pytest.fixture
@@ -165,7 +169,9 @@ def lora(policy) -> dict:
     return {n: w.detach().clone() for n, w in policy.model.named_parameters() if "lora_" in n}
 
 
-def test_a_stage_continues_from_the_adapter_of_its_parent_and_records_it(tiny_recipe, stage, capsys):
+def test_a_stage_continues_from_the_adapter_of_its_parent_and_records_it(
+    tiny_recipe, stage, capsys, tmp_path, monkeypatch
+):
     parent, policy, rows, tests, base = stage
     left = lora(policy)
     settings = {"runs_dir": tiny_recipe.output.runs_dir, "max_steps": 1, "per_device_train_batch_size": 16,
@@ -190,6 +196,16 @@ def test_a_stage_continues_from_the_adapter_of_its_parent_and_records_it(tiny_re
     assert begin_run(recipe, rows, reuse=True).folder == run.folder  # its parent is start_from
     assert begin_run(recipe, rows, reuse=True, parent="another").folder != run.folder
     assert begin_run(recipe, rows, parent=parent.name).folder != run.folder
+
+    # An adapter's own folder will do, too, also a relative path of a folder that is no run.
+    shutil.copytree(parent.adapter, tmp_path / "given" / "mine")
+    monkeypatch.chdir(tmp_path)
+    for folder, named in {str(parent.adapter): parent.name, "given/mine": "mine"}.items():
+        recipe = load_recipe("tiny-cpu", **settings | {"start_from": folder})
+        assert recipe.lora.start_from == str(Path(folder).resolve())
+        attach_lora(policy, recipe)
+        assert all(torch.equal(left[name], weight) for name, weight in lora(policy).items())
+        assert begin_run(recipe, rows).environment["parent"] == named
 
     shown = stages_table({"first": parent, "second": run}, "test").to_html()
     for words in ("the base, prefilled", "first", "second", parent.name):

@@ -25,10 +25,11 @@ def test_rates_alarms_and_files_of_a_finished_run_are_printed(tiny_recipe, capsy
     assert ["strict", "0.0% [0.0, 49.0]", "100.0% [51.0, 100.0]"] in cells
     assert cells.count(["int", "0.500", "0.500"]) == 2
     assert "Step 3: Too [bold]short[/bold]." in lines
-    assert lines[-3:] == [
+    assert lines[-4:] == [
         "run folder: runs/tiny-cpu-001",
         "adapter:    runs/tiny-cpu-001/adapter",
         "report:     runs/tiny-cpu-001/report.html",
+        "serve it:   runs/tiny-cpu-001/serve.md",
     ]
 
 
@@ -39,4 +40,5 @@ def test_without_an_evaluation_only_the_paths_are_printed(tiny_recipe, capsys):
         f"run folder: {run.folder}",
         f"adapter:    {run.folder}/adapter",
         f"report:     {run.folder}/report.html",
+        f"serve it:   {run.folder}/serve.md",
     ]
