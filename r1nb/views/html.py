@@ -34,7 +34,7 @@ def escape(text) -> str:
 
 
 class Link:
-    """The path of a file or folder with a name before it; in a notebook a link that JupyterLab opens."""
+    """What a file is, and its path; in a notebook a link that JupyterLab opens (it opens no folders so)."""
 
     def __init__(self, name: str, path: Path | str):
         self.name, self.path = name, shown(Path(path))
