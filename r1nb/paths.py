@@ -38,7 +38,7 @@ def shown(path: Path) -> str:
     """A path as it opens from the current folder: relative if it is below it or beside it, else absolute."""
     try:
         relative = os.path.relpath(path)
-    except ValueError:  # another drive of Windows
+    except (ValueError, OSError):  # on another drive of Windows; the current folder was deleted
         return str(path)
     return str(path) if relative.startswith(os.path.join("..", "..")) else relative
 

@@ -4,6 +4,7 @@ import json
 from textwrap import wrap
 
 from r1nb.machine.configs import grpo_arguments
+from r1nb.paths import runs_folder, shown
 from r1nb.policy.loading import NF4, adapter_arguments, loading_arguments
 from r1nb.recipes.settings import SHIPPED
 from r1nb.rewards.registry import is_own, shipped_names
@@ -116,7 +117,8 @@ def _adapter(recipe) -> Code:
     if recipe.lora is None:
         return _code(*lines, "model.requires_grad_(True)  # no adapter: all weights train")
     if parent := recipe.lora.start_from:
-        arguments = {"model": BARE, _written(f"runs/{parent}/adapter"): BARE, "is_trainable": True}
+        adapter = shown(runs_folder(recipe.output.runs_dir) / parent / "adapter")
+        arguments = {"model": BARE, _written(adapter): BARE, "is_trainable": True}
         return _code(
             "from peft import PeftModel", *lines, _call("model = PeftModel.from_pretrained", arguments)
         )
