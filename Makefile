@@ -15,7 +15,7 @@ help: ## list the targets
 
 train: .venv/installed ## train the tiny policy, or RECIPE=name (auto: the recipe for this machine)
 ifneq (,$(filter llama%,$(RECIPE)))
-	@$(BIN)/python -m r1nb.machine.plan $(RECIPE)
+	@$(BIN)/python -m r1nb plan $(RECIPE)
 	@$(MAKE) .venv/gpu
 endif
 	@$(BIN)/python -m r1nb.train $(RECIPE)
@@ -74,7 +74,7 @@ check-pins: .venv/uv ## check that the GPU set can be resolved for each Python v
 	@touch $@
 
 lab: .venv/installed ## open JupyterLab on the notebooks
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
 
 lint: .venv/installed ## check the style, in notebooks too, and the direction of imports
 	$(BIN)/ruff check .
@@ -88,7 +88,7 @@ torture: .venv/installed ## kill runs at random moments and check that they resu
 	$(BIN)/python tests/torture.py $(KILLS) $(LOG)
 
 bench: .venv/installed ## compare a step with plain TRL's; measure scoring and callbacks (about eight minutes)
-	@$(BIN)/python tests/bench_trainer.py
+	@$(BIN)/python -m r1nb bench
 	@$(BIN)/python tests/bench.py
 
 speedrun: .venv/installed ## measure completions and CPU seconds until 80 %, and plain TRL's (about 25 minutes)

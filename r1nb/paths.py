@@ -34,6 +34,15 @@ def user_path(text) -> Path:
     return path
 
 
+def shown(path: Path) -> str:
+    """A path as it opens from the current folder: relative if it is below it or beside it, else absolute."""
+    try:
+        relative = os.path.relpath(path)
+    except (ValueError, OSError):  # on another drive of Windows; the current folder was deleted
+        return str(path)
+    return str(path) if relative.startswith(os.path.join("..", "..")) else relative
+
+
 def write_json(path: Path, value) -> None:
     """Write a JSON file atomically: a reader never sees half a file.
 

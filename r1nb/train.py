@@ -1,17 +1,20 @@
-"""Train a LoRA adapter with GRPO, as notebook 03 does: measure accuracy, train, measure accuracy again, save
-the adapter, load it in a fresh process as proof, and write a report. Each run has its own run folder.
+"""Train a LoRA adapter with GRPO, as notebook 03 does.
+
+It measures accuracy, trains, measures accuracy again, saves the adapter, loads it in a fresh process as
+proof, and writes a report. Each run has its own run folder.
 
 RECIPE is a name from the list below, auto (the recipe that suits this machine), or your own .yaml file. A
 setting key=value replaces the value of that key in the recipe:
 
-  python -m r1nb.train tiny-cpu             about two minutes on two cores, most of them training
-  python -m r1nb.train tiny-cpu max_steps=20 seed=2 name="first try"
-  python -m r1nb.train tiny-cpu rewards='{correctness_reward_func: 1.0}' loss_type=dr_grpo
-  python -m r1nb.train auto dataset=my_folder test_splits=test runs_dir=/data/runs
+  r1nb train tiny-cpu                       about two minutes on two cores
+  r1nb train tiny-cpu max_steps=20 seed=2 name="first try"
+  r1nb train tiny-cpu rewards='{correctness_reward_func: 1.0}' loss_type=dr_grpo
+  r1nb train auto dataset=my_folder test_splits=test runs_dir=/data/runs
 
 The same command resumes a run that was interrupted; resume=false begins a new run instead. A name names the
-run folder, as in runs/first-try-001, and another name is another run. Notebook 04 shows a run while it trains
-and afterwards, notebook 05 samples from its adapter.
+run folder, as in runs/first-try-001, and another name is another run. python -m r1nb.train does the same.
+
+Next: r1nb ask puts questions to the adapter. Notebook 04 shows a run while it trains and afterwards.
 
 exit codes: 0 trained, and the saved adapter is faithful: it is what was trained, 1 an error (one sentence
 explains it), 2 a wrong command line, 3 trained, but the saved adapter is not faithful, has no effect or could
@@ -75,20 +78,33 @@ def train(recipe):
     return run, proof
 
 
-def main(*arguments: str) -> None:
-    paths = sorted(RECIPES.glob("*.yaml"))
+def manual() -> str:
+    """The text at the top of this file, with a list of the recipes."""
     recipes = [
-        f"  {path.stem:<22}{yaml.safe_load(path.read_text(encoding='utf-8'))['about']}" for path in paths
+        f"  {path.stem:<22}{yaml.safe_load(path.read_text(encoding='utf-8'))['about']}"
+        for path in sorted(RECIPES.glob("*.yaml"))
     ]
+    return "\n".join([__doc__, "recipes:", *recipes])
+
+
+def main(*arguments: str) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m r1nb.train", description=__doc__, epilog="\n".join(["recipes:", *recipes]),
+        prog="python -m r1nb.train",
+        description=manual(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("recipe", metavar="RECIPE", help="a name below, auto, or a .yaml file")
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="a name above, auto, or a .yaml file")
     parser.add_argument("settings", metavar="key=value", nargs="*", help="max_steps=20, seed=2, ...")
     given = parser.parse_args(arguments)
-    overrides = read_overrides(given.settings, "The command line")
+    train_and_show(given.recipe, given.settings)
 
+
+def train_and_show(name: str, settings: list[str]) -> None:
+    """Train the recipe of this name with settings like "seed=2", and print the result.
+
+    Ends with exit code 3 if the saved adapter is not what was trained. Raises UserError.
+    """
+    overrides = read_overrides(settings, "The command line")
     if not sys.stderr.isatty():  # no progress bars in a log file
         os.environ |= {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
                        "TQDM_DISABLE": "1"}  # fmt: skip
@@ -99,7 +115,7 @@ def main(*arguments: str) -> None:
         sys.stdout.reconfigure(line_buffering=True, errors="replace")  # at once in log files, too
     else:
         sys.stdout = io.StringIO()  # only the main process prints
-    recipe = hardware.choose_recipe(given.recipe, **overrides)
+    recipe = hardware.choose_recipe(name, **overrides)
     print(plan.plan_run(recipe))
     run, proof = train(recipe)
     leave()

@@ -130,7 +130,8 @@ def require(recipe, machine: Machine) -> None:
         raise UserError(f"engine=unsloth is for one process and {started} are running: set {instead}.")
     if unsloth and not machine.gpu:
         raise UserError(
-            f"Recipe {recipe.name} needs a CUDA GPU, and there is none: use recipe=tiny-cpu here."
+            f"Recipe {recipe.name} needs a CUDA GPU, and there is none: use recipe=tiny-cpu here, or plan it "
+            f"for a card that is elsewhere (r1nb plan {recipe.name} --card a100-40)."
         )
     if unsloth:
         prepare_unsloth(recipe.model)

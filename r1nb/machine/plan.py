@@ -1,31 +1,25 @@
-"""Predict what a recipe needs on a card, GB by part and minutes, before anything is downloaded.
+"""Predict what a recipe needs on a card, GB by part and hours, before anything is downloaded.
 
-`python -m r1nb.machine.plan RECIPE` prints the plan of a recipe for this machine, or why it cannot run.
-
-The formula of each part is in machine/memory.py.
+`r1nb plan` prints it. The formula of each part is in machine/memory.py.
 """
 
 import contextlib
 import dataclasses
-import re
 import time
 
-from r1nb.errors import UserError, run_main
+from r1nb.errors import UserError
 from r1nb.machine import memory
+from r1nb.machine.cards import speed_of
 from r1nb.machine.configs import check_configs
 from r1nb.machine.engine import compute_dtype, prepare_unsloth
-from r1nb.machine.hardware import GB, Machine, recipe_for, require, this_machine
-from r1nb.machine.model_files import load_config
+from r1nb.machine.hardware import GB, Machine, this_machine
+from r1nb.machine.model_files import load_config, published_config
 from r1nb.processes import processes
 from r1nb.recipes.recipe import build_recipe
 
 CONTEXT = 1e9  # CUDA context or libraries, and what the allocator wastes: an allowance, not a formula
-# From NVIDIA's data sheets: TFLOP/s of dense 16-bit matrix products, and memory bandwidth in GB/s.
-CARDS = {"T4": (65, 320), "L4": (121, 300), "A10G": (70, 600), "3090": (71, 936),
-         "4090": (165, 1008), "L40S": (362, 864), "A100": (312, 1555), "H100": (989, 3350),
-         "H200": (989, 4800)}  # fmt: skip
 # Three published GRPO steps of Unsloth (Llama-3.1-8B and Qwen2.5-3B on a T4, Mistral-7B on a 4090) reached
-# 9 to 16 % of the speed that those two figures allow.
+# 9 to 16 % of the speed that the two figures of cards.CARDS allow.
 EFFICIENCY = (0.09, 0.16)
 # Without a GPU: the share of a large product's speed that sampling and training reach, measured with
 # Qwen2.5-0.5B on two cores; the share of their maximum length that its completions have; and the least number
@@ -45,8 +39,8 @@ class Plan:
     """GB of each part during sampling and during training; the larger sum is the peak.
 
     completions: number of full-length completions that the KV cache holds at once. step_seconds: (best case,
-    worst case), if completions have certain `lengths`; None for a card that is not in CARDS, and for a tiny
-    model on a CPU.
+    worst case), if completions have certain `lengths`; None for a card that is not in cards.CARDS, and for a
+    tiny model on a CPU.
     """
 
     card: str
@@ -78,23 +72,31 @@ class Plan:
             f"\nThe peak is {self.peak_gb:.2f} GB; {self.card} has {self.card_gb:.0f} GB. "
             f"The cache holds {self.completions} completions of full length at once."
         )
-        if (n := processes()) > 1:
-            text += f"\nA step takes {n * self.batch} completions, {self.batch} in each of {n} processes."
+        n = processes()
+        text += f"\nA step takes {n * self.batch:,} completions"
+        text += f", {self.batch} in each of {n} processes" * (n > 1)
+        text += f", and the {self.steps:,} steps {n * self.batch * self.steps:,}."
         if self.step_seconds:
             low, high = self.step_seconds
-            minutes = [seconds * self.steps / 60 for seconds in self.step_seconds]
             text += (
                 f"\nA step will take {low:.0f} to {high:.0f} s if completions {self.lengths}, "
-                f"and {self.steps} steps {minutes[0]:.0f} to {minutes[1]:.0f} minutes."
+                f"and the training {self.duration}. Evaluations come on top."
             )
         return text
+
+    @property
+    def duration(self) -> str:
+        """The time of all steps, as in "5 to 9 hours"; step_seconds must not be None."""
+        low, high = (seconds * self.steps for seconds in self.step_seconds)
+        unit, seconds = ("minutes", 60) if high < 2 * 3600 else ("hours", 3600)
+        return f"{low / seconds:.0f} to {high / seconds:.0f} {unit}"
 
 
 def plan_run(recipe, machine: Machine | None = None, config=None) -> Plan:
     """The plan of a recipe on a machine (default: this one); raises UserError if it cannot fit.
 
-    `config` is the model's transformers config; if it is None, it is read from the model's folder or
-    downloaded from the Hub (a few kilobytes).
+    `config` is the model's transformers config. If it is None, it is known for the models that the recipes
+    name; for others it is read from the model's folder or downloaded from the Hub (a few kilobytes).
     """
     machine, empty = machine or this_machine(), load_empty(recipe, config)
     plan = estimate(recipe, machine, empty)
@@ -109,7 +111,8 @@ def plan_run(recipe, machine: Machine | None = None, config=None) -> Plan:
 def load_empty(recipe, config=None):
     """A recipe's model and adapter from memory.empty_model; `config` as in plan_run."""
     prepare_unsloth(recipe.model)
-    return memory.empty_model(config or load_config(recipe.model.model_name), recipe.lora)
+    name = recipe.model.model_name
+    return memory.empty_model(config or published_config(name) or load_config(name), recipe.lora)
 
 
 def estimate(recipe, machine: Machine, empty) -> Plan:
@@ -171,12 +174,11 @@ def step_seconds(recipe, empty, machine, weights, length, completions) -> tuple[
 
     A wave is the completions that are sampled at once. For each token of a wave, sampling reads all weights
     and the KV cache so far. Training computes 6 N FLOPs a token (arXiv 2001.08361, section 2.1): forward 2 N,
-    gradients of the inputs 2 N, recomputed forward 2 N. None for a card that is not in CARDS.
+    gradients of the inputs 2 N, recomputed forward 2 N. None for a card that is not in cards.CARDS.
     """
-    name = next((name for name in CARDS if re.search(rf"\b{name}\b", machine.gpu or "")), None)
-    if name is None:
+    if (speed := speed_of(machine)) is None:
         return None
-    tflops, bandwidth = CARDS[name]
+    tflops, bandwidth = speed
     size, limit = recipe.batch_size, recipe.grpo["max_completion_length"]
     wave = max(1, min(size, completions))  # completions that are sampled at once
     cached = wave * length / 2 * memory.kv_bytes(empty.config, 2)
@@ -240,15 +242,3 @@ def _suffice(recipe, changes: dict, machine: Machine, empty) -> bool:
             check_configs(changed)
             return True
     return False
-
-
-def main(name: str = "tiny-cpu") -> None:
-    machine = this_machine()
-    recipe = recipe_for(name, machine)
-    require(recipe, machine)
-    print(f"This machine: {machine}. Recipe {recipe.name}: {recipe.about}")
-    print(plan_run(recipe, machine))
-
-
-if __name__ == "__main__":
-    run_main(main)

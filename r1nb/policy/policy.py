@@ -40,6 +40,11 @@ class Policy:
     def has_adapter(self) -> bool:
         return bool(getattr(self.model, "peft_config", None))
 
+    @property
+    def sides(self) -> dict[str, bool]:
+        """{name: the argument `adapter` of generate} of who can answer: base and adapter, or one model."""
+        return {"base": False, "adapter": True} if self.has_adapter else {"model": True}
+
     def generate(
         self, prompts: list[list[dict]], sampling: Sampling, adapter: bool = True, prefill: str = ""
     ) -> list[Completion]:

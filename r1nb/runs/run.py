@@ -21,7 +21,7 @@ from pathlib import Path
 import yaml
 
 from r1nb.errors import UserError, say_once
-from r1nb.paths import read_json, runs_folder, user_path, write_json
+from r1nb.paths import read_json, runs_folder, shown, user_path, write_json
 from r1nb.processes import main_only
 from r1nb.runs.evaluations import Evaluations
 
@@ -113,8 +113,8 @@ class Run(Evaluations):
 
     @property
     def label(self) -> str:
-        """<folder of runs>/<run>, as messages show it."""
-        return f"{self.folder.parent.name}/{self.folder.name}"
+        """The path of the run folder, as messages show it."""
+        return shown(self.folder)
 
     @property
     def name(self) -> str:
@@ -269,10 +269,7 @@ def _parse_recipe(path: Path, stamp: tuple) -> dict:
         needed = (recipe["name"], recipe["data"]["dataset"], recipe["grpo"]["max_steps"])
         if all(needed) and None not in {**recipe["rewards"]}.values():
             return recipe
-    where = f"{path.parent.parent.name}/{path.parent.name}"
-    raise UserError(
-        f"{where}/recipe.yaml is not a recipe, or it is damaged: restore it, or move that folder away."
-    )
+    raise UserError(f"{shown(path)} is not a recipe, or it is damaged: restore it, or move that folder away.")
 
 
 def _renamed(key: str) -> str:

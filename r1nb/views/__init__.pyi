@@ -1,4 +1,5 @@
 from .code import training_code as training_code
+from .html import Link as Link
 from .inspector import Inspector as Inspector
 from .live import LiveView as LiveView
 from .playgrounds import group_playground as group_playground

@@ -4,6 +4,7 @@ import json
 from textwrap import wrap
 
 from r1nb.machine.configs import grpo_arguments
+from r1nb.paths import shown
 from r1nb.policy.loading import adapter_arguments, loading_arguments, starting_adapter
 from r1nb.policy.usage import NF4
 from r1nb.recipes.settings import SHIPPED
@@ -117,7 +118,7 @@ def _adapter(recipe) -> Code:
     if recipe.lora is None:
         return _code(*lines, "model.requires_grad_(True)  # no adapter: all weights train")
     if recipe.lora.start_from:
-        adapter = str(starting_adapter(recipe))
+        adapter = shown(starting_adapter(recipe))
         arguments = {"model": BARE, _written(adapter): BARE, "is_trainable": True}
         return _code(
             "from peft import PeftModel", *lines, _call("model = PeftModel.from_pretrained", arguments)

@@ -1,7 +1,6 @@
 """Print the result of a finished run in a terminal: accuracy, alarms, and the paths of its files."""
 
-from pathlib import Path
-
+from r1nb.paths import shown
 from r1nb.runs.run import Run
 from r1nb.views.tables import accuracy_table
 
@@ -14,9 +13,7 @@ def show_result(run: Run) -> None:
         print(rates[split].set_axis(rates.iloc[:, 0].to_list()).to_string(), end="\n\n")
     for line in run.alarms():
         print(f"Step {line['step']}: {line['sentence']}")
-    here = Path.cwd()
     trained = run.trained.name
     files = {"run folder": "", trained: trained, "report": "report.html", "serve it": "serve.md"}
     for what, name in files.items():
-        path = run.folder / name
-        print(f"{what + ':':<12}{path.relative_to(here) if path.is_relative_to(here) else path}")
+        print(f"{what + ':':<12}{shown(run.folder / name)}")

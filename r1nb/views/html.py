@@ -2,7 +2,10 @@
 
 import html
 import re
+from pathlib import Path
+from urllib.parse import quote
 
+from r1nb.paths import shown
 from r1nb.text.prompts import Layout
 
 NO_MATH = 'class="tex2jax_ignore mathjax_ignore"'  # else Jupyter typesets what is between dollar signs
@@ -28,6 +31,19 @@ def visible(text) -> str:
 def escape(text) -> str:
     """A text escaped for HTML, with control characters made visible."""
     return html.escape(visible(text))
+
+
+class Link:
+    """What a file is, and its path; in a notebook a link that JupyterLab opens (it opens no folders so)."""
+
+    def __init__(self, name: str, path: Path | str):
+        self.name, self.path = name, shown(Path(path))
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.path}"
+
+    def _repr_html_(self) -> str:
+        return f'{escape(self.name)}: <a href="{quote(Path(self.path).as_posix())}">{escape(self.path)}</a>'
 
 
 def mark(text: str, color: str = "") -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from r1nb.errors import UserError
 from r1nb.evaluation.comparison import Comparison, compare, telling_changes
+from r1nb.paths import shown
 from r1nb.runs.evaluations import MOMENTS
 from r1nb.views import tables
 from r1nb.views.html import visible
@@ -59,7 +60,7 @@ def write_report(run) -> Path:
             why = error.strerror
             continue
         if path.parent != run.folder:
-            print(f"{run.label} cannot be written to ({why}), so its report is {path}.")
+            print(f"{run.label} cannot be written to ({why}), so its report is {shown(path)}.")
         return path
     raise UserError(f"No report could be written ({why}): make room on the disk.")
 

@@ -214,8 +214,7 @@ def side_by_side(policy, rows, judge: Judge, sampling):
     lines = [{"question": row["question"]} for row in rows]
     if any(row.get("answer") for row in rows):
         lines = [line | {"gold": row.get("answer") or ""} for line, row in zip(lines, rows, strict=True)]
-    sides = {"base": False, "adapter": True} if policy.has_adapter else {"model": True}
-    for side, adapter in sides.items():
+    for side, adapter in policy.sides.items():
         completions = policy.generate(prompts, sampling, adapter=adapter)
         for line, row, completion in zip(lines, rows, completions, strict=True):
             line[side] = _marked(completion.text, row, judge.answer)

@@ -3,22 +3,19 @@
 from transformers import LlamaConfig, Qwen2Config
 
 from r1nb.machine.hardware import Machine
+from r1nb.machine.model_files import published_config
 
-# arXiv 2407.21783, table 3; the model cards of Llama-3.2, Mistral-7B-v0.3 and Qwen2.5-3B.
-_8B = {
-    "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-}  # fmt: skip
-LLAMA_8B = LlamaConfig(**_8B, vocab_size=128256)
-MISTRAL_7B = LlamaConfig(**_8B, vocab_size=32768)
+# The model cards of Mistral-7B-v0.3 and Qwen2.5-3B.
+LLAMA_8B = published_config("unsloth/Llama-3.1-8B-Instruct")
+MISTRAL_7B = LlamaConfig(
+    hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
+    num_key_value_heads=8, vocab_size=32768,
+)  # fmt: skip
 QWEN_3B = Qwen2Config(
     hidden_size=2048, intermediate_size=11008, num_hidden_layers=36, num_attention_heads=16,
     num_key_value_heads=2, vocab_size=151936, tie_word_embeddings=True,
 )  # fmt: skip
-LLAMA_1B = LlamaConfig(
-    hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
-    num_key_value_heads=8, vocab_size=128256, tie_word_embeddings=True,
-)  # fmt: skip
+LLAMA_1B = published_config("unsloth/Llama-3.2-1B-Instruct")
 CARDS = {
     "llama32-1b-16gb": Machine(2, 13, "Tesla T4", 15.8),
     "llama31-8b-16gb": Machine(2, 13, "Tesla T4", 15.8),

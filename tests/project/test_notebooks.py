@@ -114,7 +114,7 @@ def test_notebook_03_trains_and_prints_where_its_files_are(trained):
     assert (run.folder / "adapter").is_dir()
     assert (run.folder / "report.html").is_file()
     assert "Run folder: runs/tiny-cpu-001" in said
-    assert "Report: runs/tiny-cpu-001/report.html" in said
+    assert ">runs/tiny-cpu-001/report.html</a>" in said
     for word in ("strict", "lenient", "format", *map(short_name, run.reward_weights)):
         assert word in said
     assert "gave the trained policy's answer to 8 of 8 problems" in said
@@ -143,7 +143,7 @@ def test_notebook_04_opens_the_run_of_notebook_03(trained):
     assert "after step 3" in said
     assert "has no alarms." in said
     assert "remainder" in said
-    assert "Report: runs/tiny-cpu-001/report.html" in said
+    assert ">runs/tiny-cpu-001/report.html</a>" in said
 
 
 def test_notebook_06_trains_and_counts_reflection(tmp_path):

@@ -147,3 +147,10 @@ def test_notebook_03_shows_the_code_of_the_default_recipe():
     ]
     code = training_code(load_recipe("tiny-cpu"), "runs/pasted")
     assert shown == [part._repr_markdown_() for part in code.values()]
+
+
+def test_the_adapter_to_start_from_has_a_path_that_opens_from_the_notebook(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    recipe = load_recipe("tiny-cpu", start_from="first-001", runs_dir=str(tmp_path / "runs"))
+    assert '"../runs/first-001/adapter"' in training_code(recipe, "pasted")["adapter"]

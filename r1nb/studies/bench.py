@@ -1,10 +1,11 @@
 """Measure time and memory of a GRPO step with SharedPromptTrainer and with TRL's own trainer.
 
-    python tests/bench_trainer.py      # or make bench; about five minutes
+    r1nb bench      # about five minutes
 
 Both train the same model in turn, with one thread, and both sample the same completions: a logits processor
 ends each completion at a length that is fixed beforehand. The results are ratios of CPU seconds, from the
-medians of the rounds. They are printed and written to data/results/bench.csv. Run nothing else meanwhile.
+medians of the rounds. They are printed, and in a checkout also written to data/results/bench.csv. Run nothing
+else meanwhile.
 """
 
 import csv
@@ -17,22 +18,18 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, PrinterCallback, Qwen2Config
+from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from r1nb.paths import DATA
+from r1nb.errors import UserError
+from r1nb.machine.model_files import published_config
+from r1nb.paths import CHECKOUT, DATA
 from r1nb.tasks.rows import load_rows
 from r1nb.text.prompts import REASONING
 from r1nb.training.trainer import SharedPromptTrainer
 
 RESULTS = DATA / "results" / "bench.csv"
 TRAINERS = {"TRL": GRPOTrainer, "shared": SharedPromptTrainer}
-# The shape of Qwen2.5-0.5B (arXiv 2412.15115, and its config.json); the weights are random here.
-QWEN = Qwen2Config(
-    vocab_size=151936, hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
-    num_key_value_heads=2, rope_theta=1e6, tie_word_embeddings=True, eos_token_id=2, pad_token_id=0,
-    bos_token_id=None,
-)  # fmt: skip
 # name: (description, problems of 8 completions, share of dead groups, rounds, longest completion)
 CASES = {
     "tiny": ("tiny-cpu, no dead groups", 8, 0.0, 8, 112),
@@ -68,7 +65,9 @@ def build(case: str):
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(DATA / "tiny-policy")
     if case == "qwen":
-        model = AutoModelForCausalLM.from_config(QWEN, dtype=torch.bfloat16)
+        shape = published_config("Qwen/Qwen2.5-0.5B-Instruct")  # the weights are random
+        shape.eos_token_id, shape.pad_token_id, shape.bos_token_id = 2, 0, None
+        model = AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16)
     else:
         model = AutoModelForCausalLM.from_pretrained(DATA / "tiny-policy")
     model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"))
@@ -164,13 +163,13 @@ def measure(case: str) -> list:
 
 
 def main() -> None:
+    if not Path("/proc/self/clear_refs").exists():
+        raise UserError("The peak memory is read from /proc, which only Linux has: run r1nb bench there.")
     found = [measure(case) for case in CASES]
-    with Path(RESULTS).open("w", newline="") as file:
+    if not CHECKOUT:
+        return
+    with RESULTS.open("w", newline="") as file:
         head = ["case", "completions", "step", "generation", "forward_backward", "trl_cpu_seconds",
                 "shared_cpu_seconds", "trl_peak_mb", "shared_peak_mb", "trl_sampled", "shared_sampled",
                 "trl_trained", "shared_trained"]  # fmt: skip
         csv.writer(file).writerows([head, *found])
-
-
-if __name__ == "__main__":
-    main()
