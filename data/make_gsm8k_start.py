@@ -8,13 +8,17 @@
     python data/make_gsm8k_start.py score             # the table, from the kept answers alone
 
 MODEL is a GGUF file or a model folder; R1NB_GSM8K_DIR names the folder of GSM8K. The runs go into runs/. Only
-the last 400 training rows, which are not trained on, decide which start is better.
+the last 400 training rows, which are not trained on, decide which start is better. Afterwards the test
+problems are answered once, for each RUN and its kept FOLDER of starts/:
+
+    python data/make_gsm8k.py answer starts/FOLDER/test MODEL runs/RUN/adapter
 """
 
 import gzip
 import json
 import re
 import shutil
+from itertools import combinations
 from statistics import fmean
 
 from make_gsm8k import BATCH, RECIPE, gsm8k, keep_recipe
@@ -26,7 +30,7 @@ from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.recipes.loading import load_recipe
 from r1nb.rewards.grading import Graded, as_records, summarize
 from r1nb.runs.run import Run
-from r1nb.studies.real_model import FOLDER, STARTS, read_validation
+from r1nb.studies.real_model import FOLDER, STARTS, read_answers, read_validation
 from r1nb.tasks.rows import load_rows, load_splits
 from r1nb.text.prompts import REASONING
 from r1nb.train import train
@@ -132,6 +136,12 @@ def score() -> None:
             said = f"strict {strict:.1%}, lenient {lenient:.1%} of {len(answers)} problems"
             print(f"{folder.name}, step {step}: {said}")
             print("  beside SFT on solutions:", compare(first[: len(answers)], answers))
+    tested = [path.parent.name for path in sorted(STARTS.glob("*/test.jsonl.gz"))]
+    answers = {name: read_answers(f"starts/{name}/test") for name in tested}
+    for name, graded in answers.items():
+        print(f"{name}, test problems: {summarize(graded)}")
+    for first, second in combinations(answers, 2):
+        print(f"test problems, {first} -> {second}: {compare(answers[first], answers[second])}")
 
 
 if __name__ == "__main__":

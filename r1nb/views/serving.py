@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from r1nb.errors import UserError
 from r1nb.machine.model_files import locate
-from r1nb.paths import CHECKOUT, read_json
+from r1nb.paths import read_json, shown
 from r1nb.policy.adapters import CONFIG
 from r1nb.policy.cards import read_card
 from r1nb.policy.usage import QUESTION, python_lines, to_quantize
@@ -41,7 +40,7 @@ def serving_lines(run, folder: Path | str | None = None, absolute: bool = False)
     if card is None:
         raise UserError(f"{run.label} has saved no trained weights yet, so there is nothing to serve.")
     trained = Path(folder).expanduser().resolve() if folder else run.trained
-    served = _Served(run, recipe_of_run(run), card.prompt, trained, str if absolute else _from_here)
+    served = _Served(run, recipe_of_run(run), card.prompt, trained, str if absolute else shown)
     temperature = served.recipe.grpo.get("temperature", 1.0)
     intro = f"Answers are greedy (temperature 0), as in the evaluations; training sampled at {temperature:g}."
     parts = (intro, *served.transformers(), *served.vllm(), *served.ollama(), *served.hub())
@@ -164,10 +163,3 @@ class _Served:
 
 def _block(language: str, *lines: str) -> str:
     return "\n".join([f"```{language}", *lines, "```"])
-
-
-def _from_here(path: Path) -> str:
-    """A path relative to the current folder if it lies in it, or if both lie in r1nb's checkout."""
-    here = Path.cwd()
-    together = CHECKOUT and path.is_relative_to(CHECKOUT) and here.is_relative_to(CHECKOUT)
-    return os.path.relpath(path) if path.is_relative_to(here) or together else str(path)

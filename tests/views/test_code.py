@@ -13,6 +13,7 @@ from r1nb.paths import NOTEBOOKS
 from r1nb.policy.loading import adapter_arguments, loading_arguments
 from r1nb.recipes.loading import load_recipe, recipe_names
 from r1nb.rewards.registry import find_reward
+from r1nb.runs.run import CARD
 from r1nb.text.prompts import THINK
 from r1nb.train import train
 from r1nb.views.code import training_code
@@ -151,6 +152,8 @@ def test_notebook_03_shows_the_code_of_the_default_recipe():
 
 def test_the_adapter_to_start_from_has_a_path_that_opens_from_the_notebook(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
+    (tmp_path / "runs/first-001/adapter").mkdir(parents=True)
+    (tmp_path / "runs/first-001/adapter" / CARD).touch()
     monkeypatch.chdir(tmp_path / "notebooks")
     recipe = load_recipe("tiny-cpu", start_from="first-001", runs_dir=str(tmp_path / "runs"))
     assert '"../runs/first-001/adapter"' in training_code(recipe, "pasted")["adapter"]

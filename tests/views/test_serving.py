@@ -73,7 +73,7 @@ def test_the_lines_of_peft_print_the_answer_of_the_policy(run, tmp_path, monkeyp
     lines = serving_lines(run, merged)
     assert "Peft" not in lines
     assert "lora" not in lines
-    assert run_as_printed(blocks(lines, "python")[0], tmp_path) == ours
+    assert run_as_printed(blocks(lines, "python")[0], run.folder.parent) == ours
 
 
 def test_a_whole_model_needs_no_base(tiny_recipe, tmp_path):
