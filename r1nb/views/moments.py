@@ -6,9 +6,8 @@ import ipywidgets as widgets
 
 from r1nb.runs.evaluations import MOMENTS
 from r1nb.text.prompts import LAYOUTS
-from r1nb.views.group import VERDICTS, groups_html, head, with_verdicts
+from r1nb.views.group import groups_html, head, verdict, with_verdicts
 from r1nb.views.html import TEXT, colored
-from r1nb.views.tables import CUT_OFF
 
 SAMPLED = "questions sampled in training"
 LONGEST = 100  # characters of a question in the list
@@ -78,10 +77,9 @@ class Moments(widgets.VBox):
 
 
 def _one(run, answer: dict) -> str:
-    verdict, color = VERDICTS[answer["strict"]]
     layout = LAYOUTS[run.recipe["data"].get("layout", "reasoning")]
     asked = head(answer["question"], answer["answer"])
-    said = f'<b style="color:{color}">{verdict}</b>{CUT_OFF * answer["cut"]}'
+    said = verdict(answer["strict"], answer["cut"])
     return f'<div style="text-align:left">{asked}<br>{said}</div>{colored(answer["completion"], layout)}'
 
 
