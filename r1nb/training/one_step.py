@@ -62,6 +62,8 @@ class GroupSteps:
         self.weights = [weight for weight in policy.model.parameters() if weight.requires_grad]
         if not self.weights or (recipe.lora and not policy.has_adapter):
             raise UserError("This policy has no adapter to train: call attach_lora(policy, recipe) first.")
+        if "ref" in getattr(policy.model, "peft_config", ()):  # of an earlier trainer with a KL term
+            policy.model.delete_adapter("ref")  # TRL copies the adapter as it is now
         changes = ONE_STEP | {"per_device_train_batch_size": recipe.group_size}
         recipe = recipe.model_copy(update={"grpo": recipe.grpo | changes, "rewards": {"given": 1.0}})
         with contextlib.redirect_stdout(io.StringIO()):

@@ -140,3 +140,19 @@ def test_what_cannot_be_stepped_is_refused_in_a_sentence_and_changes_nothing(rec
         GroupSteps(load_policy(recipe, to_train=False), recipe)
     with pytest.raises(UserError, match="engine"):
         GroupSteps(policy, recipe.model_copy(update={"grpo": recipe.grpo | {"use_vllm": True}}))
+
+
+def test_a_recipe_with_a_kl_term_and_several_iterations_takes_single_steps_too(recipe):
+    changes = {"beta": 0.04, "num_iterations": 2, "gradient_accumulation_steps": 2}
+    recipe = recipe.model_copy(update={"grpo": recipe.grpo | changes})
+    policy, steps, rewards = sampled(recipe)
+    begin = trained(policy)
+    again = GroupSteps(policy, recipe)  # as when a cell is run twice
+    again.group = steps.group
+    again.step(rewards)
+    before = again.log_probabilities()
+    again.step(rewards[::-1])  # not the first rewards again, as in an iteration
+    assert again.log_probabilities()[0] > before[0]
+    again.undo()
+    again.undo()
+    assert same(trained(policy), begin)
