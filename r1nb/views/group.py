@@ -18,7 +18,7 @@ from r1nb.views.tables import CUT_OFF, MARKS, number
 
 BAR = 50  # pixels of the largest advantage of a group, on each side of 0
 CELL = "padding:0 8px 0 0;text-align:left;vertical-align:top"
-BINS = 8  # of a histogram of lengths, at most
+BINS = 6  # of a histogram of lengths, at most
 VERDICTS = {True: ("✓ right", BETTER), False: ("✗ wrong", WORSE), None: ("", "")}
 FILTERS = {
     "all completions": lambda group: group,

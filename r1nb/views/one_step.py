@@ -15,8 +15,8 @@ from r1nb.views.sample import SampleGroup
 FULL = 110  # pixels of probability 1
 EXPLAINED = (
     "The two bars are the probability of a token, averaged over the completion (geometric mean): grey before "
-    "the step, blue (likelier) or red (less likely) after it. <i>×</i> is how many times as likely the whole "  # noqa: RUF001
-    "completion became."
+    "the step, blue (likelier) or orange (less likely) after it. <i>×</i> is how many times as likely the "  # noqa: RUF001
+    "whole completion became, and log p its log-probability in nats."
 )
 NOTHING = "All rewards are equal, so each advantage is 0: from this group nothing is learned."
 MOMENTUM = " (The optimizer's momentum from earlier steps still moves the weights.)"
@@ -36,6 +36,7 @@ class OneStep(widgets.VBox):
         self.sampler.count.layout.display = self.sampler.completions.layout.display = "none"
         self.step = Press("Take one GRPO step on this group", "Training ...", self._step)
         self.undo = Press("Undo", "Undoing ...", self._undo)
+        self.undo.button.button_style = ""
         self.said, self.rows = widgets.HTML(), widgets.VBox()
         self.pressed = widgets.HBox([self.step, self.undo], layout={"display": "none"})
         super().__init__([self.sampler, self.pressed, self.said, self.rows])
@@ -111,8 +112,7 @@ def effects(graded: list[Graded], advantages: list[float], before, after=None) -
     for i, g in enumerate(graded):
         count = len(g.ids) + (not g.cut)  # with the end token
         lines = [
-            verdict(g.strict, g.cut),
-            f"{bar(advantages[i], largest)} advantage <b>{advantages[i]:+.2f}</b>",
+            f"{bar(advantages[i], largest)} advantage <b>{advantages[i]:+.2f}</b> {verdict(g.strict, g.cut)}",
             _chance(before[i] / count, EVEN, "before" if after else "now"),
         ]
         if after:
@@ -120,7 +120,7 @@ def effects(graded: list[Graded], advantages: list[float], before, after=None) -
             lines.append(_chance(after[i] / count, color_of(change), "after"))
             likelier = f"<b>× {math.exp(min(change, 50)):.3g}</b>"  # noqa: RUF001
             lines.append(f"{likelier} for the whole, log p {before[i]:.2f} → {after[i]:.2f}")
-        shown.append("<br>".join(filter(None, lines)))
+        shown.append("<br>".join(lines))
     return shown
 
 

@@ -5,6 +5,8 @@ import ipywidgets as widgets
 from r1nb.errors import UserError, first_line
 from r1nb.views.html import WORSE, escape
 
+WHOLE = {"description_width": "initial"}  # else a long label is cut
+
 
 class Press(widgets.HBox):
     """A button that calls `work()`; beside it stands what `work` returns, or its error in one sentence.
@@ -41,7 +43,7 @@ def text_box(label: str, value: str, rows: int = 2) -> widgets.Textarea:
 def temperature_slider(value: float, low: float) -> widgets.FloatSlider:
     """A slider for the temperature, from `low` to 2."""
     return widgets.FloatSlider(
-        description="temperature", value=value, min=low, max=2, step=0.1, continuous_update=False
+        description="temperature", value=value, min=low, max=2, step=0.1, continuous_update=False, style=WHOLE
     )
 
 

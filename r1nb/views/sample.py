@@ -10,7 +10,7 @@ from r1nb.evaluation.accuracy import sample_groups
 from r1nb.training.one_step import advantages_of
 from r1nb.views.group import group_facts, group_html
 from r1nb.views.html import TEXT
-from r1nb.views.press import Press, messages_of, temperature_slider, text_box
+from r1nb.views.press import WHOLE, Press, messages_of, temperature_slider, text_box
 
 MOST = 32  # completions at once
 COLDEST = 0.1  # at temperature 0 all completions of a group are the same
@@ -28,7 +28,7 @@ class SampleGroup(widgets.VBox):
         self.policy, self.recipe, self.given_row = policy, recipe, row
         self.graded, self.row, sampling = [], row, recipe.sampling
         self.question = text_box("question", row["question"])
-        self.gold = widgets.Text(description="right answer", value=row["answer"])
+        self.gold = widgets.Text(description="right answer", value=row["answer"], style=WHOLE)
         self.temperature = temperature_slider(sampling.temperature, low=COLDEST)
         self.count = widgets.IntSlider(description="completions", value=recipe.group_size, min=2, max=MOST)
         self.sample = Press("Sample a group", "Sampling ...", self._sample)
@@ -36,6 +36,10 @@ class SampleGroup(widgets.VBox):
         controls = widgets.HBox([self.gold, self.temperature, self.count], layout={"flex_flow": "row wrap"})
         super().__init__([self.question, controls, self.sample, self.facts, self.completions])
         self.add_class("r1nb-sample")
+
+    def ask(self, question: str, gold: str) -> None:
+        """Put another question and its right answer into the boxes."""
+        self.question.value, self.gold.value = question, gold
 
     def _sample(self) -> None:
         question, recipe, count = self.question.value, self.recipe, self.count.value

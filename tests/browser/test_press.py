@@ -37,7 +37,7 @@ FAINT = """box => {
 
 @pytest.fixture
 def pressed(open_notebook, folder):
-    """Return a function that opens a notebook with one widget in a theme; it returns the page and the widget."""
+    """Return a function that shows one widget in a theme, and returns the page and the widget."""
 
     def open_it(call: str, name: str, theme: str):
         save_notebook(folder, f"{name}-{theme}.ipynb", SETUP, call)
