@@ -44,7 +44,7 @@ def advantages_of(rewards: list[float], recipe) -> list[float]:
 
 
 class GroupSteps:
-    """Optimizer steps of a recipe's trainer on one `group` at a time, at the recipe's peak learning rate.
+    """Optimizer steps of a recipe's trainer on one group at a time, at the recipe's peak learning rate.
 
     A step is `train()` of SharedPromptTrainer with the recipe's settings: it gets the tokens of the group in
     place of new samples, and total rewards in place of reward functions. The optimizer keeps its momentum
@@ -77,22 +77,22 @@ class GroupSteps:
         self.trainer.remove_callback(PrinterCallback)
         self.trainer.create_optimizer()
         self.policy, self.size, self.seed = policy, recipe.group_size, recipe.grpo["seed"]
-        self.group, self._before = None, []  # weights and optimizer before each step
+        self._before = []  # weights and optimizer before each step
 
     @property
     def taken(self) -> int:
         """The number of steps that `undo` can take back: the steps so far, without those that are undone."""
         return len(self._before)
 
-    def step(self, rewards: list[float]) -> None:
-        """Take one step on the group. Raises UserError unless each of its completions has a finite reward.
+    def step(self, group: Group, rewards: list[float]) -> None:
+        """Take one step on a group. Raises UserError unless each of its completions has a finite reward.
 
         The group must have as many completions as the recipe's num_generations.
         """
         from datasets import Dataset
         from transformers import set_seed
 
-        if not len(rewards) == len(self.group.completion_ids) == self.size:
+        if not len(rewards) == len(group.completion_ids) == self.size:
             raise UserError(
                 f"{len(rewards)} rewards were given: a group of this recipe has {self.size} rewards."
             )
@@ -102,16 +102,16 @@ class GroupSteps:
         def rollout(prompts, trainer) -> dict:
             set_seed(self.seed)  # TRL shuffles the rows: the same step rounds in the same way
             return {
-                "prompt_ids": [self._prompt_ids()] * len(prompts),
-                "completion_ids": self.group.completion_ids,
+                "prompt_ids": [self._prompt_ids(group)] * len(prompts),
+                "completion_ids": group.completion_ids,
                 "logprobs": None,
                 "given": rewards,
             }
 
         before = self._state()
         self.trainer.rollout_func = rollout
-        self.trainer.train_dataset = Dataset.from_list([{"prompt": self.group.prompt}])
-        self.trainer.temperature = self.group.temperature
+        self.trainer.train_dataset = Dataset.from_list([{"prompt": group.prompt}])
+        self.trainer.temperature = group.temperature
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 self.trainer.train()
@@ -126,16 +126,16 @@ class GroupSteps:
             raise UserError("There is no step to undo.")
         self._restore(self._before.pop())
 
-    def log_probabilities(self) -> list[float]:
-        """The log-probability (nats) of each whole completion of the group, at its temperature."""
+    def log_probabilities(self, group: Group) -> list[float]:
+        """The log-probability (nats) of each whole completion of a group, at its temperature."""
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
-        rows = [torch.tensor(ids) for ids in self.group.completion_ids]
+        rows = [torch.tensor(ids) for ids in group.completion_ids]
         ends = pad_sequence(rows, batch_first=True, padding_value=self.policy.tokenizer.pad_token_id)
         mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-        start = torch.tensor([self._prompt_ids()] * len(rows))
-        model, self.trainer.temperature = self.policy.model, self.group.temperature
+        start = torch.tensor([self._prompt_ids(group)] * len(rows))
+        model, self.trainer.temperature = self.policy.model, group.temperature
         ids, seen = torch.cat([start, ends], 1), torch.cat([torch.ones_like(start), mask], 1)
         training = model.training
         model.eval()
@@ -146,8 +146,8 @@ class GroupSteps:
         model.train(training)
         return (logps.cpu() * mask).sum(1).tolist()
 
-    def _prompt_ids(self) -> list[int]:
-        text = format_prompt(self.policy.tokenizer, self.group.prompt)
+    def _prompt_ids(self, group: Group) -> list[int]:
+        text = format_prompt(self.policy.tokenizer, group.prompt)
         return self.policy.tokenizer(text, add_special_tokens=False).input_ids
 
     def _state(self) -> tuple:

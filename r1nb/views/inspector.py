@@ -223,7 +223,7 @@ class Inspector(widgets.VBox):
         groups = "".join(groups_html(group, run) for group in kept)
         self.completions.value = f'<div style="{TEXT}"><p>{escape(note)}</p>{groups}</div>'
         if self.one_step and len(found):
-            self.one_step.sampler.ask(*found[["question", "answer"]].iloc[0])
+            self.one_step.sampler.put(*found[["question", "answer"]].iloc[0])
 
 
 def _can_stop(run: Run) -> bool:

@@ -45,9 +45,8 @@ class OneStep(widgets.VBox):
 
     def _on_group(self, _change) -> None:
         sampler, layout = self.sampler, self.recipe.layout
-        self.steps.group = group_of(
-            self.policy, sampler.row["prompt"], sampler.graded, sampler.temperature.value
-        )
+        prompt, temperature = sampler.row["prompt"], sampler.temperature.value
+        self.group = group_of(self.policy, prompt, sampler.graded, temperature)
         judge, self.rewards, self.notes, rows = self.recipe.judge(sampler.row), [], [], []
         for g in sampler.graded:
             reward = widgets.FloatText(
@@ -63,17 +62,17 @@ class OneStep(widgets.VBox):
             self.notes.append(note)
         self.rows.children = rows
         self.pressed.layout.display = ""
-        self.seen = [self.steps.log_probabilities()]
+        self.seen = [self.steps.log_probabilities(self.group)]
         self._draw()
 
     def _step(self) -> None:
-        self.steps.step([reward.value for reward in self.rewards])
-        self.seen.append(self.steps.log_probabilities())
+        self.steps.step(self.group, [reward.value for reward in self.rewards])
+        self.seen.append(self.steps.log_probabilities(self.group))
         self._draw()
 
     def _undo(self) -> None:
         self.steps.undo()
-        self.seen = self.seen[:-1] or [self.steps.log_probabilities()]
+        self.seen = self.seen[:-1] or [self.steps.log_probabilities(self.group)]
         self._draw()
 
     def _draw(self, _change=None) -> None:

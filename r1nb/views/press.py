@@ -35,9 +35,9 @@ class Press(widgets.HBox):
             self.button.disabled, self.button.description = False, self.label
 
 
-def text_box(label: str, value: str, rows: int = 2) -> widgets.Textarea:
+def text_box(label: str, value: str) -> widgets.Textarea:
     """A wide box for a text."""
-    return widgets.Textarea(value=value, description=label, rows=rows, layout={"width": "98%"})
+    return widgets.Textarea(value=value, description=label, rows=2, layout={"width": "98%"})
 
 
 def temperature_slider(value: float, low: float) -> widgets.FloatSlider:

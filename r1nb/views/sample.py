@@ -26,18 +26,18 @@ class SampleGroup(widgets.VBox):
 
     def __init__(self, policy, recipe, row: dict):
         self.policy, self.recipe, self.given_row = policy, recipe, row
-        self.graded, self.row, sampling = [], row, recipe.sampling
+        self.graded, self.row, sampling, size = [], row, recipe.sampling, recipe.group_size
         self.question = text_box("question", row["question"])
         self.gold = widgets.Text(description="right answer", value=row["answer"], style=WHOLE)
         self.temperature = temperature_slider(sampling.temperature, low=COLDEST)
-        self.count = widgets.IntSlider(description="completions", value=recipe.group_size, min=2, max=MOST)
+        self.count = widgets.IntSlider(description="completions", value=size, min=2, max=max(size, MOST))
         self.sample = Press("Sample a group", "Sampling ...", self._sample)
         self.facts, self.completions = widgets.HTML(), widgets.HTML()
         controls = widgets.HBox([self.gold, self.temperature, self.count], layout={"flex_flow": "row wrap"})
         super().__init__([self.question, controls, self.sample, self.facts, self.completions])
         self.add_class("r1nb-sample")
 
-    def ask(self, question: str, gold: str) -> None:
+    def put(self, question: str, gold: str) -> None:
         """Put another question and its right answer into the boxes."""
         self.question.value, self.gold.value = question, gold
 

@@ -67,9 +67,9 @@ def test_a_step_by_hand_gives_the_weights_of_the_trainers_own_step_bit_for_bit(r
     ours = fresh(recipe)
     begin = trained(ours)
     steps = GroupSteps(ours, recipe)
-    steps.group = Group(row[0]["prompt"], trainer.sampled, 1.0)
-    assert [steps._prompt_ids()] * 8 == trainer.prompt_ids
-    steps.step(rewards)
+    group = Group(row[0]["prompt"], trainer.sampled, 1.0)
+    assert [steps._prompt_ids(group)] * 8 == trainer.prompt_ids
+    steps.step(group, rewards)
     assert same(trained(ours), trained(theirs))
     assert not same(trained(ours), begin)
     assert list(steps.trainer._logs["advantages"]) == list(trainer._logs["advantages"])
@@ -77,51 +77,50 @@ def test_a_step_by_hand_gives_the_weights_of_the_trainers_own_step_bit_for_bit(r
 
 
 def sampled(recipe):
-    """Return (policy, its GroupSteps with a group that the policy sampled, rewards that differ)."""
+    """Return (policy, its GroupSteps, a group that it sampled, rewards that differ)."""
     policy, row = fresh(recipe), load_rows("bundled", "train").select([24])
     (graded,) = sample_groups(policy, row, recipe.judge(), recipe.sampling, 8, 8)
-    steps = GroupSteps(policy, recipe)
-    steps.group = group_of(policy, row[0]["prompt"], graded, 1.0)
-    return policy, steps, [float(i) for i in range(8)]
+    group = group_of(policy, row[0]["prompt"], graded, 1.0)
+    return policy, GroupSteps(policy, recipe), group, [float(i) for i in range(8)]
 
 
 def test_undo_gives_back_the_weights_and_the_optimizer_bit_for_bit(recipe):
-    policy, steps, rewards = sampled(recipe)
-    seen, chances = [trained(policy)], [steps.log_probabilities()]
+    policy, steps, group, rewards = sampled(recipe)
+    seen, chances = [trained(policy)], [steps.log_probabilities(group)]
     for scores in (rewards, rewards[::-1]):
-        steps.step(scores)
+        steps.step(group, scores)
         seen.append(trained(policy))
-        chances.append(steps.log_probabilities())
+        chances.append(steps.log_probabilities(group))
     assert steps.taken == 2
     for i in (1, 0):
         steps.undo()
         assert same(trained(policy), seen[i])
-        assert steps.log_probabilities() == chances[i]
+        assert steps.log_probabilities(group) == chances[i]
     assert steps.taken == 0
     for scores, weights in zip((rewards, rewards[::-1]), seen[1:], strict=True):
-        steps.step(scores)  # also the momentum is the old one
+        steps.step(group, scores)  # also the momentum is the old one
         assert same(trained(policy), weights)
 
 
 def test_a_rewarded_completion_becomes_likelier_and_equal_rewards_change_nothing(recipe):
-    policy, steps, _ = sampled(recipe)
-    begin, before = trained(policy), steps.log_probabilities()
-    steps.step([1.0] * 8)
+    policy, steps, group, _ = sampled(recipe)
+    begin, before = trained(policy), steps.log_probabilities(group)
+    steps.step(group, [1.0] * 8)
     assert same(trained(policy), begin)
-    longest = max(range(8), key=lambda i: len(steps.group.completion_ids[i]))
-    steps.step([float(i == longest) for i in range(8)])
-    assert steps.log_probabilities()[longest] > before[longest] + 0.1
+    longest = max(range(8), key=lambda i: len(group.completion_ids[i]))
+    steps.step(group, [float(i == longest) for i in range(8)])
+    assert steps.log_probabilities(group)[longest] > before[longest] + 0.1
 
 
 def test_the_probabilities_are_those_of_the_plain_model(recipe):
-    policy, steps, _ = sampled(recipe)
-    steps.step([float(i) for i in range(8)])
-    steps.group = replace(steps.group, temperature=0.7)
-    found = steps.log_probabilities()
+    policy, steps, group, _ = sampled(recipe)
+    steps.step(group, [float(i) for i in range(8)])
+    group = replace(group, temperature=0.7)
+    found = steps.log_probabilities(group)
     start = policy.tokenizer(
-        format_prompt(policy.tokenizer, steps.group.prompt), add_special_tokens=False
+        format_prompt(policy.tokenizer, group.prompt), add_special_tokens=False
     ).input_ids
-    for total, ids in zip(found, steps.group.completion_ids, strict=True):
+    for total, ids in zip(found, group.completion_ids, strict=True):
         with torch.no_grad():
             logits = policy.model.eval()(torch.tensor([start + ids])).logits[0, len(start) - 1 : -1] / 0.7
         each = torch.log_softmax(logits, -1)[torch.arange(len(ids)), torch.tensor(ids)]
@@ -129,11 +128,11 @@ def test_the_probabilities_are_those_of_the_plain_model(recipe):
 
 
 def test_what_cannot_be_stepped_is_refused_in_a_sentence_and_changes_nothing(recipe):
-    policy, steps, _ = sampled(recipe)
+    policy, steps, group, _ = sampled(recipe)
     begin = trained(policy)
     for rewards, words in (([1.0] * 7, "8 rewards"), ([0.0] * 7 + [float("nan")], "nan")):
         with pytest.raises(UserError, match=words):
-            steps.step(rewards)
+            steps.step(group, rewards)
     assert same(trained(policy), begin)
     assert steps.taken == 0
     with pytest.raises(UserError, match="attach_lora"):
@@ -145,14 +144,13 @@ def test_what_cannot_be_stepped_is_refused_in_a_sentence_and_changes_nothing(rec
 def test_a_recipe_with_a_kl_term_and_several_iterations_takes_single_steps_too(recipe):
     changes = {"beta": 0.04, "num_iterations": 2, "gradient_accumulation_steps": 2}
     recipe = recipe.model_copy(update={"grpo": recipe.grpo | changes})
-    policy, steps, rewards = sampled(recipe)
+    policy, _, group, rewards = sampled(recipe)
     begin = trained(policy)
     again = GroupSteps(policy, recipe)  # as when a cell is run twice
-    again.group = steps.group
-    again.step(rewards)
-    before = again.log_probabilities()
-    again.step(rewards[::-1])  # not the first rewards again, as in an iteration
-    assert again.log_probabilities()[0] > before[0]
+    again.step(group, rewards)
+    before = again.log_probabilities(group)
+    again.step(group, rewards[::-1])  # not the first rewards again, as in an iteration
+    assert again.log_probabilities(group)[0] > before[0]
     again.undo()
     again.undo()
     assert same(trained(policy), begin)
