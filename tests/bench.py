@@ -1,4 +1,4 @@
-"""Measure the cost of observing: scoring and callbacks as shares of training time, and opening a long run.
+"""Measure the cost of observing (scoring, callbacks, a long run opened) and the time of each button.
 
     python tests/bench.py      # or make bench; about two minutes
 
@@ -23,8 +23,10 @@ from r1nb.text.prompts import REASONING
 from r1nb.training.callbacks import Recorder, Validation, Watchdog
 from r1nb.training.resume import new_run
 from r1nb.training.stages import grpo_trainer
+from r1nb.views.ask import Ask
 from r1nb.views.inspector import Inspector
 from r1nb.views.live import LiveView
+from r1nb.views.one_step import OneStep
 
 STEPS = 32
 LONG = 2000  # steps of a run to be opened, of 8 completions each
@@ -51,6 +53,7 @@ def main() -> None:
     console.print(table)
     console.print(scoring(recipe, policy, train, seconds))
     console.print(opening())
+    console.print(pressing(recipe, policy, train[0]))
 
 
 @contextmanager
@@ -108,6 +111,23 @@ def opening() -> Table:
         inspector.step.value = LONG // 2
         table.add_row(f"open a run of {LONG} steps, {8 * LONG} completions", f"{opened - start:.2f}")
         table.add_row("move the slider", f"{time.perf_counter() - opened:.2f}")
+    return table
+
+
+def pressing(recipe, policy, row: dict) -> Table:
+    """Return the seconds from the press of a button to its result."""
+    ask, one = Ask(policy, recipe.layout, recipe.greedy, row["question"]), OneStep(policy, recipe, row)
+    presses = {
+        "Ask: one greedy answer of the base and one of the adapter": ask.ask,
+        f"Sample a group of {recipe.group_size}": one.sampler.sample,
+        "Take one GRPO step on it": one.step,
+    }
+    table = Table("button", "seconds")
+    for name, press in presses.items():
+        start = time.perf_counter()
+        press.press()
+        assert not press.said.value, press.said.value
+        table.add_row(name, f"{time.perf_counter() - start:.2f}")
     return table
 
 

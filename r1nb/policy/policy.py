@@ -86,6 +86,16 @@ class Policy:
             self.model.train(training)
         return [self._completion(ids, prefill) for ids in output[:, batch.input_ids.shape[1] :].tolist()]
 
+    def check_room(self, messages: list[dict], max_tokens: int) -> None:
+        """Raise UserError if a prompt with an answer of `max_tokens` tokens is above max_seq_length."""
+        prompt = format_prompt(self.tokenizer, messages)
+        length = len(self.tokenizer(prompt, add_special_tokens=False).input_ids)
+        if length > (room := self.model_settings.max_seq_length - max_tokens):
+            raise UserError(
+                f"The prompt has {length} tokens, but beside an answer of {max_tokens} tokens there is room "
+                f"for {room}: shorten the question."
+            )
+
     @property
     def end_tokens(self) -> list[int]:
         configured = self.model.generation_config.eos_token_id

@@ -3,12 +3,22 @@
 All styles are inline, since Jupyter removes style sheets from the outputs of an untrusted notebook.
 """
 
+import math
+import re
+from collections import Counter
+from decimal import Decimal
+
+import pandas
+
+from r1nb.rewards.grading import Graded, Judge
 from r1nb.rewards.registry import find_reward, shipped_names, short_name
-from r1nb.text.prompts import LAYOUTS
+from r1nb.text.prompts import LAYOUTS, Layout
 from r1nb.views.html import BETTER, WORSE, color_of, colored, escape
-from r1nb.views.tables import CUT_OFF, number
+from r1nb.views.tables import CUT_OFF, MARKS, number
 
 BAR = 50  # pixels of the largest advantage of a group, on each side of 0
+CELL = "padding:0 8px 0 0;text-align:left;vertical-align:top"
+BINS = 6  # of a histogram of lengths, at most
 VERDICTS = {True: ("✓ right", BETTER), False: ("✗ wrong", WORSE), None: ("", "")}
 FILTERS = {
     "all completions": lambda group: group,
@@ -32,17 +42,65 @@ def with_verdicts(log, run):
 
 def groups_html(log, run) -> str:
     """All groups of a log (Run.completions and with_verdicts), each under its question, best first."""
-    shown = []
-    for question, group in log.groupby("question", sort=False):
-        best_first = group.sort_values("advantage", ascending=False).to_dict("records")
-        rows = [_row(line, run, group["advantage"].abs().max()) for line in best_first]
-        table = "width:100%;border-collapse:collapse;table-layout:fixed;margin:4px 0 16px 0"
-        asked = head(question, group["answer"].iloc[0])
-        shown.append(
-            f'<div style="white-space:pre-wrap;text-align:left">{asked}</div>'
-            f'<table style="{table}"><tbody>{"".join(rows)}</tbody></table>'
+    highs = {name: run.ranges.get(name, (None, None))[1] for name in run.reward_weights}
+    layout = LAYOUTS[run.recipe["data"].get("layout", "reasoning")]
+    return "".join(
+        _group(head(question, group["answer"].iloc[0]), group, highs, run.best_total(), layout)
+        for question, group in log.groupby("question", sort=False)
+    )
+
+
+def group_html(graded: list[Graded], judge: Judge, advantages: list[float]) -> str:
+    """A group of graded completions under its question, best first."""
+    lines = [
+        {"advantage": advantage, "right": g.strict, "cut": g.cut, "total": judge.total(g.rewards),
+         "completion": g.completion, **g.rewards}
+        for g, advantage in zip(graded, advantages, strict=True)
+    ]  # fmt: skip
+    highs = {name: reward.high for name, reward in judge.rewards.items()}
+    asked = head(graded[0].question, graded[0].answer)
+    return _group(asked, pandas.DataFrame(lines), highs, judge.best_total, judge.layout)
+
+
+def group_facts(graded: list[Graded]) -> str:
+    """How many of a group are right, its distinct answers, and a histogram of its lengths in tokens."""
+    counts = Counter(_plain(g.given) or "none" for g in graded)
+    answers = ", ".join(f"{escape(answer)} ({count})" for answer, count in counts.most_common())
+    right, cut = sum(g.strict is True for g in graded), sum(g.cut for g in graded)
+    longest = max(len(g.ids) for g in graded)
+    width = max(1, math.ceil((longest + 1) / BINS))
+    lines = []
+    for low in range(0, longest + 1, width):
+        marks = "".join(
+            f'<b style="color:{VERDICTS[g.strict][1]}">{MARKS[g.strict]}</b> '
+            for g in graded
+            if low <= len(g.ids) < low + width
         )
-    return "".join(shown)
+        span = f"{low} to {low + width - 1} tokens"
+        lines.append(
+            f'<tr><td style="{CELL};text-align:right">{span}</td><td style="{CELL}">{marks}</td></tr>'
+        )
+    said = f"{len(counts)} distinct answers: {answers}; {cut} cut off"
+    return (
+        f"<p><b>{right} of {len(graded)} right</b>, {said}</p>"
+        f'<table style="border-collapse:collapse"><tbody>{"".join(lines)}</tbody></table>'
+    )
+
+
+def _plain(given: str) -> str:
+    """Graded.given as people write it: 30, not 3E+1."""
+    return f"{Decimal(given):f}" if re.fullmatch(r"-?[\d.]+E\+\d", given) else given
+
+
+def _group(asked: str, group, highs: dict, best: float | None, layout: Layout) -> str:
+    """The lines of a group in a table under its question, best first; `highs` are the rewards' maxima."""
+    best_first = group.sort_values("advantage", ascending=False).to_dict("records")
+    rows = [_row(line, highs, best, layout, group["advantage"].abs().max()) for line in best_first]
+    table = "width:100%;border-collapse:collapse;table-layout:fixed;margin:4px 0 16px 0"
+    return (
+        f'<div style="white-space:pre-wrap;text-align:left">{asked}</div>'
+        f'<table style="{table}"><tbody>{"".join(rows)}</tbody></table>'
+    )
 
 
 def head(question: str, gold: str) -> str:
@@ -50,19 +108,14 @@ def head(question: str, gold: str) -> str:
     return f"<b>{escape(question.strip())}</b>" + (f" &nbsp; gold: <b>{escape(gold)}</b>" if gold else "")
 
 
-def _row(line: dict, run, largest: float) -> str:
-    verdict, color = VERDICTS[line["right"]]
-    best = run.best_total()
+def _row(line: dict, highs: dict, best: float | None, layout: Layout, largest: float) -> str:
     total = f"total {number(line['total'], '.3g')}" + (f" of {best:.3g}" if best else "")
     facts = [
-        f"{_bar(line['advantage'], largest)} <b>{number(line['advantage'], '+.2f')}</b>",
-        f'<b style="color:{color}">{verdict}</b>' + CUT_OFF * line["cut"],
+        f"{bar(line['advantage'], largest)} <b>{number(line['advantage'], '+.2f')}</b>",
+        verdict(line["right"], line["cut"]),
         escape(total),
-        "".join(
-            _cell(name, line[name], run.ranges.get(name, (None, None))[1]) for name in run.reward_weights
-        ),
+        "".join(_cell(name, line[name], high) for name, high in highs.items()),
     ]
-    layout = LAYOUTS[run.recipe["data"].get("layout", "reasoning")]
     cell = "vertical-align:top;text-align:left;padding:4px 8px 4px 0"
     return (
         f'<tr><td style="{cell};width:190px">{"<br>".join(filter(None, facts))}</td>'
@@ -70,7 +123,13 @@ def _row(line: dict, run, largest: float) -> str:
     )
 
 
-def _bar(advantage: float, largest: float) -> str:
+def verdict(right: bool | None, cut: bool) -> str:
+    """Whether a completion is right, in words and colour, and whether it was cut off."""
+    words, color = VERDICTS[right]
+    return f'<b style="color:{color}">{words}</b>' + CUT_OFF * cut
+
+
+def bar(advantage: float, largest: float) -> str:
     """A bar to the right of the middle for an advantage above 0, to the left for one below."""
     width = round(BAR * abs(advantage) / largest) if largest > 0 and advantage == advantage else 0
     style = f"display:inline-block;height:9px;width:{width}px;background:{color_of(advantage)}"

@@ -10,7 +10,7 @@ import ipywidgets as widgets
 
 from r1nb.errors import UserError, first_line
 from r1nb.paths import runs_folder
-from r1nb.recipes.loading import default_runs_dir
+from r1nb.recipes.loading import default_runs_dir, recipe_of_run
 from r1nb.rewards.registry import short_name
 from r1nb.runs.activity import TRAINING, ask_to_stop, asked_to_stop, doing_now
 from r1nb.runs.run import Run
@@ -30,10 +30,11 @@ class Inspector(widgets.VBox):
     """A widget to choose runs, move through their steps, and read curves and completions.
 
     `runs_dir` is the folder of runs; None means the folder that recipes write to. With a `run`, it shows only
-    that run. `shown` holds the chosen runs. Raises UserError if there is no run.
+    that run. `shown` holds the chosen runs. With a `policy` to train, another page takes GRPO steps with the
+    newest run's recipe, on the first question of the page Completions. Raises UserError if there is no run.
     """
 
-    def __init__(self, runs_dir: str | None = None, run: Run | None = None):
+    def __init__(self, runs_dir: str | None = None, run: Run | None = None, policy=None):
         self.runs_dir, self.only, self.runs, self.shown = runs_dir or default_runs_dir(), run, {}, []
         self._make_controls()
         chooser = [] if run else [self.chosen]
@@ -45,8 +46,9 @@ class Inspector(widgets.VBox):
         samples = widgets.VBox([filters, self.completions])
         self.moments = Moments()
         pages = {"Completions": samples, "One question": self.moments, "Comparison": self.comparison}
-        tabs = widgets.Tab(list(pages.values()), titles=list(pages))
-        super().__init__([head, *chooser, curves, steps, self.values, tabs])
+        self.tabs = widgets.Tab(list(pages.values()), titles=list(pages))
+        self.one_step = None
+        super().__init__([head, *chooser, curves, steps, self.values, self.tabs])
         self.add_class("r1nb-inspector")
         for control, draw in ((self.chosen, self._on_runs), (self.step, self._on_step),
                               (self.smoothing, self._draw_curves), (self.search, self._list_completions),
@@ -54,6 +56,16 @@ class Inspector(widgets.VBox):
                               (self.follow, self._on_follow), (self.clock, self._on_tick)):  # fmt: skip
             control.observe(partial(self._try_to, draw), names="value")
         self._find_runs()
+        if policy:
+            self._add_one_step(policy)
+
+    def _add_one_step(self, policy) -> None:
+        from r1nb.views.one_step import OneStep  # imports what trains
+
+        self.one_step = OneStep(policy, recipe_of_run(self.shown[0]), {"question": "", "answer": ""})
+        self.tabs.children += (self.one_step,)
+        self.tabs.set_title(len(self.tabs.children) - 1, "One GRPO step")
+        self._list_completions()
 
     def _make_controls(self) -> None:
         self.status, self.values, self.completions, self.comparison, self.cursor = (
@@ -226,6 +238,8 @@ class Inspector(widgets.VBox):
         note = f"{run.name}, step {step}: {count} of {len(log)} completions, {first} first; {LEGEND}"
         groups = "".join(groups_html(group, run) for group in kept)
         self.completions.value = f'<div style="{TEXT}"><p>{escape(note)}</p>{groups}</div>'
+        if self.one_step and len(found):
+            self.one_step.sampler.put(*found[["question", "answer"]].iloc[0])
 
 
 def _can_stop(run: Run) -> bool:

@@ -6,9 +6,9 @@ import ipywidgets as widgets
 
 from r1nb.runs.evaluations import MOMENTS
 from r1nb.text.prompts import LAYOUTS
-from r1nb.views.group import VERDICTS, groups_html, head, with_verdicts
+from r1nb.views.group import groups_html, head, verdict, with_verdicts
 from r1nb.views.html import TEXT, colored, escape
-from r1nb.views.tables import CUT_OFF, MARKS
+from r1nb.views.tables import MARKS
 
 SAMPLED = "questions sampled in training"
 LONGEST = 100  # characters of a question in the list
@@ -108,12 +108,11 @@ def _offer(control, options: list) -> None:
 
 
 def _one(run, answer: dict) -> str:
-    verdict, color = VERDICTS[answer["strict"]]
     layout = LAYOUTS[run.recipe["data"].get("layout", "reasoning")]
     asked = head(answer["question"], answer["answer"])
     why = ": the right number, but not in the answer block"
     why = why if answer.get("lenient") and answer["strict"] is False else ""
-    said = f'<b style="color:{color}">{verdict}</b>{why}{CUT_OFF * answer["cut"]}'
+    said = verdict(answer["strict"], answer["cut"]) + why
     return f'<div style="text-align:left">{asked}<br>{said}</div>{colored(answer["completion"], layout)}'
 
 

@@ -100,6 +100,14 @@ def test_notebook_09_takes_grpo_apart(tmp_path):
     assert re.search(r"step 0: grpo [+-]0\.0000, .*; 0% of tokens clipped", said)
 
 
+def test_notebook_11_takes_one_step_and_takes_it_back(tmp_path):
+    said = execute(NOTEBOOKS / "11_one_grpo_step.ipynb", tmp_path, f"torch_threads=1 runs_dir={tmp_path}")
+    assert re.search(r"[1-9]\d* of 64 groups teach something\.", said)
+    assert "✓ right" in said
+    assert said.count("after<br>") == 8
+    assert "The probabilities are those of before: True" in said
+
+
 def test_notebook_03_trains_and_prints_where_its_files_are(trained):
     folder, _, said = trained
     (found,) = (folder / "runs").iterdir()

@@ -1,4 +1,4 @@
-"""The inspector without a browser: the effect of its controls; it needs no model."""
+"""The inspector without a browser: the effect of its controls; only its last page needs a model."""
 
 import re
 import shutil
@@ -9,6 +9,7 @@ import pytest
 from written_run import HOSTILE, IDEAL, append_step, write_run
 
 from r1nb.errors import UserError
+from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.recipes.loading import load_recipe
 from r1nb.rewards.grading import Graded
 from r1nb.runs.activity import TRAINING, asked_to_stop, clear, say_now
@@ -286,3 +287,21 @@ def test_markup_in_completions_is_escaped(runs_dir, text):
     write_run(recipe(runs_dir), 1, texts=(text,))
     shown = Inspector(runs_dir).completions.value
     assert not any(tag in shown for tag in ("<script", "<img", "<style", "<b on", "\x1b", "\u202e", "\u200f"))
+
+
+def test_with_a_policy_a_grpo_step_is_taken_on_the_question_that_is_shown(runs_dir):
+    settings = recipe(runs_dir, torch_threads=1, max_completion_length=16)
+    write_run(settings, 3)
+    assert Inspector(runs_dir).one_step is None
+    policy = load_policy(settings)
+    attach_lora(policy, settings)
+    inspector = Inspector(runs_dir, policy=policy)
+    assert inspector.tabs.titles[-1] == "One GRPO step"
+    sampler = inspector.one_step.sampler
+    assert (sampler.question.value, sampler.gold.value) == ("How much is 4 times 6? (3)", "24")
+    inspector.step.value = 2
+    assert sampler.question.value == "How much is 4 times 6? (2)"
+    sampler.sample.press()
+    inspector.one_step.step.press()
+    assert (sampler.sample.said.value, inspector.one_step.step.said.value) == ("", "")
+    assert inspector.one_step.steps.taken == 1
