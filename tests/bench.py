@@ -28,7 +28,7 @@ from r1nb.views.inspector import Inspector
 from r1nb.views.live import LiveView
 from r1nb.views.one_step import OneStep
 
-STEPS = 32
+STEPS = 112  # a whole run of tiny-cpu
 LONG = 2000  # steps of a run to be opened, of 8 completions each
 COLUMNS = {"nums": [4, 7, 8, 8], "target": 24}
 
