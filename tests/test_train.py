@@ -57,7 +57,7 @@ def test_a_run_interrupted_before_in_and_after_training_resumes_and_proves_its_a
     run = tmp_path / "runs" / "tiny-cpu-001"
     # Do not interrupt the imports: some libraries catch a KeyboardInterrupt.
     for words, sentence in {
-        "test, prefilled: 8 answers": "r1nb: Interrupted: run it again to resume from what is saved.",
+        "test, prefilled: 8 answers": "keeps what was trained: run this again to measure it.",
         "step 1 of 4": "saved in runs/tiny-cpu-001: run again to resume.",
         "in a fresh process": "r1nb: Interrupted: run it again to resume from what is saved.",
     }.items():
@@ -92,7 +92,7 @@ def test_a_log_file_gets_lines_and_a_terminal_also_gets_progress_bars(tmp_path):
     assert "\r" not in log
     assert "\x1b" not in log
     assert 20 < log.count("\n") < 100
-    assert re.search(r"\nSFT: 2 steps\nSFT: mean loss .+\nGRPO: 4 steps\n(.+: .+\n)*step 1 of 4, reward", log)
+    assert re.search(r"\nSFT: 2 steps\nSFT: mean loss .+\nGRPO: 4 steps\n(.+\n)*step 1 of 4, reward", log)
     here, there = pty.openpty()
     fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("4H", 40, 120, 0, 0))
     quick += [f"runs_dir={tmp_path}/runs", "resume=false"]

@@ -39,9 +39,8 @@ class Ask(widgets.VBox):
         sampling = replace(self.sampling, temperature=self.temperature.value)
         greedy = not sampling.temperature
         prompts = [messages] * (1 if greedy else self.count.value)
-        sides = {"base": False, "adapter": True} if self.policy.has_adapter else {"answer": True}
         columns = []
-        for side, adapter in sides.items():
+        for side, adapter in self.policy.sides.items():
             completions = self.policy.generate(prompts, sampling, adapter=adapter)
             shown = "".join(map(self._answer, completions))
             columns.append(f'<div style="flex:1;min-width:0"><b>{side}</b>{shown}</div>')

@@ -289,7 +289,7 @@ def test_on_colab_the_first_cell_installs_all_that_is_needed(colab):
     [
         ("tiny-cpu", "learning_rate=fast", "learning_rate = 'fast'"),
         ("tiny-cpu", "recipe=tiny-cp", "did you mean 'tiny-cpu'"),
-        ("tiny-cpu", "dataset=nowhere", "Unknown dataset 'nowhere'"),
+        ("tiny-cpu", "dataset=nowhere", "dataset = 'nowhere': there is no such file"),
         ("tiny-cpu", "model_name=./nowhere", "not a model folder"),
     ],
 )

@@ -16,6 +16,7 @@ from r1nb.errors import UserError
 from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.recipes.loading import load_recipe
 from r1nb.rewards.grading import Graded
+from r1nb.runs.activity import TRAINING, say_now
 from r1nb.runs.run import CARD, Run
 from r1nb.tasks.rows import load_splits
 from r1nb.training.callbacks import Recorder
@@ -108,6 +109,7 @@ def test_a_run_folder_can_be_read_after_a_kill_at_any_moment(tiny_recipe):
 def test_progress_includes_the_time_left(tiny_recipe):
     tiny_recipe.grpo["max_steps"] = 100
     run = write_run(tiny_recipe, 40)
+    say_now(run, TRAINING)
     assert progress(run) == (40, "step 40 of 100, reward 2.67, 2 min left")
     for step in range(41, 101):
         append_step(run, step, [])
@@ -117,6 +119,8 @@ def test_progress_includes_the_time_left(tiny_recipe):
 def test_a_run_that_has_stopped_shows_no_time_left(tiny_recipe):
     tiny_recipe.grpo["max_steps"] = 100
     run = write_run(tiny_recipe, 40)
+    assert progress(run)[1] == "step 40 of 100, reward 2.67, stopped: run it again to resume"
+    say_now(run, TRAINING)  # as a process leaves it that was killed
     assert progress(an_hour_ago(run))[1] == "step 40 of 100, reward 2.67, nothing new for 60 min"
 
 
@@ -146,6 +150,7 @@ def staged_recipe(tmp_path):
 
 def test_a_run_of_sft_counts_the_steps_of_sft(staged_recipe):
     run = sft_run(staged_recipe, 10)
+    say_now(run, TRAINING)
     assert progress(run) == (10, "step 10 of 24, loss 0.10, 42 s left")
     assert progress(an_hour_ago(run))[1] == "step 10 of 24, loss 0.10, nothing new for 60 min"
 
@@ -188,6 +193,7 @@ def test_the_progress_of_a_step_that_was_not_judged_has_no_reward(tiny_recipe):
     tiny_recipe.grpo["max_steps"] = 10
     run = write_run(tiny_recipe, 4)
     run.append({"step": 5, "time": 10.0, "loss": 0.0, "reward": None, "reward_std": None})
+    say_now(run, TRAINING)
     assert progress(run)[1] == "step 5 of 10, no reward, 10 s left"
     assert png(training_curves(run))
 

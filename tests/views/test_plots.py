@@ -109,7 +109,7 @@ def test_the_legend_says_in_what_the_runs_differ(tmp_path):
 
 
 def test_a_long_legend_stays_inside_the_picture(tmp_path):
-    changes = {"model_name": "x" * 99, "dataset": "y" * 99, "max_prompt_length": 100}
+    changes = {"model_name": "x" * 99, "dataset": "own/" + "y" * 99, "max_prompt_length": 100}
     recipes = [load_recipe(runs_dir=str(tmp_path), name="n" * 60, **more) for more in ({}, changes)]
     figure = training_curves(*(write_run(recipe, 3) for recipe in recipes))
     png(figure)  # computes the layout

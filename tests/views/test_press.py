@@ -68,7 +68,7 @@ def test_ask_answers_with_base_and_adapter_and_shows_the_prompt_on_demand(policy
 def test_ask_has_one_column_without_an_adapter(recipe):
     ask = Ask(load_policy(recipe), recipe.layout, recipe.greedy, "What is 3 + 4?")
     ask.ask.press()
-    assert "<b>answer</b>" in ask.answers.value
+    assert "<b>model</b>" in ask.answers.value
     assert "base" not in ask.answers.value
 
 

@@ -62,7 +62,7 @@ def graded(strict, question="1 + 1?", **others) -> Graded:
 def test_side_by_side_marks_right_wrong_and_not_judged(unsure):
     said = ["It is 2.", "It is 3.", "It is two."]
     policy = SimpleNamespace(
-        has_adapter=True,
+        sides={"base": False, "adapter": True},
         generate=lambda prompts, sampling, adapter: [Completion(text, (1,), False) for text in said],
     )
     judge = make_judge({"unsure_reward_func": 1.0})
