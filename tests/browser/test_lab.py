@@ -72,7 +72,7 @@ def test_the_live_view_moves_while_notebook_03_trains(open_notebook, folder, sho
         steps.append(int(said[1]) if said else 0)
         page.wait_for_timeout(100)
     assert len(seen) > 2  # it was redrawn
-    assert counts == {1}  # in place: there was always exactly one picture
+    assert 1 in counts <= {0, 1}  # one picture, in place; none while the live inspector takes over
     assert len(set(steps)) > 2
     assert steps == sorted(steps)
     page.get_by_text("Report: runs/tiny-cpu-001/report.html").wait_for(timeout=300_000)  # the last cell
@@ -121,16 +121,16 @@ def test_the_inspector_reacts_to_slider_search_and_choice_of_runs(open_notebook,
     assert "at step 60" in values.inner_text()
     assert inspector.locator("img").get_attribute("src") == picture  # only the line over it moves
 
-    inspector.locator("input[placeholder]").fill("TAGS")
+    inspector.get_by_placeholder("text in a completion").fill("TAGS")
     page.wait_for_function("() => document.querySelector('.r1nb-completions').innerText.includes('4 of 8')")
-    inspector.locator("input[placeholder]").fill("")
+    inspector.get_by_placeholder("text in a completion").fill("")
 
     inspector.locator("select[multiple]").select_option(index=[0, 1])
-    page.get_by_role("tab", name="Recipes").click()
-    differences = page.locator(".r1nb-differences")
-    differences.get_by_text("grpo.learning_rate").wait_for()
-    assert "grpo.seed" in differences.inner_text()
-    assert "max_steps" not in differences.inner_text()
+    page.get_by_role("tab", name="Comparison").click()
+    comparison = page.locator(".r1nb-comparison")
+    comparison.get_by_text("grpo.learning_rate").wait_for()
+    assert "grpo.seed" in comparison.inner_text()
+    assert "max_steps" not in comparison.inner_text()
     page.wait_for_function(  # one line for each run
         "() => document.querySelector('.r1nb-values').innerText.split('at step 60').length === 3"
     )
@@ -145,7 +145,7 @@ def test_the_inspector_follows_a_run_in_progress(open_notebook, folder):
     run = write_run(written(folder, "growing"), 5)
     page = open_inspector(folder, open_notebook, "follow.ipynb", "growing")
     assert "at step 5" in page.locator(".r1nb-values").inner_text()
-    page.locator(".r1nb-inspector .jupyter-button[title='Play'], .widget-play button").first.click()
+    page.locator(".r1nb-follow input").click()
     threading.Timer(1, lambda: [append_step(run, step, []) for step in (6, 7)]).start()
     page.wait_for_function("() => document.querySelector('.r1nb-values').innerText.includes('at step 7')")
 
