@@ -11,7 +11,12 @@ from r1nb.views.tables import completion_table
 RUN_ALL = "() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }"  # does not wait
 
 
-def open_training(folder, open_notebook, name: str, runs: str):
+NO_SUBSHELLS = """() => {
+    window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.commsOverSubshells = 'disabled'
+}"""
+
+
+def open_training(folder, open_notebook, name: str, runs: str, before: str = "() => {}"):
     save_notebook(
         folder, name,
         "from r1nb.recipes.loading import load_recipe; from r1nb.train import train\n"
@@ -22,6 +27,7 @@ def open_training(folder, open_notebook, name: str, runs: str):
         "print('the next cell')",
     )  # fmt: skip
     page = open_notebook(name)
+    page.evaluate(before)
     page.evaluate(RUN_ALL)
     return page
 
@@ -46,6 +52,23 @@ def test_the_panel_is_live_while_the_cell_trains(open_notebook, folder, shots):
     page.get_by_text("run again to resume").wait_for(timeout=60_000)
     assert panel.count() == 0
     assert page.locator(".jp-OutputArea img").count() == 1
+
+
+def test_without_subshells_the_panel_stays_a_picture_that_moves(open_notebook, folder):
+    page = open_training(folder, open_notebook, "picture.ipynb", "picture", NO_SUBSHELLS)
+    cell = page.locator(".jp-CodeCell").first
+    picture = cell.locator("img:visible")
+    picture.first.wait_for(timeout=300_000)
+    seen = set()
+    while "*" in cell.locator(".jp-InputPrompt").inner_text():
+        if picture.count():
+            seen.add(picture.first.get_attribute("src"))
+        assert not page.locator(".r1nb-stop").is_visible()
+        page.wait_for_timeout(200)
+    assert len(seen) > 1
+    assert cell.locator("img").count() == 1
+    assert "step 40 of 40" in cell.inner_text()
+    assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
 
 
 @pytest.mark.parametrize("width", [1280, 1100, 700])
