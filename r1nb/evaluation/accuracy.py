@@ -125,8 +125,9 @@ def _interrupted_in_words(run, moment: str):
         yield
     except KeyboardInterrupt:
         say_now(run, "")
+        which = "with prefilled replies" if moment == "prefilled" else f"{moment} training"
         raise Interrupted(
-            f"Stopped while the accuracy {moment} training was measured; {run.label} keeps what was trained: "
+            f"Stopped while the accuracy {which} was measured; {run.label} keeps what was trained: "
             "run this again to measure it."
         ) from None
 

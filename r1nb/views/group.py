@@ -18,6 +18,8 @@ from r1nb.views.tables import CUT_OFF, MARKS, number
 
 BAR = 50  # pixels of the largest advantage of a group, on each side of 0
 CELL = "padding:0 8px 0 0;text-align:left;vertical-align:top"
+ROW_CELL = "vertical-align:top;text-align:left;padding:4px 8px 4px 0"
+TABLE = "width:100%;border-collapse:collapse;table-layout:fixed"
 BINS = 6  # of a histogram of lengths, at most
 VERDICTS = {True: ("✓ right", BETTER), False: ("✗ wrong", WORSE), None: ("", "")}
 FILTERS = {
@@ -96,10 +98,9 @@ def _group(asked: str, group, highs: dict, best: float | None, layout: Layout) -
     """The lines of a group in a table under its question, best first; `highs` are the rewards' maxima."""
     best_first = group.sort_values("advantage", ascending=False).to_dict("records")
     rows = [_row(line, highs, best, layout, group["advantage"].abs().max()) for line in best_first]
-    table = "width:100%;border-collapse:collapse;table-layout:fixed;margin:4px 0 16px 0"
     return (
         f'<div style="white-space:pre-wrap;text-align:left">{asked}</div>'
-        f'<table style="{table}"><tbody>{"".join(rows)}</tbody></table>'
+        f'<table style="{TABLE};margin:4px 0 16px 0"><tbody>{"".join(rows)}</tbody></table>'
     )
 
 
@@ -116,10 +117,9 @@ def _row(line: dict, highs: dict, best: float | None, layout: Layout, largest: f
         escape(total),
         "".join(_cell(name, line[name], high) for name, high in highs.items()),
     ]
-    cell = "vertical-align:top;text-align:left;padding:4px 8px 4px 0"
     return (
-        f'<tr><td style="{cell};width:190px">{"<br>".join(filter(None, facts))}</td>'
-        f'<td style="{cell};white-space:normal">{colored(line["completion"], layout)}</td></tr>'
+        f'<tr><td style="{ROW_CELL};width:190px">{"<br>".join(filter(None, facts))}</td>'
+        f'<td style="{ROW_CELL};white-space:normal">{colored(line["completion"], layout)}</td></tr>'
     )
 
 

@@ -70,14 +70,11 @@ class Moments(widgets.VBox):
 
     def _list(self) -> None:
         """List the questions, each with its verdicts in the order of the moments."""
-        listed = []
+        listed, wanted = [], {None, *SHOWN[self.which.value]}
         for number, (question, moments) in enumerate(self.answers.items(), 1):
             verdicts = [right for right, _ in moments.values()]
             marks = "" if self.kind.value == SAMPLED else "".join(map(MARKS.get, verdicts))
-            if (
-                verdicts[-1] in {None, *SHOWN[self.which.value]}
-                and self.search.value.lower() in question.lower()
-            ):
+            if verdicts[-1] in wanted and self.search.value.lower() in question.lower():
                 listed.append((f"{number}. {marks} {' '.join(question.split())[:LONGEST]}", question))
         _offer(self.question, listed)
         self._on_question()

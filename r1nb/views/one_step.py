@@ -7,7 +7,7 @@ import ipywidgets as widgets
 from r1nb.rewards.grading import Graded
 from r1nb.text.prompts import Layout
 from r1nb.training.one_step import GroupSteps, advantages_of, group_of
-from r1nb.views.group import bar, verdict
+from r1nb.views.group import ROW_CELL, TABLE, bar, verdict
 from r1nb.views.html import EVEN, TEXT, color_of, colored
 from r1nb.views.press import Press
 from r1nb.views.sample import SampleGroup
@@ -91,14 +91,12 @@ class OneStep(widgets.VBox):
 
 def step_html(graded: list[Graded], advantages, before, after, layout: Layout) -> str:
     """A step on a group as HTML: beside each completion its advantage and its probability; see effects."""
-    cell = "vertical-align:top;text-align:left;padding:4px 8px 4px 0"
     rows = "".join(
-        f'<tr><td style="{cell};width:330px">{effect}</td>'
-        f'<td style="{cell};white-space:normal">{colored(g.completion, layout)}</td></tr>'
+        f'<tr><td style="{ROW_CELL};width:330px">{effect}</td>'
+        f'<td style="{ROW_CELL};white-space:normal">{colored(g.completion, layout)}</td></tr>'
         for g, effect in zip(graded, effects(graded, advantages, before, after), strict=True)
     )
-    table = "width:100%;border-collapse:collapse;table-layout:fixed"
-    return f'<p>{EXPLAINED}</p><table style="{table}"><tbody>{rows}</tbody></table>'
+    return f'<p>{EXPLAINED}</p><table style="{TABLE}"><tbody>{rows}</tbody></table>'
 
 
 def effects(graded: list[Graded], advantages: list[float], before, after=None) -> list[str]:
