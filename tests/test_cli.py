@@ -171,6 +171,13 @@ def test_ask_prints_the_greedy_answers_of_base_and_adapter(r1nb, trained, monkey
     assert said.endswith(f"{adapter}\n\n")
 
 
+def test_ask_refuses_a_question_that_is_too_long(r1nb, trained):
+    _, run = trained
+    code, said, wrong = r1nb("ask", str(run.adapter), QUESTION * 200)
+    assert (code, said.count("\n")) == (1, 1)
+    assert wrong.endswith("shorten the question.\n")
+
+
 def test_ask_takes_the_newest_run_and_samples_and_shows_the_prompt(r1nb, trained, monkeypatch):
     policy, run = trained
     monkeypatch.setenv("R1NB_SET", f"runs_dir={run.folder.parent}")
@@ -182,9 +189,11 @@ def test_ask_takes_the_newest_run_and_samples_and_shows_the_prompt(r1nb, trained
 
 def test_without_a_question_ask_is_a_conversation(r1nb, trained, monkeypatch):
     policy, run = trained
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"How much is 3 + 4?\n{QUESTION}\n\nnever read\n"))
+    long = "How much is 3 + 4? " * 200
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"How much is 3 + 4?\n{long}\n{QUESTION}\n\nnever read\n"))
     code, said, _ = r1nb("ask", str(run.adapter))
     assert code == 0
+    assert said.count("shorten the question") == 1
     assert "Each question stands on its own" in said
     assert said.count("adapter, ") == 2
     assert f"{answers_of(policy, True)}\n\n> " in said

@@ -6,6 +6,7 @@ import re
 from rich.console import Console
 from rich.text import Text
 
+from r1nb.errors import UserError
 from r1nb.paths import shown
 from r1nb.policy.trained import load_trained
 from r1nb.text.prompts import Layout, format_prompt
@@ -15,7 +16,8 @@ from r1nb.views.html import visible
 def ask(folder, question: str | None, temperature: float, samples: int, show_prompt: bool) -> None:
     """Print the answers of a trained model and its base model to a question, `samples` answers of each.
 
-    `folder` is as in load_trained. Without a question it asks for one after the other.
+    `folder` is as in load_trained. Without a question it asks for one after the other. Raises UserError if
+    the question is too long; in a conversation, it prints the error and asks for the next one.
     """
     policy, recipe, trained = load_trained(folder)
     sampling = dataclasses.replace(recipe.greedy, temperature=temperature)
@@ -23,6 +25,7 @@ def ask(folder, question: str | None, temperature: float, samples: int, show_pro
 
     def answer(question: str) -> None:
         messages = recipe.layout.build_messages(question)
+        policy.check_room(messages, sampling.max_tokens)
         if show_prompt:
             console.print("the prompt", style="bold")
             console.print(Text(visible(format_prompt(policy.tokenizer, messages))), end="\n\n")
@@ -39,7 +42,10 @@ def ask(folder, question: str | None, temperature: float, samples: int, show_pro
     print("Each question stands on its own: no answer knows the questions before it. An empty line ends.")
     try:
         while question := input("> ").strip():
-            answer(question)
+            try:
+                answer(question)
+            except UserError as error:
+                print(error)
     except (EOFError, KeyboardInterrupt):
         print()
 

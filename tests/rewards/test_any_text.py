@@ -115,7 +115,7 @@ def seconds(name: str, text: str, enough: float) -> float:
     return min(taken)
 
 
-@settings(max_examples=45, phases=[Phase.explicit, Phase.generate], **ALWAYS)
+@settings(max_examples=20, phases=[Phase.explicit, Phase.generate], **ALWAYS)
 @given(piece=st.lists(PIECES, min_size=1, max_size=6).map("".join), wrap=st.sampled_from(list(WRAPS)))
 @example(piece="1", wrap="reasoning")
 @example(piece="1,000,", wrap="answer")
