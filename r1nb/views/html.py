@@ -15,6 +15,7 @@ BLOCKS = (OUTSIDE, TAG, "", TAG, OUTSIDE, TAG, ANSWER, TAG, OUTSIDE)  # of a com
 BETTER, EVEN, WORSE = "rgb(0,114,178)", "rgb(128,128,128)", "rgb(213,94,0)"
 BOX = "border:1px solid rgba(128,128,128,.5);padding:6px;white-space:pre-wrap;line-height:1.4"
 TEXT = "line-height:1.35"  # that of a widget is larger
+TEXTS = (".html", ".json", ".jsonl", ".md", ".png", ".yaml")  # what JupyterLab shows of a folder of files
 LEGEND = "tags blue, answer green, text outside the blocks red"
 # Control characters are shown as their Unicode pictures, direction marks and lone surrogates as [U+....].
 _SHOWN = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"}
@@ -34,7 +35,10 @@ def escape(text) -> str:
 
 
 class Link:
-    """What a file is, and its path; in a notebook a link that JupyterLab opens (it opens no folders so)."""
+    """What a file or folder is, and its path; in a notebook, links that JupyterLab opens.
+
+    JupyterLab opens no folder by a link, so the links of a folder are those of the texts in it.
+    """
 
     def __init__(self, name: str, path: Path | str):
         self.name, self.path = name, shown(Path(path))
@@ -43,7 +47,15 @@ class Link:
         return f"{self.name}: {self.path}"
 
     def _repr_html_(self) -> str:
-        return f'{escape(self.name)}: <a href="{quote(Path(self.path).as_posix())}">{escape(self.path)}</a>'
+        folder = Path(self.path)
+        texts = [f for f in (*folder.glob("*"), *folder.glob("adapter/*.md")) if f.suffix in TEXTS]
+        files = ", ".join(_anchor(file, file.relative_to(folder)) for file in sorted(texts))
+        opens = f"{escape(self.path)} ({files})" if files else _anchor(folder, folder)
+        return f"{escape(self.name)}: {opens}"
+
+
+def _anchor(path: Path, text) -> str:
+    return f'<a href="{quote(path.as_posix())}">{escape(text)}</a>'
 
 
 def mark(text: str, color: str = "") -> str:

@@ -3,6 +3,7 @@
 import re
 import subprocess
 
+import pytest
 from test_lab import run_all, save_notebook, written
 from written_run import write_run
 
@@ -11,7 +12,8 @@ from r1nb.paths import CHECKOUT
 CELL = """
 from r1nb import Run, write_report
 from r1nb.views import Link
-Link("Report", write_report(Run({!r})))
+run = Run({!r})
+display(Link("Report", write_report(run)), Link("Run folder", run.folder))
 """
 
 
@@ -25,14 +27,22 @@ def test_make_lab_serves_the_project_and_opens_on_the_notebooks(page, lab, folde
     page.get_by_label("File Browser Section").get_by_text("only_here.ipynb").wait_for()
 
 
-def test_the_link_to_a_report_opens_it_from_a_notebook(open_notebook, folder, shots):
+@pytest.mark.parametrize(
+    ("text", "opened"),
+    [
+        (r"^\.\./runs/.*/report\.html$", lambda page: page.frame_locator("iframe").get_by_role("heading")),
+        (r"^recipe\.yaml$", lambda page: page.locator(".jp-FileEditor").get_by_text("max_steps")),
+    ],
+    ids=["report", "file of the run folder"],
+)
+def test_links_open_from_a_notebook(open_notebook, folder, shots, text, opened):
     run = write_run(written(folder, "runs"), 3)
     (folder / "notebooks").mkdir(exist_ok=True)
     save_notebook(folder / "notebooks", "links.ipynb", CELL.strip().format(str(run.folder)))
     page = open_notebook("notebooks/links.ipynb")
     run_all(page)
-    link = page.locator(".jp-OutputArea a", has_text=f"../runs/{run.name}/report.html")
+    link = page.locator(".jp-OutputArea a", has_text=re.compile(text))
     link.wait_for()
     shots(page, ".jp-Cell", "link")
     link.click()
-    page.frame_locator("iframe").get_by_role("heading", name=run.name).wait_for()
+    opened(page).first.wait_for()
