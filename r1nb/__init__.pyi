@@ -43,7 +43,7 @@ from .training.resume import resumable as resumable
 from .training.stages import finish as finish
 from .training.trainer import SharedPromptTrainer as SharedPromptTrainer
 from .views.code import training_code as training_code
-from .views.inspector import Inspector as Inspector
-from .views.live import LiveView as LiveView
 from .views.report import write_report as write_report
 from .views.serving import serving_lines as serving_lines
+from .widgets.inspector import Inspector as Inspector
+from .widgets.live import LiveView as LiveView

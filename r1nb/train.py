@@ -45,7 +45,8 @@ def train(recipe):
     from r1nb.runs.checkpoints import last_checkpoint
     from r1nb.tasks.rows import drop_long_prompts, load_splits
     from r1nb.training import callbacks, resume, stages
-    from r1nb.views import live, report, serving
+    from r1nb.views import report, serving
+    from r1nb.widgets import live
 
     rows, validation, tests = load_splits(recipe.data, recipe.evaluation, recipe.rewards)
     for problem in checks.check_rewards(rows, recipe.judge(rows.column_names)):

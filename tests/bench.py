@@ -23,10 +23,10 @@ from r1nb.text.prompts import REASONING
 from r1nb.training.callbacks import Recorder, Validation, Watchdog
 from r1nb.training.resume import new_run
 from r1nb.training.stages import grpo_trainer
-from r1nb.views.ask import Ask
-from r1nb.views.inspector import Inspector
-from r1nb.views.live import LiveView
-from r1nb.views.one_step import OneStep
+from r1nb.widgets.ask import Ask
+from r1nb.widgets.inspector import Inspector
+from r1nb.widgets.live import LiveView
+from r1nb.widgets.one_step import OneStep
 
 STEPS = 112  # a whole run of tiny-cpu
 LONG = 2000  # steps of a run to be opened, of 8 completions each

@@ -23,7 +23,7 @@ from r1nb.recipes.loading import default_runs_dir, load_recipe, recipe_names
 from r1nb.rewards.mathematics import math_equal
 from r1nb.runs.run import Run
 from r1nb.training.resume import new_run
-from r1nb.views.inspector import Inspector
+from r1nb.widgets.inspector import Inspector
 
 QWEN, GSM8K = os.environ.get("R1NB_QWEN_GGUF"), os.environ.get("R1NB_GSM8K_DIR")
 FIVE = load_recipe("tiny-five-rewards").rewards  # these teach something in four steps

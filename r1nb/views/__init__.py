@@ -1,4 +1,4 @@
-"""Pictures, tables, widgets and the report of a run."""
+"""Pictures, tables and the report of a run."""
 
 import lazy_loader
 

@@ -42,7 +42,7 @@ def save_notebook(folder, name: str, *cells: str) -> None:
 
 def open_inspector(folder, open_notebook, name: str, runs: str):
     save_notebook(
-        folder, name, "from r1nb.views.inspector import Inspector", f"Inspector({str(folder / runs)!r})"
+        folder, name, "from r1nb.widgets.inspector import Inspector", f"Inspector({str(folder / runs)!r})"
     )
     page = open_notebook(name)
     run_all(page)

@@ -9,7 +9,7 @@ from test_lab import run_all, save_notebook
 
 SETUP = """\
 from r1nb import attach_lora, load_policy, load_recipe, load_rows
-from r1nb.views import Ask, OneStep, SampleGroup
+from r1nb.widgets import Ask, OneStep, SampleGroup
 recipe = load_recipe("tiny-cpu", max_completion_length=64)
 policy = load_policy(recipe)
 attach_lora(policy, recipe)

@@ -22,9 +22,9 @@ from r1nb.tasks.rows import load_splits
 from r1nb.train import train
 from r1nb.training.resume import begin_run
 from r1nb.views.code import training_code
-from r1nb.views.inspector import Inspector
 from r1nb.views.plots import png, training_curves
 from r1nb.views.report import write_report
+from r1nb.widgets.inspector import Inspector
 
 FILE = """
 from pathlib import Path

@@ -13,11 +13,11 @@ from r1nb.paths import read_json
 from r1nb.rewards.grading import Graded
 from r1nb.runs.evaluations import MOMENTS
 from r1nb.runs.run import CARD, Run
-from r1nb.views.inspector import Inspector
 from r1nb.views.plots import png, training_curves
 from r1nb.views.progress import progress
 from r1nb.views.report import write_report
 from r1nb.views.tables import accuracy_table, answers_table, completion_table
+from r1nb.widgets.inspector import Inspector
 
 GRADED = Graded("How much is 4 times 6?", "24", "24", (1,), False, False, True, False, {})
 RUBBISH = [b"", b"{", b"null", b"[[[1", b"\xff\xfe\x00", b"\x00" * 99, b"7", b'"text"']

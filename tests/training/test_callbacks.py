@@ -10,7 +10,7 @@ from written_run import write_run
 from r1nb.machine.configs import grpo_config
 from r1nb.training.callbacks import Recorder, Watchdog
 from r1nb.training.resume import new_run
-from r1nb.views.live import LiveView
+from r1nb.widgets.live import LiveView
 
 MODEL = torch.nn.Module()
 MODEL.register_parameter("layer_lora_B", torch.nn.Parameter(torch.tensor([3.0, 4.0])))
@@ -72,7 +72,7 @@ def test_the_live_view_keeps_to_its_share_of_the_time(tiny_recipe, monkeypatch):
         clock[0] += 1.0  # drawing is slow
         return b"picture"
 
-    monkeypatch.setattr("r1nb.views.live.png", draw)
+    monkeypatch.setattr("r1nb.widgets.live.png", draw)
     view = LiveView(run)
     view.on_train_begin(None, state(0), None)
     for step in range(1, 1001):
@@ -101,7 +101,7 @@ def test_an_error_in_a_callback_is_printed_once_and_training_continues(tiny_reci
     def fail(*args):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("r1nb.views.live.png", fail)
+    monkeypatch.setattr("r1nb.widgets.live.png", fail)
     view = LiveView(write_run(tiny_recipe, 1))
     for step in (1, 2):
         view.on_train_end(None, state(step), None)

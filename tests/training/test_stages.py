@@ -19,7 +19,7 @@ from r1nb.text.prompts import REASONING, format_prompt
 from r1nb.training.callbacks import Recorder, Validation, Watchdog
 from r1nb.training.resume import begin_run, new_run, resumable
 from r1nb.training.stages import _as_tokens, finish, grpo_trainer, sft, solution_examples
-from r1nb.views.live import LiveView
+from r1nb.widgets.live import LiveView
 
 
 @pytest.fixture

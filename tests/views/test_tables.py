@@ -15,11 +15,11 @@ from r1nb.rewards.registry import reward
 from r1nb.runs.evaluations import MOMENTS
 from r1nb.training.resume import new_run
 from r1nb.views import tables
-from r1nb.views.inspector import Inspector
-from r1nb.views.playgrounds import group_playground, reward_playground
 from r1nb.views.plots import draw_validation, new_figure, pass_curves, png, training_curves
 from r1nb.views.report import write_report
 from r1nb.views.stage_results import stages_table
+from r1nb.widgets.inspector import Inspector
+from r1nb.widgets.playgrounds import group_playground, reward_playground
 
 DASH = "–"  # noqa: RUF001
 ROW = {"question": "1 + 1?", "answer": "2"}

@@ -13,7 +13,7 @@ sys.path.insert(0, {tests!r})
 from written_run import append_step, write_run
 from r1nb.recipes.loading import load_recipe
 from r1nb.runs.activity import say_now
-from r1nb.views.panel import Panel
+from r1nb.widgets.panel import Panel
 run = write_run(load_recipe(runs_dir={runs!r}), 3)
 panel = Panel(run)
 panel.draw(run)

@@ -5,7 +5,7 @@ import pytest
 from r1nb.recipes.loading import load_recipe
 from r1nb.text.prompts import REASONING
 from r1nb.views.html import colored
-from r1nb.views.playgrounds import group_playground, reward_playground
+from r1nb.widgets.playgrounds import group_playground, reward_playground
 
 IDEAL = REASONING.format_reply("6*12=72", "72")
 

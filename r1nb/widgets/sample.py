@@ -10,7 +10,7 @@ from r1nb.evaluation.accuracy import sample_groups
 from r1nb.training.one_step import advantages_of
 from r1nb.views.group import group_facts, group_html
 from r1nb.views.html import TEXT
-from r1nb.views.press import WHOLE, Press, messages_of, temperature_slider, text_box
+from r1nb.widgets.press import WHOLE, Press, messages_of, temperature_slider, text_box
 
 MOST = 32  # completions at once
 COLDEST = 0.1  # at temperature 0 all completions of a group are the same

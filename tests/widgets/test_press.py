@@ -9,10 +9,10 @@ from r1nb.recipes.loading import load_recipe
 from r1nb.recipes.settings import Sampling
 from r1nb.tasks.rows import load_rows
 from r1nb.text.prompts import REASONING
-from r1nb.views.ask import Ask
-from r1nb.views.one_step import NOTHING, OneStep
-from r1nb.views.press import Press
-from r1nb.views.sample import SampleGroup
+from r1nb.widgets.ask import Ask
+from r1nb.widgets.one_step import NOTHING, OneStep
+from r1nb.widgets.press import Press
+from r1nb.widgets.sample import SampleGroup
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 from written_run import append_step, write_run
 
 from r1nb.training.resume import new_run
-from r1nb.views.live import LiveView
+from r1nb.widgets.live import LiveView
 
 
 def state(step: int, max_steps: int = 10_000):
@@ -26,7 +26,7 @@ def test_in_a_terminal_the_live_view_prints_a_line(tiny_recipe, capsys, steps):
 
 
 def test_a_log_of_many_steps_stays_short(tiny_recipe, capsys, monkeypatch):
-    monkeypatch.setattr("r1nb.views.live.png", lambda figure: b"picture")
+    monkeypatch.setattr("r1nb.widgets.live.png", lambda figure: b"picture")
     run = new_run(tiny_recipe)
     view, view.SHARE = LiveView(run), 1e9
     for step in range(1, 201):
@@ -42,7 +42,7 @@ def test_a_log_of_many_steps_stays_short(tiny_recipe, capsys, monkeypatch):
 def test_in_a_notebook_a_run_that_stops_early_has_its_picture(tiny_recipe, monkeypatch):
     run, called = write_run(tiny_recipe, 3), []
     panel = SimpleNamespace(draw=lambda run: called.append("draw"), close=lambda: called.append("close"))
-    monkeypatch.setattr("r1nb.views.live.get_ipython", lambda: SimpleNamespace(kernel=True))
+    monkeypatch.setattr("r1nb.widgets.live.get_ipython", lambda: SimpleNamespace(kernel=True))
     view = LiveView(run)
     view.panel = panel
     view.on_log(None, state(3), None, logs={"loss": 1.0})
@@ -56,7 +56,7 @@ def test_an_error_when_the_panel_closes_does_not_end_the_training(tiny_recipe, m
     def fail():
         raise RuntimeError("no frontend")
 
-    monkeypatch.setattr("r1nb.views.live.get_ipython", lambda: SimpleNamespace(kernel=True))
+    monkeypatch.setattr("r1nb.widgets.live.get_ipython", lambda: SimpleNamespace(kernel=True))
     view = LiveView(write_run(tiny_recipe, 3))
     view.panel = SimpleNamespace(close=fail)
     view.on_train_end(None, state(3), None)

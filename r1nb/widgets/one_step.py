@@ -9,8 +9,8 @@ from r1nb.text.prompts import Layout
 from r1nb.training.one_step import GroupSteps, advantages_of, group_of
 from r1nb.views.group import ROW_CELL, TABLE, bar, verdict
 from r1nb.views.html import EVEN, TEXT, color_of, colored
-from r1nb.views.press import Press
-from r1nb.views.sample import SampleGroup
+from r1nb.widgets.press import Press
+from r1nb.widgets.sample import SampleGroup
 
 FULL = 110  # pixels of probability 1
 EXPLAINED = (

@@ -15,10 +15,10 @@ from r1nb.errors import UserError
 from r1nb.runs.run import Run
 from r1nb.views.group import groups_html, with_verdicts
 from r1nb.views.html import escape
-from r1nb.views.inspector import Inspector, doing
 from r1nb.views.plots import png
 from r1nb.views.progress import progress
 from r1nb.views.strip import strip
+from r1nb.widgets.inspector import Inspector, doing
 
 WAITING = "Interrupt the kernel to finish this step, save and stop. The cells below wait until it ends."
 BOX = "max-height:420px;overflow:auto"

@@ -16,11 +16,11 @@ from r1nb.runs.activity import TRAINING, ask_to_stop, asked_to_stop, doing_now
 from r1nb.runs.run import Run
 from r1nb.views.group import FILTERS, groups_html, with_verdicts
 from r1nb.views.html import LEGEND, TEXT, escape
-from r1nb.views.moments import Moments
 from r1nb.views.plots import PANELS, png
 from r1nb.views.progress import describe, planned_steps, progress
 from r1nb.views.strip import strip
 from r1nb.views.tables import compare_runs
+from r1nb.widgets.moments import Moments
 
 LATEST = "always the latest step"
 SHARE = 0.02  # of the time is the most that following a run takes, since it may train in this process
@@ -60,7 +60,7 @@ class Inspector(widgets.VBox):
             self._add_one_step(policy)
 
     def _add_one_step(self, policy) -> None:
-        from r1nb.views.one_step import OneStep  # imports what trains
+        from r1nb.widgets.one_step import OneStep  # imports what trains
 
         self.one_step = OneStep(policy, recipe_of_run(self.shown[0]), {"question": "", "answer": ""})
         self.tabs.children += (self.one_step,)

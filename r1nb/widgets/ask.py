@@ -7,8 +7,8 @@ import ipywidgets as widgets
 from r1nb.recipes.settings import Sampling
 from r1nb.text.prompts import Layout, format_prompt
 from r1nb.views.html import LEGEND, NO_MATH, TEXT, colored, escape
-from r1nb.views.press import Press, messages_of, temperature_slider, text_box
 from r1nb.views.tables import CUT_OFF
+from r1nb.widgets.press import Press, messages_of, temperature_slider, text_box
 
 MOST = 8  # answers at once
 

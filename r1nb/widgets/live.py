@@ -34,7 +34,7 @@ class LiveView(Observer):
 
     def observe(self, run: Run, args, state, control) -> None:
         if hasattr(get_ipython(), "kernel"):
-            from r1nb.views.panel import Panel  # needs ipywidgets, which only notebooks install
+            from r1nb.widgets.panel import Panel  # needs ipywidgets, which only notebooks install
 
             self.panel = self.panel or Panel(run)
             self.panel.close() if self.ended else self.panel.draw(run)

@@ -14,8 +14,8 @@ from r1nb.recipes.loading import load_recipe
 from r1nb.rewards.grading import Graded
 from r1nb.runs.activity import TRAINING, asked_to_stop, clear, say_now
 from r1nb.training.resume import new_run
-from r1nb.views.inspector import Inspector
 from r1nb.views.progress import progress
+from r1nb.widgets.inspector import Inspector
 
 GRADED = Graded("4 * 6?", "24", "24", (1,), False, True, True, True, {})
 
@@ -275,7 +275,7 @@ def test_without_a_run_one_sentence_says_what_to_do(runs_dir):
 def test_it_loads_no_model_library(runs_dir):
     write_run(recipe(runs_dir), 3)
     code = (
-        f"import sys; from r1nb.views.inspector import Inspector; Inspector({runs_dir!r});"
+        f"import sys; from r1nb.widgets.inspector import Inspector; Inspector({runs_dir!r});"
         "print([m for m in ('torch', 'trl', 'transformers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
