@@ -4,12 +4,13 @@ What a command needs is imported when it runs, so that help and completion come 
 """
 
 import inspect
+import os
 from typing import Annotated
 
 import typer
 
 from r1nb import train as training
-from r1nb.errors import Interrupted, UserError, run_main
+from r1nb.errors import Interrupted, UserError, did_you_mean, run_main
 from r1nb.paths import runs_folder, shown, user_path
 from r1nb.recipes.loading import default_runs_dir, read_overrides, recipe_names
 
@@ -92,7 +93,7 @@ def ask(
     run: RunName = None,
     question: Annotated[str | None, typer.Argument(metavar="QUESTION", help="A text in quotes.")] = None,
     temperature: Annotated[
-        float, typer.Option(min=0, metavar="NUMBER", help="0: the likeliest token each time.")
+        float, typer.Option(min=0, max=2, metavar="NUMBER", help="Up to 2. 0: the likeliest token each time.")
     ] = 0.0,
     samples: Annotated[int, typer.Option(min=1, metavar="N", help="Answers of each model.")] = 1,
     show_prompt: Annotated[bool, typer.Option("--show-prompt", help="Print what the model reads.")] = False,
@@ -115,8 +116,11 @@ def ask(
         raise typer.BadParameter(
             "greedy answers are all the same; set --temperature 1.", param_hint="--samples"
         )
-    if run and not question and " " in run.strip() and not user_path(run).exists():
+    if 0 < temperature < 0.01:
+        raise typer.BadParameter("0.01 is the least above 0.", param_hint="--temperature")
+    if run and not question and " " in run and not os.path.isdir(os.path.expanduser(run)):
         run, question = None, run
+    question = (question or "").strip() or None
     put(_folder(run) if run else None, question, temperature, samples, show_prompt)
 
 
@@ -163,8 +167,9 @@ def _folder(name: str):
     for path in (user_path(name), runs / user_path(name)):
         if path.is_dir():
             return path
-    known = ", ".join(complete_run("")[:8]) or "none"
-    raise UserError(f"{name!r} is neither a folder nor a run in {shown(runs)}. Runs: {known}.")
+    known = complete_run("")
+    close, some = did_you_mean(name, known), ", ".join(known[:8]) or "none"
+    raise UserError(f"{name!r} is neither a folder nor a run in {shown(runs)}{close} Runs: {some}.")
 
 
 def _as_written(text: str) -> str:

@@ -30,7 +30,9 @@ def user_path(text) -> Path:
             path.lstat()
     except (TypeError, ValueError, RuntimeError, OSError) as error:
         why = getattr(error, "strerror", None) or first_line(error).rstrip(".")
-        raise UserError(f"{text!r:.60} cannot be the name of a file or folder ({why}): correct it.") from None
+        raise UserError(
+            f"{str(text)[:60]!r} cannot be the name of a file or folder ({why}): correct it."
+        ) from None
     return path
 
 

@@ -125,7 +125,8 @@ def readme(card: dict, name: str) -> str:
     messages = LAYOUTS[card["layout"]].build_messages(QUESTION)
     in_4bit = not whole and to_quantize(card["model"])
     lines = python_lines(None if whole else short_name(base), name, name, messages, most, in_4bit)
-    made = {"base": short_name(base), "whole": whole, "lines": lines}
+    made = {"base": short_name(base), "whole": whole, "lines": lines, "name": name}
+    made["on_hub"] = bool(data.base_model)
     return str(ModelCard.from_template(data, str(README), **made, **card))
 
 

@@ -146,6 +146,12 @@ class Run(Evaluations):
         return None if None in highs.values() else sum(highs[name] * weights[name] for name in weights)
 
     @main_only
+    def write_readme(self) -> None:
+        """Write README.md, which says what each file holds, over TRL's model card without a base model."""
+        with contextlib.suppress(OSError):  # a full disk is reported by what must be written
+            shutil.copyfile(Path(__file__).with_name("run_folder.md"), self.folder / "README.md")
+
+    @main_only
     def append(self, record: dict) -> None:
         """Add one line to the history; once this returns, the line survives a crash."""
         with (self.folder / "history.jsonl").open("a+b") as file:

@@ -45,6 +45,9 @@ class Recorder(TrainerCallback):
             self.run.append({"step": state.global_step, "time": begin - self.start, **logs})
         self.seconds += time.perf_counter() - begin
 
+    def on_save(self, args, state, control, **kwargs):
+        self.run.write_readme()
+
     def on_train_end(self, args, state, control, **kwargs):
         say_now(self.run, "")
 

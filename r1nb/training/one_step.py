@@ -59,9 +59,14 @@ class GroupSteps:
 
         if recipe.model.engine == "unsloth" or recipe.grpo.get("use_vllm"):
             raise UserError("A single step needs engine='transformers' and use_vllm=False: load it so.")
+        if policy.has_adapter and recipe.lora:
+            policy.model.set_adapter(policy.model.active_adapter)  # that of load_trained is not trainable
         self.weights = [weight for weight in policy.model.parameters() if weight.requires_grad]
         if not self.weights or (recipe.lora and not policy.has_adapter):
-            raise UserError("This policy has no adapter to train: call attach_lora(policy, recipe) first.")
+            raise UserError(
+                "This policy has no adapter to train: load a trained one with load_trained, or call "
+                "attach_lora(policy, recipe) first."
+            )
         if "ref" in getattr(policy.model, "peft_config", ()):  # of an earlier trainer with a KL term
             policy.model.delete_adapter("ref")  # TRL copies the adapter as it is now
         changes = ONE_STEP | {"per_device_train_batch_size": recipe.group_size}

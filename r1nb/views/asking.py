@@ -41,7 +41,7 @@ def ask(folder, question: str | None, temperature: float, samples: int, show_pro
         return
     print("Each question stands on its own: no answer knows the questions before it. An empty line ends.")
     try:
-        while question := input("> ").strip():
+        while (question := input("> ").strip()) not in ("", "exit", "quit"):
             try:
                 answer(question)
             except UserError as error:

@@ -6,12 +6,13 @@ All styles are inline, since Jupyter removes style sheets from the outputs of an
 import math
 import re
 from collections import Counter
+from dataclasses import dataclass
 from decimal import Decimal
 
 import pandas
 
 from r1nb.rewards.grading import Graded, Judge
-from r1nb.rewards.registry import find_reward, shipped_names, short_name
+from r1nb.rewards.registry import Reward, find_reward, shipped_names, short_name
 from r1nb.text.prompts import LAYOUTS, Layout
 from r1nb.views.html import BETTER, WORSE, color_of, colored, escape
 from r1nb.views.tables import CUT_OFF, MARKS, number
@@ -42,12 +43,32 @@ def with_verdicts(log, run):
     return log.assign(right=(scores >= highest).astype(object).where(scores.notna(), None))
 
 
+@dataclass(frozen=True)
+class _Scoring:
+    """What rows need to show rewards: the maximum and the weight of each, and those that give reasons."""
+
+    highs: dict[str, float | None]
+    weights: dict[str, float]
+    best: float | None
+    layout: Layout
+    explaining: dict[str, Reward]
+
+
+def _quick(rewards: dict[str, Reward], columns) -> dict[str, Reward]:
+    """The shipped rewards that give the reason of a score at once, from these columns of a row."""
+    known = {name: rewards[name] for name in shipped_names() if name in rewards}
+    quick = {name: reward for name, reward in known.items() if not reward.library and reward.threads == 1}
+    return {name: reward for name, reward in quick.items() if set(reward.needs) <= set(columns)}
+
+
 def groups_html(log, run) -> str:
     """All groups of a log (Run.completions and with_verdicts), each under its question, best first."""
     highs = {name: run.ranges.get(name, (None, None))[1] for name in run.reward_weights}
-    layout = LAYOUTS[run.recipe["data"].get("layout", "reasoning")]
+    layout, shipped = LAYOUTS[run.recipe["data"].get("layout", "reasoning")], set(shipped_names())
+    rewards = {name: find_reward(name).bind(layout=layout) for name in highs if name in shipped}
+    scoring = _Scoring(highs, run.reward_weights, run.best_total(), layout, _quick(rewards, log.columns))
     return "".join(
-        _group(head(question, group["answer"].iloc[0]), group, highs, run.best_total(), layout)
+        _group(head(question, group["answer"].iloc[0]), group, scoring)
         for question, group in log.groupby("question", sort=False)
     )
 
@@ -56,12 +77,13 @@ def group_html(graded: list[Graded], judge: Judge, advantages: list[float]) -> s
     """A group of graded completions under its question, best first."""
     lines = [
         {"advantage": advantage, "right": g.strict, "cut": g.cut, "total": judge.total(g.rewards),
-         "completion": g.completion, **g.rewards}
+         "completion": g.completion, "answer": g.answer, **g.rewards}
         for g, advantage in zip(graded, advantages, strict=True)
     ]  # fmt: skip
     highs = {name: reward.high for name, reward in judge.rewards.items()}
     asked = head(graded[0].question, graded[0].answer)
-    return _group(asked, pandas.DataFrame(lines), highs, judge.best_total, judge.layout)
+    scoring = _Scoring(highs, judge.weights, judge.best_total, judge.layout, _quick(judge.rewards, lines[0]))
+    return _group(asked, pandas.DataFrame(lines), scoring)
 
 
 def group_facts(graded: list[Graded]) -> str:
@@ -94,10 +116,10 @@ def _plain(given: str) -> str:
     return f"{Decimal(given):f}" if re.fullmatch(r"-?[\d.]+E\+\d", given) else given
 
 
-def _group(asked: str, group, highs: dict, best: float | None, layout: Layout) -> str:
-    """The lines of a group in a table under its question, best first; `highs` are the rewards' maxima."""
+def _group(asked: str, group, scoring: _Scoring) -> str:
+    """The lines of a group in a table under its question, best first."""
     best_first = group.sort_values("advantage", ascending=False).to_dict("records")
-    rows = [_row(line, highs, best, layout, group["advantage"].abs().max()) for line in best_first]
+    rows = [_row(line, scoring, group["advantage"].abs().max()) for line in best_first]
     return (
         f'<div style="white-space:pre-wrap;text-align:left">{asked}</div>'
         f'<table style="{TABLE};margin:4px 0 16px 0"><tbody>{"".join(rows)}</tbody></table>'
@@ -109,18 +131,31 @@ def head(question: str, gold: str) -> str:
     return f"<b>{escape(question.strip())}</b>" + (f" &nbsp; gold: <b>{escape(gold)}</b>" if gold else "")
 
 
-def _row(line: dict, highs: dict, best: float | None, layout: Layout, largest: float) -> str:
-    total = f"total {number(line['total'], '.3g')}" + (f" of {best:.3g}" if best else "")
+def _row(line: dict, scoring: _Scoring, largest: float) -> str:
+    total = f"total {number(line['total'], '.3g')}" + (f" of {scoring.best:.3g}" if scoring.best else "")
+    cells = (_cell(name, line[name], high, scoring.weights[name]) for name, high in scoring.highs.items())
     facts = [
         f"{bar(line['advantage'], largest)} <b>{number(line['advantage'], '+.2f')}</b>",
         verdict(line["right"], line["cut"]),
         escape(total),
-        "".join(_cell(name, line[name], high) for name, high in highs.items()),
+        "".join(cells) + _why(line, scoring.explaining),
     ]
     return (
         f'<tr><td style="{ROW_CELL};width:190px">{"<br>".join(filter(None, facts))}</td>'
-        f'<td style="{ROW_CELL};white-space:normal">{colored(line["completion"], layout)}</td></tr>'
+        f'<td style="{ROW_CELL};white-space:normal">{colored(line["completion"], scoring.layout)}</td></tr>'
     )
+
+
+def _why(line: dict, rewards: dict[str, Reward]) -> str:
+    """The reasons of the scores below their maximum, to unfold."""
+    row, reasons = {"answer": "", **line}, []
+    text = row.pop("completion")
+    for name, reward in rewards.items():
+        score, why = reward.explain(text, **row)
+        if score is not None and score < reward.high:
+            reasons.append(escape(f"{short_name(name)} {score:g}: {why}"))
+    said = "<br>".join(reasons)
+    return f'<details style="font-size:85%"><summary>why</summary>{said}</details>' if said else ""
 
 
 def verdict(right: bool | None, cut: bool) -> str:
@@ -142,10 +177,11 @@ def bar(advantage: float, largest: float) -> str:
     )
 
 
-def _cell(name: str, score: float | None, highest: float | None) -> str:
-    """A reward with its score; the more of its maximum, the stronger the colour."""
+def _cell(name: str, score: float | None, highest: float | None, weight: float) -> str:
+    """A reward with its score, in brackets if its weight is 0; the colour is its share of its maximum."""
     judged = score is not None and score == score
     share = min(1.0, max(0.0, score / highest)) if judged and highest else 0.0
     style = f"background:rgba(0,158,115,{0.08 + 0.42 * share:.2f});padding:0 4px;margin:1px 2px 1px 0"
     text = f"{short_name(name)} {number(score, '.3g')}"
+    text = text if weight else f"({text})"
     return f'<span style="display:inline-block;font-size:85%;{style}">{escape(text)}</span>'

@@ -147,7 +147,8 @@ class _Served:
             f"PARAMETER num_ctx {self.recipe.model.max_seq_length}",
         ]
         return [
-            "**Ollama** (not tested): convert to GGUF with llama.cpp; save the last block as `Modelfile`.",
+            "**Ollama** (not tested): convert to GGUF with llama.cpp (github.com/ggml-org/llama.cpp); save the "
+            "last block as `Modelfile`.",
             *([_block("python", *save)] if self.base else []),
             _block("sh", shlex.join(convert), shlex.join(create)),
             _block("", *modelfile),
@@ -156,7 +157,8 @@ class _Served:
     def hub(self) -> list[str]:
         push = f'policy.push_to_hub("YOUR-NAME/{self.run.name}")'
         return [
-            "**Hugging Face Hub**: a private repository; `private=False` makes it public.",
+            "**Hugging Face Hub**: log in with `hf auth login` first. The repository is private; "
+            "`private=False` makes it public.",
             _block("python", *self.loaded(), push),
         ]
 

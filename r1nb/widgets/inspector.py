@@ -236,6 +236,7 @@ class Inspector(widgets.VBox):
             kept.sort(key=lambda group: group["advantage"].min())
         count, first = sum(map(len, kept)), "worst" if worst else "best"
         note = f"{run.name}, step {step}: {count} of {len(log)} completions, {first} first; {LEGEND}"
+        note += "; rewards of weight 0 in brackets" * (0 in run.reward_weights.values())
         groups = "".join(groups_html(group, run) for group in kept)
         self.completions.value = f'<div style="{TEXT}"><p>{escape(note)}</p>{groups}</div>'
         if self.one_step and len(found):

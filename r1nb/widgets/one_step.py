@@ -16,7 +16,8 @@ FULL = 110  # pixels of probability 1
 EXPLAINED = (
     "The two bars are the probability of a token, averaged over the completion (geometric mean): grey before "
     "the step, blue (likelier) or orange (less likely) after it. <i>×</i> is how many times as likely the "  # noqa: RUF001
-    "whole completion became, and log p its log-probability in nats."
+    "whole completion became, and log p its log-probability in nats. All completions share the weights: one "
+    "with an advantage above 0 can become less likely if others change more."
 )
 NOTHING = "All rewards are equal, so each advantage is 0: from this group nothing is learned."
 MOMENTUM = " (The optimizer's momentum from earlier steps still moves the weights.)"
@@ -53,7 +54,7 @@ class OneStep(widgets.VBox):
                 value=judge.total(g.rewards), step=0.5, description="reward", layout={"width": "170px"},
                 style={"description_width": "60px"},
             )  # fmt: skip
-            reward.observe(self._draw, names="value")
+            reward.observe(self._on_reward, names="value")
             note = widgets.HTML()
             text = widgets.HTML(colored(g.completion, layout), layout={"flex": "1", "min_width": "0"})
             left = widgets.VBox([reward, note], layout={"width": "330px", "flex": "none"})
@@ -63,6 +64,10 @@ class OneStep(widgets.VBox):
         self.rows.children = rows
         self.pressed.layout.display = ""
         self.seen = [self.steps.log_probabilities(self.group)]
+        self._draw()
+
+    def _on_reward(self, _change) -> None:
+        self.seen = self.seen[-1:]  # the bars of the last step do not belong to these rewards
         self._draw()
 
     def _step(self) -> None:
@@ -75,7 +80,7 @@ class OneStep(widgets.VBox):
         self.seen = self.seen[:-1] or [self.steps.log_probabilities(self.group)]
         self._draw()
 
-    def _draw(self, _change=None) -> None:
+    def _draw(self) -> None:
         scores, graded = [reward.value for reward in self.rewards], self.sampler.graded
         advantages = advantages_of(scores, self.recipe)
         before, after = self.seen[-2:] if len(self.seen) > 1 else (self.seen[0], None)
@@ -84,6 +89,7 @@ class OneStep(widgets.VBox):
         if len(set(scores)) == 1:
             said += f"<br><b>{NOTHING}</b>{MOMENTUM if taken else ''}"
         self.said.value = f'<div style="{TEXT}">{said}</div>'
+        self.undo.layout.visibility = "visible" if taken else "hidden"
         changes = zip(self.notes, effects(graded, advantages, before, after), strict=True)
         for note, effect in changes:
             note.value = f'<div style="{TEXT}">{effect}</div>'

@@ -8,8 +8,8 @@ from r1nb.views.html import WORSE, escape
 WHOLE = {"description_width": "initial"}  # else a long label is cut
 
 
-class Press(widgets.HBox):
-    """A button that calls `work()`; beside it stands what `work` returns, or its error in one sentence.
+class Press(widgets.VBox):
+    """A button that calls `work()`; under it stands what `work` returns, or its error in one sentence.
 
     While `work` runs, the button is disabled and shows `busy`.
     """
