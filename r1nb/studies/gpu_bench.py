@@ -25,9 +25,10 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from r1nb.errors import UserError, first_line, run_main
+from r1nb.errors import UserError, run_main
 from r1nb.machine.hardware import LADDER, Machine, suggest_recipe, this_machine
 from r1nb.paths import PACKAGE, read_json, runs_folder, shown, write_json
+from r1nb.recipes.loading import check_writable
 from r1nb.studies.gpu_parts import SIZES
 
 LIMIT = 480  # seconds that one process may take
@@ -46,7 +47,9 @@ def choose_parts(folder: Path, machine: Machine) -> dict[str, tuple[str, dict]]:
     best, _ = suggest_recipe(machine)
     if best not in LADDER:
         small = {"num_generations": 4, "per_device_train_batch_size": 8, "max_completion_length": 32}
-        return list_parts(folder, ["tiny-cpu"], best, small, problems=60, minutes=0.5)
+        parts = list_parts(folder, ["tiny-cpu"], best, small, problems=60, minutes=0.5)
+        del parts["speed-unsloth"]
+        return parts
     fitting = [name for name, least in LADDER.items() if least <= machine.gpu_memory_gb]
     return list_parts(folder, fitting, best, SIZES, problems=1319, minutes=30)
 
@@ -61,7 +64,7 @@ def list_parts(
     where, parts = {"folder": str(folder)}, {}
     one_batch = {"gradient_accumulation_steps": 1}  # peak memory does not depend on how many there are
     measured = {f"memory-{name}": (name, "r1nb", one_batch, 2) for name in recipes}
-    measured |= {f"speed-{way}": (best, way, sizes, 4) for way in ("r1nb", "trl", "unsloth")}
+    measured |= {f"speed-{way}": (best, way, sizes, 3) for way in ("r1nb", "trl", "unsloth")}
     parts["environment"] = ("environment", where)
     for part, (recipe, way, changes, count) in measured.items():
         parts[part] = ("steps", where | {"recipe": recipe, "way": way, "changes": changes, "count": count})
@@ -81,16 +84,16 @@ def run_parts(folder: Path, parts: dict, limit: float = LIMIT) -> list[str]:
     """
     failed = []
     for number, (name, (function, arguments)) in enumerate(parts.items(), 1):
-        file = folder / f"{name}.json"
-        result, said = read_json(file, {"more": ""}), f"{number} of {len(parts)}, {name}"
+        file, said = folder / f"{name}.json", f"{number} of {len(parts)}, {name}: "
+        result = read_json(file, {"more": "begins"})
         if "failed" in result:
-            result = {"more": "tried again"}
+            result = {"more": "is tried again"}
         while "more" in result:
-            print(f"{said}{result['more'] and ': '}{result['more']}", flush=True)
+            print(said + result["more"], flush=True)
             result = run_part(file, function, arguments, limit)
             pack(folder)
         if "failed" in result:
-            print(f"{said} failed: {result['failed']}", flush=True)
+            print(f"{said}failed. {result['failed']}", flush=True)
             failed.append(name)
     return failed
 
@@ -101,6 +104,7 @@ def run_part(file: Path, function: str, arguments: dict, limit: float) -> dict:
     command = [sys.executable, "-m", "r1nb.studies.gpu_parts", function, json.dumps(arguments), str(file)]
     kept = function in ("answer", "train")  # the others measure what is fixed
     environment = {key: value for key, value in os.environ.items() if kept or key != "R1NB_SET"}
+    environment |= {"PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"}  # the log is whole if the process is killed
     why = ""
     with file.with_suffix(".log").open("ab") as log:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
@@ -115,8 +119,7 @@ def run_part(file: Path, function: str, arguments: dict, limit: float) -> dict:
             process.wait()
             process.stdin.close()
     if not file.is_file():
-        killed = f"It ended with exit code {process.returncode}, without a word."
-        write_json(file, {"failed": why or killed})
+        write_json(file, {"failed": why or f"It ended with exit code {process.returncode} and no result."})
     return read_json(file, {"failed": "Its result cannot be read."})
 
 
@@ -175,10 +178,7 @@ def _each_text(value, change):
 
 def main(where: str = "runs/gpu-bench") -> None:
     folder, machine = runs_folder(where), this_machine()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{where} cannot be made ({first_line(error)}): name another folder.") from None
+    check_writable(folder)
     began = read_json(folder / "environment.json", {}).get("gpu", machine.gpu)
     if began != machine.gpu:
         raise UserError(f"{shown(folder)} was begun on {began}, and this is {machine}: name another folder.")

@@ -45,10 +45,7 @@ NOTEBOOK = {
     "engine": "unsloth", "fast_inference": True, "gpu_memory_utilization": 0.9, "unsloth_vllm_standby": True,
     "r": 32, "lora_alpha": 32, "max_lora_rank": 32, "optim": "paged_adamw_8bit",
 }  # fmt: skip
-PLAIN = {
-    "engine": "transformers", "fast_inference": False, "use_vllm": False, "gpu_memory_utilization": None,
-    "unsloth_vllm_standby": False, "max_lora_rank": None,
-}  # fmt: skip
+PLAIN = {"engine": "transformers", "fast_inference": False, "use_vllm": False}
 FIXED = {
     "dataset": "bundled", "max_prompt_length": 192, "rewards": {"r1nb.studies.gpu_parts:every_second": 1.0},
     "mask_truncated_completions": False, "eval_batch_size": 1, "save_strategy": "no",
@@ -87,24 +84,28 @@ def steps(folder: str, recipe: str, way: str, changes: dict, count: int) -> dict
     is missing.
     """
     model = load_recipe(recipe).model.model_name
-    weights, runs = random_model(model, Path(folder, "models")), Path(folder, "runs")
+    weights, runs = Path(folder, "models", model.replace("/", "--")), Path(folder, "runs")
     fixed = FIXED | {"model_name": str(weights), "max_steps": count, "runs_dir": str(runs)}
     chosen, said = choose(recipe, changes | WAYS[way] | fixed)
     if way == "unsloth" and chosen.model.engine != "unsloth":
         raise UserError("Unsloth is missing, so its notebook's settings cannot be measured.")
+    random_model(model, weights)  # after `choose`, which imports Unsloth first
     plan = estimate(chosen, hardware.this_machine(), load_empty(chosen))
+    from accelerate.utils import release_memory
     from trl import GRPOTrainer
 
     from r1nb.policy.loading import attach_lora, load_policy
     from r1nb.training.stages import grpo_trainer
 
-    with peak_memory() as memory, tempfile.TemporaryDirectory() as output:
-        policy = load_policy(chosen)
-        attach_lora(policy, chosen)
-        rows = load_rows("bundled", "train").select(range(200))
-        trainer_class = None if way == "r1nb" else GRPOTrainer
+    policy = load_policy(chosen)
+    attach_lora(policy, chosen)
+    rows = load_rows("bundled", "train").select(range(200))
+    trainer_class = None if way == "r1nb" else GRPOTrainer
+    with tempfile.TemporaryDirectory() as output:
         trainer = grpo_trainer(policy, rows, chosen, output, trainer_class=trainer_class)
-        trainer.train()
+        release_memory()
+        with peak_memory() as memory:
+            trainer.train()
     logs = [line for line in trainer.state.log_history if "step_time" in line]
     tokens = [line["completions/mean_length"] * chosen.batch_size for line in logs]
     seconds = [line["step_time"] for line in logs]
@@ -138,11 +139,12 @@ def answer(folder: str, recipe: str, moment: str, changes: dict, stop_after: flo
     policy = load_policy(chosen)
     if moment == "after":
         policy.load_adapter(run.adapter)
-    file = Path(folder, f"answers-{moment}.json")
+    end = f"{policy.fingerprint()}.json"  # answers of another model are not taken
+    file = Path(folder, f"answers-{moment}-{end}")
     graded = keep_answers(policy, rows, chosen, file, lambda: time.monotonic() - BEGIN > stop_after)
     if len(graded) < len(rows):
         return {"more": f"{len(graded)} of {len(rows)} problems are answered"}
-    before = read_json(Path(folder, "answers-before.json"), {}, dict[int, Graded])
+    before = read_json(Path(folder, f"answers-before-{end}"), {}, dict[int, Graded])
     return {
         "recipe": recipe, "moment": moment, "model": chosen.model.model_name, "engine": chosen.model.engine,
         "dataset": chosen.data.dataset, "split": split, "said": said, **summarize(graded),
@@ -198,24 +200,23 @@ def choose(recipe: str, changes: dict) -> tuple:
     return chosen, printed.getvalue().splitlines()
 
 
-def random_model(name: str, folder: Path) -> Path:
-    """The folder of a model with the shape of `name` and random weights; it is written unless it is there.
+def random_model(name: str, path: Path) -> None:
+    """Write a model with the shape of `name` and random weights into a folder, unless it is there already.
 
     The layers are written one by one, since a machine with a small card may have less memory than the model.
     The tokenizer is the tiny policy's, with as many tokens as the model.
     """
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        return
     import torch
     from safetensors.torch import save_file
 
     config = published_config(name) or load_config(name)
-    path = folder / f"{config.model_type}-{config.num_hidden_layers}x{config.hidden_size}"
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        return path
+    empty = empty_model(config)
     path.mkdir(parents=True, exist_ok=True)
     config.update({"eos_token_id": 2, "pad_token_id": 0, "bos_token_id": None, "dtype": "bfloat16"})
     config.max_position_embeddings = max(8192, config.max_position_embeddings)
-    empty = empty_model(config)
     config.architectures = [type(empty).__name__]
     config.save_pretrained(path)
     tokenizer = json.loads((DATA / "tiny-policy" / "tokenizer.json").read_text(encoding="utf-8"))
@@ -233,7 +234,6 @@ def random_model(name: str, folder: Path) -> Path:
         save_file(weights, path / file, {"format": "pt"})
     where = {name: file for file, shapes in files.items() for name in shapes}
     write_json(index, {"metadata": {}, "weight_map": where})  # last: now the folder is complete
-    return path
 
 
 @contextlib.contextmanager
@@ -256,6 +256,8 @@ def peak_memory():
             if ended.wait(0.02):
                 return
 
+    if here:
+        torch.cuda.reset_peak_memory_stats()
     thread = threading.Thread(target=watch)
     thread.start()
     try:
@@ -266,14 +268,9 @@ def peak_memory():
     found["reserved_gb"] = torch.cuda.max_memory_reserved() / hardware.GB if here else None
 
 
-def end_with_parent() -> None:
-    """End this process when the one that started it has ended, in whatever way: its pipe is then closed."""
-    os.read(0, 1)
-    os._exit(1)
-
-
 def main(function: str, arguments: str, file: str) -> None:
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    # When the process that started this one has ended, in whatever way, the pipe closes and this one ends.
+    threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
     parts = {part.__name__: part for part in (environment, steps, answer, train)}
     try:
         result = parts[function](**json.loads(arguments))

@@ -56,8 +56,10 @@ def keep_answers(policy, rows, recipe, file: Path, time_is_up=lambda: False) -> 
 
     Returns the graded answers in the order of the rows; only those so far if `time_is_up()` after a batch.
     """
-    kept, judge = read_json(file, {}, dict[int, Graded]), recipe.judge(rows.column_names)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["question"]))
+    judge, questions = recipe.judge(rows.column_names), dict(enumerate(rows["question"]))
+    kept = read_json(file, {}, dict[int, Graded])
+    kept = {i: g for i, g in kept.items() if g.question == questions.get(i)}  # other data may be under it
+    order = sorted(questions, key=lambda i: len(questions[i]))
     todo, batch = [i for i in order if i not in kept], recipe.evaluation.eval_batch_size
     for start in range(0, len(todo), batch):
         places = todo[start : start + batch]

@@ -20,7 +20,7 @@ from r1nb.machine.cards import CARDS, machine_with
 from r1nb.machine.hardware import LADDER, Machine
 from r1nb.paths import read_json, write_json
 from r1nb.recipes.loading import load_recipe
-from r1nb.studies import gpu_bench
+from r1nb.studies import gpu_bench, gpu_parts
 from r1nb.studies.gpu_bench import choose_parts, list_parts, pack, run_parts
 from r1nb.studies.gpu_parts import FIXED, WAYS, random_model
 
@@ -47,6 +47,11 @@ def processes_on(folder: Path) -> list[psutil.Process]:
     return [p for p in here if str(folder) in " ".join(p.cmdline())]
 
 
+def answers_before(folder: Path) -> dict:
+    files = list(folder.glob("answers-before-*.json"))
+    return read_json(files[0], {}) if files else {}
+
+
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
     """Return a folder in which the bench was killed while it answered, and the answers kept so far."""
@@ -55,8 +60,7 @@ def killed(tmp_path_factory):
            "run_parts(Path(sys.argv[1]), json.loads(sys.argv[2]))"  # fmt: skip
     parts = small_parts(folder)
     process = subprocess.Popen([sys.executable, "-c", code, str(folder), json.dumps(parts)])
-    answers = folder / "answers-before.json"
-    while len(read_json(answers, {})) < 3:
+    while len(answers_before(folder)) < 3:
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -66,7 +70,7 @@ def killed(tmp_path_factory):
             break
         time.sleep(0.1)
     assert processes_on(folder) == []
-    return folder, read_json(answers, {})
+    return folder, answers_before(folder)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +85,7 @@ def resumed(killed):
 def test_a_killed_bench_goes_on_where_it_was(killed, resumed):
     folder, kept = killed
     assert 3 <= len(kept) < PROBLEMS
-    answers = read_json(folder / "answers-before.json", {})
+    answers = answers_before(folder)
     assert len(answers) == PROBLEMS
     assert {number: answers[number] for number in kept} == kept
     assert list(answers)[: len(kept)] == list(kept)
@@ -90,7 +94,7 @@ def test_a_killed_bench_goes_on_where_it_was(killed, resumed):
 def test_each_part_holds_what_it_measured(resumed):
     steps = read_json(resumed / "speed-r1nb.json", {})
     assert steps["completions"] == 8
-    assert len(steps["each_step_seconds"]) == 4
+    assert len(steps["each_step_seconds"]) == 3
     assert 0 < max(steps["each_step_tokens"]) <= 8 * 24
     assert steps["peak_gb"] > 0.1
     assert steps["plan_gb"] > 1
@@ -156,7 +160,6 @@ def test_the_rehearsals_bundle_names_no_folder_of_this_machine(resumed):
     with zipfile.ZipFile(pack(resumed)) as file:
         texts = {name: file.read(name).decode() for name in file.namelist()}
     assert {
-        "answers-before.json",
         "accuracy-after.json",
         "environment.json",
         "speed-r1nb.log",
@@ -224,7 +227,8 @@ def test_a_random_model_has_the_shape_and_a_tokenizer_of_its_size(tmp_path, monk
         "tie_word_embeddings": tied,
     }  # fmt: skip
     monkeypatch.setitem(model_files.SHAPES, "someone/a-model", shape)
-    path = random_model("someone/a-model", tmp_path)
+    path = tmp_path / "models" / "a-model"
+    random_model("someone/a-model", path)
     model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
@@ -235,8 +239,31 @@ def test_a_random_model_has_the_shape_and_a_tokenizer_of_its_size(tmp_path, monk
     ids = tokenizer("3 + 4", return_tensors="pt").input_ids
     assert model.generate(input_ids=ids, max_new_tokens=3, do_sample=False).shape == (1, ids.shape[1] + 3)
     written = (path / "config.json").stat().st_mtime_ns
-    assert random_model("someone/a-model", tmp_path) == path
+    random_model("someone/a-model", path)
     assert (path / "config.json").stat().st_mtime_ns == written
+
+
+def test_the_notebooks_settings_are_not_measured_without_unsloth(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_parts, "choose", lambda recipe, changes: (load_recipe("tiny-cpu"), []))
+    with pytest.raises(UserError, match="Unsloth is missing"):
+        gpu_parts.steps(str(tmp_path), "llama32-1b-16gb", "unsloth", {}, 3)
+
+
+@pytest.mark.parametrize("function", ["steps", "answer", "train"])
+def test_unsloth_is_imported_before_what_it_patches(tmp_path, function):
+    name = {"steps": "speed-r1nb", "answer": "accuracy-before", "train": "accuracy-train"}[function]
+    arguments = list_parts(tmp_path, [], "llama32-1b-16gb", SMALL, 4, 1)[name][1]
+    code = (
+        "import json, sys; from r1nb.machine import hardware; from r1nb.studies import gpu_parts\n"
+        "def choose(*names, **changes):\n"
+        "    sys.exit(str([name for name in engine.PATCHED if name in sys.modules]))\n"
+        "from r1nb.machine import engine; hardware.choose_recipe = choose\n"
+        f"gpu_parts.{function}(**json.loads(sys.argv[1]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.strip() == "[]"
 
 
 def test_a_folder_that_another_card_began_is_refused(tmp_path, monkeypatch):
