@@ -12,7 +12,6 @@ are downloaded otherwise.
 """
 
 import contextlib
-import getpass
 import json
 import os
 import re
@@ -29,7 +28,7 @@ from r1nb.errors import UserError, run_main
 from r1nb.machine.hardware import LADDER, Machine, suggest_recipe, this_machine
 from r1nb.paths import PACKAGE, read_json, runs_folder, shown, write_json
 from r1nb.recipes.loading import check_writable
-from r1nb.studies.gpu_parts import SIZES
+from r1nb.studies.gpu_parts import SIZES, WAYS
 
 LIMIT = 480  # seconds that one process may take
 SECRET = re.compile(r"token|key|secret|passw|credential|auth|cookie", re.IGNORECASE)  # names of variables
@@ -44,8 +43,11 @@ ADDRESS = re.compile(r"\b\d+(?:\.\d+){3}(?=:\d)|\bGPU-[0-9a-f-]{36}")
 
 def choose_parts(folder: Path, machine: Machine) -> dict[str, tuple[str, dict]]:
     """{part: (function of gpu_parts, its arguments)} for a machine; without a GPU, a rehearsal."""
-    best, _ = suggest_recipe(machine)
+    best, why = suggest_recipe(machine)
     if best not in LADDER:
+        if machine.gpu:
+            raise UserError(f"There is nothing to measure here: {why}.")
+        print(f"This is a rehearsal with the tiny policy: {why}.")
         small = {"num_generations": 4, "per_device_train_batch_size": 8, "max_completion_length": 32}
         parts = list_parts(folder, ["tiny-cpu"], best, small, problems=60, minutes=0.5)
         del parts["speed-unsloth"]
@@ -63,11 +65,13 @@ def list_parts(
     """
     where, parts = {"folder": str(folder)}, {}
     one_batch = {"gradient_accumulation_steps": 1}  # peak memory does not depend on how many there are
-    measured = {f"memory-{name}": (name, "r1nb", one_batch, 2) for name in recipes}
-    measured |= {f"speed-{way}": (best, way, sizes, 3) for way in ("r1nb", "trl", "unsloth")}
     parts["environment"] = ("environment", where)
-    for part, (recipe, way, changes, count) in measured.items():
-        parts[part] = ("steps", where | {"recipe": recipe, "way": way, "changes": changes, "count": count})
+    for name in recipes:
+        arguments = {"recipe": name, "way": "r1nb", "changes": one_batch, "count": 2}
+        parts[f"memory-{name}"] = ("steps", where | arguments)
+    for way in WAYS:
+        arguments = {"recipe": best, "way": way, "changes": sizes, "count": 3}
+        parts[f"speed-{way}"] = ("steps", where | arguments)
     trained = {"runs_dir": str(folder / "runs"), "test_problems": problems, "save_total_limit": 2,
                "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 5}  # fmt: skip
     accuracy = where | {"recipe": best, "changes": trained, "stop_after": 0.75 * LIMIT}
@@ -102,8 +106,8 @@ def run_part(file: Path, function: str, arguments: dict, limit: float) -> dict:
     """Run a function of gpu_parts in a process of its own for at most `limit` seconds; its result."""
     file.unlink(missing_ok=True)
     command = [sys.executable, "-m", "r1nb.studies.gpu_parts", function, json.dumps(arguments), str(file)]
-    kept = function in ("answer", "train")  # the others measure what is fixed
-    environment = {key: value for key, value in os.environ.items() if kept or key != "R1NB_SET"}
+    fixed = function == "steps"  # what it measures cannot be changed
+    environment = {key: value for key, value in os.environ.items() if key != "R1NB_SET" or not fixed}
     environment |= {"PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"}  # the log is whole if the process is killed
     why = ""
     with file.with_suffix(".log").open("ab") as log:
@@ -148,16 +152,14 @@ def cleaner():
 
     secrets = {value for name, value in os.environ.items() if SECRET.search(name) and len(value) > 5}
     secrets |= {token} if (token := get_token()) else set()
-    host = socket.gethostname()
-    names = {"<host>": {host, host.partition(".")[0]}, "<user>": {Path.home().name}}
-    with contextlib.suppress(OSError, KeyError):  # a user without a name
-        names["<user>"].add(getpass.getuser())
+    host, user = socket.gethostname(), os.environ.get("USER", "")
+    names = {host: "<host>", host.partition(".")[0]: "<host>", user: "<user>", Path.home().name: "<user>"}
     patterns = [(re.escape(secret), "<secret>") for secret in sorted(secrets, key=len, reverse=True)]
     ours = {Path.home(), Path.cwd(), PACKAGE.parent, Path(sys.prefix), Path(tempfile.gettempdir())}
     ours = sorted((str(path) for path in ours if path != Path("/")), key=len, reverse=True)
     patterns += [(re.escape(path), "/<folder>") for path in ours]  # with spaces, perhaps
     patterns += [(LOOKS_SECRET, "<secret>"), (FOLDERS, "<folder>/"), (ADDRESS, "<address>")]
-    patterns += [(rf"\b{re.escape(word)}\b", said) for said, words in names.items() for word in words - {""}]
+    patterns += [(rf"\b{re.escape(name)}\b", said) for name, said in names.items() if name]
 
     def clean(text: str) -> str:
         for pattern, said in patterns:

@@ -9,7 +9,6 @@ where they are used.
 """
 
 import contextlib
-import importlib
 import io
 import json
 import os
@@ -17,7 +16,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -26,6 +24,7 @@ from pathlib import Path
 from r1nb.errors import Interrupted, UserError, first_line
 from r1nb.evaluation.comparison import compare
 from r1nb.machine import hardware
+from r1nb.machine.engine import why_missing
 from r1nb.machine.memory import empty_model
 from r1nb.machine.model_files import load_config, published_config
 from r1nb.machine.plan import estimate, load_empty
@@ -56,24 +55,18 @@ BEGIN = time.monotonic()
 
 def environment(folder: str) -> dict:
     """The card, its driver, versions, what else uses the card, free disk, and what cannot be imported."""
-    facts = {"began": time.strftime("%Y-%m-%d %H:%M", time.gmtime()), "gpu": None}
+    facts = {"began": time.strftime("%Y-%m-%d %H:%M", time.gmtime())}
     facts["disk_free_gb"] = shutil.disk_usage(folder).free / hardware.GB
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         asked = ("name", "driver_version", "memory.total", "memory.used", "power.limit", "compute_cap")
         command = ["nvidia-smi", f"--query-gpu={','.join(asked)}", "--format=csv,noheader"]
         lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
         facts["nvidia_smi"] = [dict(zip(asked, line.split(", "), strict=False)) for line in lines]
-    facts["cannot_import"] = {}
-    for name in ("unsloth", "bitsandbytes", "vllm", "vllm_bnb_plugin"):  # Unsloth patches what comes after it
-        try:
-            importlib.import_module(name)
-        except Exception as error:  # a broken build may raise anything
-            facts["cannot_import"][name] = first_line(error)
+    wanted = ("unsloth", "bitsandbytes", "vllm", "vllm_bnb_plugin")  # Unsloth patches what comes after it
+    facts["cannot_import"] = {name: why for name in wanted if (why := why_missing(name))}
     import torch
 
-    facts |= hardware.environment() | {"cuda": torch.version.cuda}
-    if torch.cuda.is_available():
-        facts |= {"gpu": torch.cuda.get_device_name(), "bfloat16": torch.cuda.is_bf16_supported()}
+    facts |= hardware.environment() | {"cuda": torch.version.cuda, "gpu": hardware.this_machine().gpu}
     return facts
 
 
@@ -84,8 +77,8 @@ def steps(folder: str, recipe: str, way: str, changes: dict, count: int) -> dict
     is missing.
     """
     model = load_recipe(recipe).model.model_name
-    weights, runs = Path(folder, "models", model.replace("/", "--")), Path(folder, "runs")
-    fixed = FIXED | {"model_name": str(weights), "max_steps": count, "runs_dir": str(runs)}
+    weights = Path(folder, "models", model.replace("/", "--"))
+    fixed = FIXED | {"model_name": str(weights), "max_steps": count, "runs_dir": str(weights.parent)}
     chosen, said = choose(recipe, changes | WAYS[way] | fixed)
     if way == "unsloth" and chosen.model.engine != "unsloth":
         raise UserError("Unsloth is missing, so its notebook's settings cannot be measured.")
@@ -101,11 +94,9 @@ def steps(folder: str, recipe: str, way: str, changes: dict, count: int) -> dict
     attach_lora(policy, chosen)
     rows = load_rows("bundled", "train").select(range(200))
     trainer_class = None if way == "r1nb" else GRPOTrainer
-    with tempfile.TemporaryDirectory() as output:
-        trainer = grpo_trainer(policy, rows, chosen, output, trainer_class=trainer_class)
-        release_memory()
-        with peak_memory() as memory:
-            trainer.train()
+    trainer = grpo_trainer(policy, rows, chosen, weights.parent / "output", trainer_class=trainer_class)
+    release_memory()
+    memory = peak_memory(trainer.train)
     logs = [line for line in trainer.state.log_history if "step_time" in line]
     tokens = [line["completions/mean_length"] * chosen.batch_size for line in logs]
     seconds = [line["step_time"] for line in logs]
@@ -216,7 +207,7 @@ def random_model(name: str, path: Path) -> None:
     empty = empty_model(config)
     path.mkdir(parents=True, exist_ok=True)
     config.update({"eos_token_id": 2, "pad_token_id": 0, "bos_token_id": None, "dtype": "bfloat16"})
-    config.max_position_embeddings = max(8192, config.max_position_embeddings)
+    config.max_position_embeddings = 8192
     config.architectures = [type(empty).__name__]
     config.save_pretrained(path)
     tokenizer = json.loads((DATA / "tiny-policy" / "tokenizer.json").read_text(encoding="utf-8"))
@@ -236,9 +227,8 @@ def random_model(name: str, path: Path) -> None:
     write_json(index, {"metadata": {}, "weight_map": where})  # last: now the folder is complete
 
 
-@contextlib.contextmanager
-def peak_memory():
-    """Yield a dict that holds the peak memory in GB after the block, measured fifty times a second.
+def peak_memory(action) -> dict:
+    """Call `action`; {"peak_gb", "reserved_gb"} meanwhile, measured fifty times a second.
 
     With a card: of the card, by all processes, with the CUDA context; `reserved_gb` is PyTorch's own figure.
     Without one: of this process (its resident memory).
@@ -246,26 +236,21 @@ def peak_memory():
     import psutil
     import torch
 
-    found, ended, process = {"peak_gb": 0.0}, threading.Event(), psutil.Process()
-    here = torch.cuda.is_available()
+    here, process, ended = torch.cuda.is_available(), psutil.Process(), threading.Event()
+    used = [0]
 
     def watch() -> None:
-        while True:
+        while not ended.wait(0.02):
             free, total = torch.cuda.mem_get_info() if here else (0, process.memory_info().rss)
-            found["peak_gb"] = max(found["peak_gb"], (total - free) / hardware.GB)
-            if ended.wait(0.02):
-                return
+            used.append(total - free)
 
+    threading.Thread(target=watch, daemon=True).start()
     if here:
         torch.cuda.reset_peak_memory_stats()
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield found
-    finally:
-        ended.set()
-        thread.join()
-    found["reserved_gb"] = torch.cuda.max_memory_reserved() / hardware.GB if here else None
+    action()
+    ended.set()
+    reserved = torch.cuda.max_memory_reserved() / hardware.GB if here else None
+    return {"peak_gb": max(used) / hardware.GB, "reserved_gb": reserved}
 
 
 def main(function: str, arguments: str, file: str) -> None:
@@ -274,12 +259,10 @@ def main(function: str, arguments: str, file: str) -> None:
     parts = {part.__name__: part for part in (environment, steps, answer, train)}
     try:
         result = parts[function](**json.loads(arguments))
-    except UserError as error:
-        result = {"failed": str(error)}
-        print(error)
     except Exception as error:  # whatever it is, the other parts go on
-        result = {"failed": f"{type(error).__name__}: {first_line(error)}"}
         traceback.print_exc()
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        result = {"failed": kind + first_line(error)}
     write_json(Path(file), result | {"process_seconds": time.monotonic() - BEGIN})
 
 

@@ -17,6 +17,7 @@ import pytest
 from r1nb.errors import UserError
 from r1nb.machine import model_files
 from r1nb.machine.cards import CARDS, machine_with
+from r1nb.machine.configs import check_configs
 from r1nb.machine.hardware import LADDER, Machine
 from r1nb.paths import read_json, write_json
 from r1nb.recipes.loading import load_recipe
@@ -124,7 +125,7 @@ def test_a_bundle_holds_no_secrets_paths_and_names(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_" + "q7" * 17)
     monkeypatch.setenv("MY_API_KEY", "correct horse battery")
     monkeypatch.setattr("socket.gethostname", lambda: "lab-box-7.corp.example")
-    monkeypatch.setattr("getpass.getuser", lambda: "mallory")
+    monkeypatch.setenv("USER", "mallory")
     monkeypatch.setattr("pathlib.Path.home", lambda: Path("/data/people/mal lory"))
     planted = [
         "hf_" + "q7" * 17, "hf_" + "abcDEF123" * 4, "correct horse battery", "sk-proj-abcdefghijklmnop1234",
@@ -212,9 +213,18 @@ def test_each_card_gets_its_presets_and_settings_that_are_valid(tmp_path, card):
         if function != "environment":
             assert arguments["recipe"] in LADDER
             fixed = WAYS[arguments["way"]] | FIXED if function == "steps" else {}
-            load_recipe(arguments["recipe"], **arguments["changes"] | fixed)
+            check_configs(load_recipe(arguments["recipe"], **arguments["changes"] | fixed))
             assert (arguments["changes"].get("max_completion_length") == 768) == name.startswith("speed")
     assert parts["accuracy-after"][1]["changes"]["test_problems"] == 1319
+
+
+def test_a_small_card_is_refused_and_a_cpu_rehearses(tmp_path, capsys):
+    with pytest.raises(UserError, match="nothing to measure here: the smallest GPU recipe is made for 16 GB"):
+        choose_parts(tmp_path, Machine(2, 13, "NVIDIA GeForce RTX 3060", 12.6))
+    assert {part for part in choose_parts(tmp_path, Machine(2, 13)) if "memory" in part} == {
+        "memory-tiny-cpu"
+    }
+    assert "This is a rehearsal with the tiny policy: without a GPU" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("tied", [True, False])
