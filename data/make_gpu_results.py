@@ -45,7 +45,7 @@ def read_bundle(path: Path) -> dict[str, dict]:
         if parts["environment"]["gpu"]:
             return parts
         why = f"{path} is a rehearsal without a GPU"
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
         pass
     raise UserError(f"{why}: give the gpu-bench.zip of a machine with a GPU.")
 
