@@ -7,7 +7,7 @@ LOG ?= data/results/torture.csv
 export JUPYTER_PLATFORM_DIRS := 1
 
 .PHONY: help train test browser test-unsloth test-vllm test-distributed check-pins lab lint \
-        notebooks bench speedrun torture faults check-rewards gpu .venv
+        notebooks bench gpu-bench speedrun torture faults check-rewards gpu .venv
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -90,6 +90,10 @@ torture: .venv/installed ## kill runs at random moments and check that they resu
 bench: .venv/installed ## compare a step with plain TRL's; measure scoring and callbacks (about eight minutes)
 	@$(BIN)/python -m r1nb bench
 	@$(BIN)/python tests/bench.py
+
+gpu-bench: .venv/installed ## measure memory, speed and accuracy on this GPU, in parts of at most eight minutes
+	@[ ! -e /dev/nvidia0 ] || $(MAKE) .venv/gpu || echo 'Measuring what runs without the GPU set.'
+	@$(BIN)/python -m r1nb.studies.gpu_bench
 
 speedrun: .venv/installed ## measure completions and CPU seconds until 80 %, and plain TRL's (about 25 minutes)
 	$(BIN)/python data/make_experiments.py speedrun runs

@@ -18,7 +18,6 @@ import gzip
 import json
 import os
 import shutil
-import time
 from pathlib import Path
 
 import torch
@@ -26,13 +25,21 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from r1nb.errors import UserError, run_main
-from r1nb.evaluation.accuracy import evaluate
 from r1nb.paths import user_path, write_json
 from r1nb.policy.loading import load_policy
 from r1nb.recipes.loading import load_recipe
 from r1nb.rewards.grading import summarize
 from r1nb.runs.run import CARD, Run
-from r1nb.studies.real_model import FOLDER, POLICIES, RECIPE, SHOWN, compare_rates, gain_parts, read_answers
+from r1nb.studies.real_model import (
+    FOLDER,
+    POLICIES,
+    RECIPE,
+    SHOWN,
+    compare_rates,
+    gain_parts,
+    keep_answers,
+    read_answers,
+)
 from r1nb.tasks.rows import load_rows
 from r1nb.train import train
 
@@ -48,26 +55,16 @@ def gsm8k() -> str:
 
 def answer(name: str, model: str, adapter: str = "") -> None:
     """Answer all test problems greedily, with an adapter or without."""
-    rows, begin = load_rows(gsm8k(), "test"), time.perf_counter()
-    recipe = load_recipe(RECIPE, model_name=model)
-    policy, judge = load_policy(recipe), recipe.judge()
+    rows = load_rows(gsm8k(), "test")
+    recipe = load_recipe(RECIPE, model_name=model, eval_batch_size=BATCH)
+    policy = load_policy(recipe)
     if adapter:
         policy.load_adapter(user_path(adapter))
     FOLDER.mkdir(exist_ok=True)
-    partial = FOLDER / f"{name}.jsonl"
-    done = partial.read_text(encoding="utf-8").splitlines() if partial.is_file() else []
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["question"]))
-    todo = [i for i in order if i not in {json.loads(line)["index"] for line in done}]
-    for start in range(0, len(todo), BATCH):
-        places = todo[start : start + BATCH]
-        graded = evaluate(policy, rows.select(places), judge, recipe.greedy, BATCH)
-        with partial.open("a", encoding="utf-8") as file:
-            for i, g in zip(places, graded, strict=True):
-                line = {"index": i, "question": g.question, "answer": g.answer, "completion": g.completion}
-                file.write(json.dumps(line | {"tokens": len(g.ids), "cut": g.cut, "strict": g.strict}) + "\n")
-        seconds = time.perf_counter() - begin
-        print(f"{name}: {start + len(places)} of {len(todo)}, {seconds:.0f} s", flush=True)
-    lines = sorted(partial.read_text(encoding="utf-8").splitlines(), key=lambda x: json.loads(x)["index"])
+    partial, lines = FOLDER / f"{name}.json", []
+    for i, g in enumerate(keep_answers(policy, rows, recipe, partial)):
+        line = {"index": i, "question": g.question, "answer": g.answer, "completion": g.completion}
+        lines.append(json.dumps(line | {"tokens": len(g.ids), "cut": g.cut, "strict": g.strict}))
     with gzip.GzipFile(FOLDER / f"{name}.jsonl.gz", "wb", mtime=0) as file:
         file.write("\n".join([*lines, ""]).encode())
     partial.unlink()

@@ -43,7 +43,7 @@ def prepare_unsloth(model) -> None:
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         if model.unsloth_vllm_standby:
             os.environ["UNSLOTH_VLLM_STANDBY"] = "1"  # Unsloth reads it when it is imported
-        _why_missing("unsloth")
+        why_missing("unsloth")
 
 
 def require_unsloth(model) -> None:
@@ -61,7 +61,7 @@ def require_unsloth(model) -> None:
 
 def fall_back(recipe, say=print):
     """The recipe, changed to run with what is installed here; says what is replaced and what that costs."""
-    if recipe.model.engine == "unsloth" and (reason := _why_missing("unsloth")):
+    if recipe.model.engine == "unsloth" and (reason := why_missing("unsloth")):
         bitsandbytes = importlib.util.find_spec("bitsandbytes") is not None
         if recipe.model.load_in_4bit and (not bitsandbytes or compute_dtype(recipe.model) == "float16"):
             raise UserError(
@@ -80,7 +80,7 @@ def fall_back(recipe, say=print):
         return plain
     no_4bit = recipe.model.load_in_4bit and importlib.util.find_spec("vllm_bnb_plugin") is None
     plugin = "4-bit weights need its plugin: pip install vllm-bnb-plugin" if no_4bit else ""
-    if recipe.model.fast_inference and (reason := _why_missing("vllm") or plugin):
+    if recipe.model.fast_inference and (reason := why_missing("vllm") or plugin):
         say(
             f"vLLM cannot be used ({reason}): Unsloth samples without it, which makes a step several times "
             "as long; `make gpu` installs vLLM."
@@ -101,7 +101,7 @@ def _without_vllm(recipe, **changes):
     return recipe.model_copy(update=changed | {"sft": dict(recipe.sft)})
 
 
-def _why_missing(name: str) -> str | None:
+def why_missing(name: str) -> str | None:
     """Why a package cannot be imported, in a few words; None if it can."""
     try:
         importlib.import_module(name)

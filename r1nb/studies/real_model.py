@@ -6,13 +6,15 @@ the greedy `completion`, its length in `tokens`, whether it was `cut` off, and w
 
 import gzip
 import json
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
 
 from r1nb.errors import UserError
+from r1nb.evaluation.accuracy import evaluate
 from r1nb.evaluation.comparison import compare
-from r1nb.paths import DATA
+from r1nb.paths import DATA, read_json, write_json
 from r1nb.policy.policy import Completion
 from r1nb.recipes.loading import load_recipe
 from r1nb.rewards.grading import Graded, grade, summarize
@@ -47,6 +49,27 @@ def read_answers(name: str) -> list[Graded]:
         if line["strict"] != g.strict:
             raise UserError(f"{path.name}: problem {line['index']} is judged otherwise now.")
     return graded
+
+
+def keep_answers(policy, rows, recipe, file: Path, time_is_up=lambda: False) -> list[Graded]:
+    """Answer all rows greedily, and keep each batch in a JSON file at once; a second call goes on from there.
+
+    Returns the graded answers in the order of the rows; only those so far if `time_is_up()` after a batch.
+    """
+    judge, questions = recipe.judge(rows.column_names), dict(enumerate(rows["question"]))
+    kept = read_json(file, {}, dict[int, Graded])
+    kept = {i: g for i, g in kept.items() if g.question == questions.get(i)}  # other data may be under it
+    order = sorted(questions, key=lambda i: len(questions[i]))
+    todo, batch = [i for i in order if i not in kept], recipe.evaluation.eval_batch_size
+    for start in range(0, len(todo), batch):
+        places = todo[start : start + batch]
+        graded = evaluate(policy, rows.select(places), judge, recipe.greedy, batch)
+        kept |= zip(places, graded, strict=True)
+        write_json(file, {i: asdict(g) for i, g in kept.items()})
+        print(f"{file.stem}: {len(kept)} of {len(rows)}", flush=True)
+        if time_is_up():
+            break
+    return [kept[i] for i in sorted(kept)]
 
 
 def read_validation(run: str, step: int) -> list[SimpleNamespace]:
