@@ -1,6 +1,8 @@
-"""A notebook on Colab or Kaggle: the restart, the GPU, the folder of the runs and the secret, with stand-ins."""
+"""A notebook on Colab or Kaggle, with stand-ins: the restart, the GPU, the folder of the runs, the secret."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -10,6 +12,10 @@ import pytest
 from r1nb.errors import UserError
 from r1nb.machine import engine, hosted
 from r1nb.machine.hosted import prepare_notebook
+from r1nb.paths import DATA
+from r1nb.policy.loading import attach_lora, load_policy
+from r1nb.recipes.loading import load_recipe
+from r1nb.tasks.rows import load_splits
 
 SECRET = "hf_abcdef"
 
@@ -159,3 +165,25 @@ def test_only_what_was_imported_before_its_files_changed_asks_for_a_restart(tmp_
     second = REPLACED.replace("write_text", "read_text").replace('"version = 2"', "")  # after the restart
     again = subprocess.run([*command[:2], second, str(site)], capture_output=True, text=True, check=True)
     assert again.stdout.strip() == "[]"
+
+
+def test_nothing_is_written_into_folders_that_cannot_be_written_to(session):
+    """Kaggle's /kaggle/input is read-only; the owner of these tests may be root, who can write anywhere."""
+    given = session / "input"
+    shutil.copytree(DATA / "tiny-policy", given / "model")
+    (given / "data").mkdir()
+    for split, first in (("train", 0), ("test", 40)):
+        rows = [
+            {"question": f"What is {n} + 1?", "answer": f"#### {n + 1}"} for n in range(first, first + 40)
+        ]
+        (given / "data" / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    before = {path: path.stat().st_mtime_ns for path in given.rglob("*")}
+    recipe = load_recipe(
+        "tiny-cpu", model_name=str(given / "model"), dataset=str(given / "data"), validation_rows=4,
+        validation_split=None, test_splits="test", runs_dir=str(session / "runs"),
+    )  # fmt: skip
+    assert len(load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0]) == 36
+    policy = load_policy(recipe)
+    attach_lora(policy, recipe)
+    assert policy.generate([recipe.layout.build_messages("What is 1 + 1?")], recipe.greedy)
+    assert {path: path.stat().st_mtime_ns for path in given.rglob("*")} == before

@@ -270,7 +270,7 @@ def test_on_colab_the_first_cell_installs_all_that_is_needed(colab):
     (folder / "notebook.ipynb").write_text(nbformat.writes(notebook))
     done = subprocess.run(
         [python, "-c", "from nbclient.cli import main; main()", "--inplace", "notebook.ipynb"],
-        cwd=folder, env=os.environ | {"PIP_NO_INDEX": "1", "COLAB_RELEASE_TAG": "release-colab"},
+        cwd=folder, env=os.environ | {"PIP_NO_INDEX": "1", "PYTHONPATH": "", "COLAB_RELEASE_TAG": "2026.08"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
