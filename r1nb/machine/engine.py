@@ -108,7 +108,8 @@ def without_standby(recipe, machine):
 
     Without standby vLLM keeps its cache while the policy trains, so that it gets at most half of the card.
     """
-    if not recipe.model.unsloth_vllm_standby or (machine.capability or AMPERE) >= AMPERE:
+    standby = recipe.model.fast_inference and recipe.model.unsloth_vllm_standby
+    if not standby or (machine.capability or AMPERE) >= AMPERE:
         return recipe
     say_once(
         f"unsloth_vllm_standby is switched off: on cards before Ampere, like {machine.gpu}, it fails at "

@@ -15,13 +15,16 @@ def prepare_notebook(drive: bool = False) -> None:
     """Choose the GPU and the folder of the runs, and read the secret HF_TOKEN if there is one.
 
     With `drive`, Colab mounts your Google Drive and keeps the runs there. Raises UserError if the session has
-    to restart, because the installation replaced packages that it had imported.
+    to restart, because the installation replaced packages that it had imported. Kaggle's Save Version cannot
+    restart, so there it goes on.
     """
-    kaggle = "KAGGLE_KERNEL_RUN_TYPE" in os.environ
+    kaggle = os.environ.get("KAGGLE_KERNEL_RUN_TYPE")  # Interactive, or Batch for Save Version
     if names := replaced():
         menu = "Run > Restart & clear cell outputs" if kaggle else "Runtime > Restart session"
         why = f"the installation replaced {', '.join(names)}, already imported here"
-        raise UserError(f"Restart the session once ({menu}) and run the notebook from the top: {why}.")
+        if kaggle != "Batch":
+            raise UserError(f"Restart the session once ({menu}) and run the notebook from the top: {why}.")
+        print(f"If something fails below, this may be why: {why}.")
     use_one_gpu()
     if token := _secret(kaggle):
         os.environ.setdefault("HF_TOKEN", token)
@@ -45,20 +48,16 @@ def replaced() -> list[str]:
     import psutil
 
     started, names = psutil.Process().create_time(), list(sys.modules)
-    files = {
-        name: getattr(sys.modules[name], "__file__", None) or "" for name in names[: names.index("r1nb")]
-    }
-    return [
-        name
-        for name, file in files.items()
-        if "." not in name
-        and "-packages" in file
-        and os.path.exists(file)
-        and os.path.getmtime(file) > started
-    ]
+    found = []
+    for name in names[: names.index("r1nb")]:
+        file = getattr(sys.modules[name], "__file__", None) or ""
+        installed = "." not in name and "-packages" in file and os.path.exists(file)
+        if installed and os.path.getmtime(file) > started:
+            found.append(name)
+    return found
 
 
-def _secret(kaggle: bool) -> str | None:
+def _secret(kaggle: str | None) -> str | None:
     """The user's secret HF_TOKEN; None if there is none, or if this notebook may not read it."""
     with contextlib.suppress(Exception):  # both services have errors of their own
         if kaggle:

@@ -138,6 +138,23 @@ def test_replaced_packages_ask_for_one_restart(service, menu, request, monkeypat
     assert "R1NB_SET" not in os.environ
 
 
+def test_a_saved_version_of_kaggle_cannot_restart_and_goes_on(kaggle, session, monkeypatch, capsys):
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
+    monkeypatch.setattr(hosted, "replaced", lambda: ["numpy"])
+    prepare_notebook()
+    assert (
+        "If something fails below, this may be why: the installation replaced numpy"
+        in capsys.readouterr().out
+    )
+    assert os.environ["R1NB_SET"] == f"runs_dir={session / 'working' / 'runs'}"
+
+
+def test_the_gpu_is_chosen_before_torch_is_imported():
+    code = "import sys; from r1nb.machine import prepare_notebook; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 # An installation replaces one package that this session has imported, and one that it has not.
 REPLACED = """
 import sys, importlib, pathlib
