@@ -5,6 +5,7 @@ from .configs import sft_config as sft_config
 from .hardware import Machine as Machine
 from .hardware import choose_recipe as choose_recipe
 from .hardware import this_machine as this_machine
+from .hosted import prepare_notebook as prepare_notebook
 from .model_files import locate as locate
 from .plan import Plan as Plan
 from .plan import plan_run as plan_run

@@ -4,14 +4,17 @@ Unsloth replaces functions of the libraries in PATCHED, so it must be imported b
 GPU, neither Unsloth nor vLLM is imported.
 """
 
+import glob
 import importlib
 import importlib.util
 import os
 import sys
 
-from r1nb.errors import UserError, first_line
+from r1nb.errors import UserError, first_line, say_once
+from r1nb.processes import processes
 
 PATCHED = ("trl", "transformers", "peft")
+AMPERE = (8, 0)  # from this compute capability on, cards compute in bfloat16
 BITSANDBYTES = ("adamw_8bit", "bnb", "paged", "lion", "ademamix")  # parts of the names of its optimizers
 _FAILED: dict[str, str] = {}  # why a package could not be imported when it was tried
 
@@ -29,7 +32,18 @@ def compute_dtype(model) -> str:
     if not torch.cuda.is_available():
         fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
         return "bfloat16" if fast else "float32"
-    return "bfloat16" if torch.cuda.get_device_capability() >= (8, 0) else "float16"
+    return "bfloat16" if torch.cuda.get_device_capability() >= AMPERE else "float16"
+
+
+def use_one_gpu() -> None:
+    """Hide all GPUs but the first from a process that trains alone, unless CUDA_VISIBLE_DEVICES is set.
+
+    Otherwise transformers would spread each batch over all of them. Call it before torch looks for a GPU.
+    """
+    cards = glob.glob("/dev/nvidia[0-9]*")
+    if len(cards) > 1 and processes() == 1 and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "0"
+        print(f"This machine has {len(cards)} GPUs, and r1nb uses the first (CUDA_VISIBLE_DEVICES=0).")
 
 
 def prepare_unsloth(model) -> None:
@@ -87,6 +101,24 @@ def fall_back(recipe, say=print):
         )
         return _without_vllm(recipe)
     return recipe
+
+
+def without_standby(recipe, machine):
+    """The recipe, without vLLM's standby if the card is older than Ampere; says so once.
+
+    Without standby vLLM keeps its cache while the policy trains, so that it gets at most half of the card.
+    """
+    standby = recipe.model.fast_inference and recipe.model.unsloth_vllm_standby
+    if not standby or (machine.capability or AMPERE) >= AMPERE:
+        return recipe
+    say_once(
+        f"unsloth_vllm_standby is switched off: on cards before Ampere, like {machine.gpu}, it fails at "
+        "times. vLLM gets half of the card instead."
+    )
+    share = min(recipe.model.gpu_memory_utilization, 0.5)
+    model = recipe.model.model_copy(update={"unsloth_vllm_standby": False, "gpu_memory_utilization": share})
+    grpo = recipe.grpo | {"vllm_enable_sleep_mode": False}
+    return recipe.model_copy(update={"model": model, "grpo": grpo})
 
 
 def needs_bitsandbytes(section: dict) -> bool:

@@ -8,7 +8,15 @@ from pathlib import Path
 
 from r1nb.errors import UserError
 from r1nb.machine.configs import check_configs
-from r1nb.machine.engine import fall_back, needs_bitsandbytes, prepare_unsloth, require_unsloth
+from r1nb.machine.engine import (
+    fall_back,
+    needs_bitsandbytes,
+    prepare_unsloth,
+    require_unsloth,
+    use_one_gpu,
+    without_standby,
+)
+from r1nb.machine.refusals import check_card, check_download, why_no_cuda
 from r1nb.paths import CHECKOUT, LAUNCH
 from r1nb.processes import processes
 from r1nb.recipes.loading import environment_overrides, load_recipe
@@ -25,6 +33,7 @@ class Machine:
     memory_gb: float
     gpu: str | None = None
     gpu_memory_gb: float = 0.0
+    capability: tuple[int, int] | None = None  # CUDA's compute capability; None: not known
 
     def __str__(self) -> str:
         text = f"{self.cores} CPU core{'s' * (self.cores > 1)}, {self.memory_gb:.0f} GB of memory"
@@ -41,7 +50,8 @@ def this_machine() -> Machine:
     if not torch.cuda.is_available():
         return Machine(cores, memory)
     properties = torch.cuda.get_device_properties(0)
-    return Machine(cores, memory, properties.name, properties.total_memory / GB)
+    capability = torch.cuda.get_device_capability(0)
+    return Machine(cores, memory, properties.name, properties.total_memory / GB, capability)
 
 
 # The recipes from the smallest to the largest, with the least GB that a card for them reports. That can be
@@ -58,10 +68,8 @@ LADDER = {
 
 def suggest_recipe(machine: Machine) -> tuple[str, str]:
     """(recipe, reason) for a machine: the first recipe of the largest size that fits its card."""
-    if not machine.gpu and os.path.exists("/dev/nvidia0"):
-        return "tiny-cpu", "PyTorch cannot use the NVIDIA card here: CUDA 13 wants driver 580 or newer"
     if not machine.gpu:
-        return "tiny-cpu", "without a GPU, the tiny policy learns in minutes"
+        return "tiny-cpu", why_no_cuda() or "without a GPU, the tiny policy learns in minutes"
     size = max((size for size in LADDER.values() if size <= machine.gpu_memory_gb), default=None)
     if size is None:
         return "tiny-cpu", f"the smallest GPU recipe is made for 16 GB; {machine.gpu} has less"
@@ -78,7 +86,7 @@ def smaller_recipe(name: str) -> str | None:
 
 def recipe_for(name: str, machine: Machine, /, **overrides):
     """The recipe called `name`, or the one that R1NB_SET names; "auto" means the one for the machine."""
-    return load_recipe(_wanted(overrides.pop("recipe", name), machine), **overrides)
+    return without_standby(load_recipe(_wanted(overrides.pop("recipe", name), machine), **overrides), machine)
 
 
 def _wanted(name: str, machine: Machine | None = None) -> str:
@@ -95,6 +103,7 @@ def choose_recipe(name: str = "auto", /, **overrides):
     """
     if _wanted(overrides.get("recipe", name)) != "auto":
         load_recipe(name, **overrides)  # names a mistake before torch is imported
+    use_one_gpu()
     machine = this_machine()
     suggested, reason = suggest_recipe(machine)
     wanted = _wanted(overrides.get("recipe", name), machine)
@@ -129,19 +138,22 @@ def require(recipe, machine: Machine) -> None:
         instead = "engine=transformers fast_inference=false use_vllm=false"
         raise UserError(f"engine=unsloth is for one process and {started} are running: set {instead}.")
     if unsloth and not machine.gpu:
+        if why := why_no_cuda():
+            raise UserError(f"Recipe {recipe.name} needs a CUDA GPU: {why}.")
         raise UserError(
             f"Recipe {recipe.name} needs a CUDA GPU, and there is none: use recipe=tiny-cpu here, or plan it "
             f"for a card that is elsewhere (r1nb plan {recipe.name} --card a100-40)."
         )
+    check_card(recipe, machine)
     if unsloth:
         prepare_unsloth(recipe.model)
         require_unsloth(recipe.model)
-        return
-    if recipe.grpo.get("use_vllm") and find_spec("vllm") is None:
+    elif recipe.grpo.get("use_vllm") and find_spec("vllm") is None:
         raise UserError("use_vllm = True, and vllm is not installed: set use_vllm=false.")
     for key, section in (("optim", recipe.grpo), ("sft.optim", recipe.sft)):
-        if needs_bitsandbytes(section) and find_spec("bitsandbytes") is None:
+        if not unsloth and needs_bitsandbytes(section) and find_spec("bitsandbytes") is None:
             raise UserError(f"{key} = {section['optim']!r} needs bitsandbytes: set {key}=adamw_torch.")
+    check_download(recipe.model.model_name)
 
 
 def environment() -> dict:

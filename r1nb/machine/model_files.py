@@ -23,6 +23,7 @@ def locate(name: str) -> tuple[str, dict]:
     return (str(path) if path.is_dir() else name), {}
 
 
+GATED = ("meta-llama/", "google/gemma")  # how the names of gated models begin
 LICENCES = {
     "tiny-policy": "mit",
     "tiny-countdown": "mit",
@@ -103,15 +104,19 @@ def not_finite(weights: dict) -> str:
     return next((name for name, weight in weights.items() if not weight.isfinite().all()), "")
 
 
+def gated(name: str, why: str) -> str:
+    """What to do about a gated model, in one sentence that gives the reason `why`."""
+    return (
+        f"{name} is gated{why}: accept its licence at https://huggingface.co/{name} and set HF_TOKEN to a "
+        f"token of this account, or take an open copy, such as model_name=unsloth/{name.rpartition('/')[2]}."
+    )
+
+
 def cannot_load(name: str, error: Exception) -> str:
     """Why a model cannot be loaded, and what to do, in one sentence."""
     missing = type(error).__name__ == "RepositoryNotFoundError"  # also for a 401 if nobody is logged in
     if not missing and re.search("gated|401|403", str(error)):
-        refused = " and the token in HF_TOKEN has no access" if os.environ.get("HF_TOKEN") else ""
-        return (
-            f"{name} is gated{refused}: accept its licence at https://huggingface.co/{name} and set HF_TOKEN "
-            "to a token of the same account, or use an ungated mirror as model_name, as the recipes do."
-        )
+        return gated(name, " and the token in HF_TOKEN has no access" if os.environ.get("HF_TOKEN") else "")
     why = f"{name} cannot be loaded ({first_line(error)})"
     if not isinstance(error, OSError) or Path(locate(name)[0]).is_dir():
         return f"{why}: correct the model's files, download them again, or choose another model."

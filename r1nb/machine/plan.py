@@ -12,7 +12,7 @@ from r1nb.machine import memory
 from r1nb.machine.cards import speed_of
 from r1nb.machine.configs import check_configs
 from r1nb.machine.engine import compute_dtype, prepare_unsloth
-from r1nb.machine.hardware import GB, Machine, this_machine
+from r1nb.machine.hardware import GB, Machine, smaller_recipe, suggest_recipe, this_machine
 from r1nb.machine.model_files import load_config, published_config
 from r1nb.processes import processes
 from r1nb.recipes.recipe import build_recipe
@@ -226,8 +226,10 @@ def _remedy(recipe, machine: Machine, empty) -> str:
             if _suffice(recipe, changes, machine, empty):
                 return "set " + " ".join(f"{k}={v}" for k, v in changes.items())
     if machine.gpu and _suffice(recipe, {"load_in_4bit": True}, machine, empty):
-        return "choose a smaller model, or set load_in_4bit=true"
-    return "choose a smaller model"
+        return "set load_in_4bit=true"
+    fitting, _ = suggest_recipe(machine)
+    smaller = smaller_recipe(recipe.name) if recipe.name == fitting else fitting
+    return f"take recipe={smaller}" if smaller else "choose a smaller model"
 
 
 def _suffice(recipe, changes: dict, machine: Machine, empty) -> bool:

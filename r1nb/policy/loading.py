@@ -205,10 +205,10 @@ def _load_unsloth(recipe) -> tuple:
     path, _ = locate(base.model_name)
     try:
         return FastLanguageModel.from_pretrained(path, **loading_arguments(recipe))
-    except (RuntimeError, ValueError, NotImplementedError) as error:
-        if not base.fast_inference or is_out_of_memory(error):
+    except Exception as error:  # Triton's errors have types of their own
+        if not base.fast_inference or isinstance(error, OSError) or is_out_of_memory(error):
             raise
         raise UserError(
-            f"vLLM could not start ({str(error).splitlines()[0]}): restart the kernel and set OVERRIDES = "
+            f"vLLM could not start ({first_line(error)}): restart the kernel and set OVERRIDES = "
             "{'fast_inference': False, 'use_vllm': False}; without vLLM a step takes several times as long."
         ) from error

@@ -147,8 +147,8 @@ class _Served:
             f"PARAMETER num_ctx {self.recipe.model.max_seq_length}",
         ]
         return [
-            "**Ollama** (not tested): convert to GGUF with llama.cpp (github.com/ggml-org/llama.cpp); save the "
-            "last block as `Modelfile`.",
+            "**Ollama** (not tested): convert to GGUF with llama.cpp (github.com/ggml-org/llama.cpp); save "
+            "the last block as `Modelfile`.",
             *([_block("python", *save)] if self.base else []),
             _block("sh", shlex.join(convert), shlex.join(create)),
             _block("", *modelfile),

@@ -23,6 +23,8 @@ from r1nb.views.tables import compare_runs
 from r1nb.widgets.moments import Moments
 
 LATEST = "always the latest step"
+# The trait that starts a clock; ipywidgets 7, which Colab ships, has another name for it.
+PLAYING = "playing" if "playing" in widgets.Play.class_trait_names() else "_playing"
 SHARE = 0.02  # of the time is the most that following a run takes, since it may train in this process
 
 
@@ -46,7 +48,9 @@ class Inspector(widgets.VBox):
         samples = widgets.VBox([filters, self.completions])
         self.moments = Moments()
         pages = {"Completions": samples, "One question": self.moments, "Comparison": self.comparison}
-        self.tabs = widgets.Tab(list(pages.values()), titles=list(pages))
+        self.tabs = widgets.Tab(list(pages.values()))
+        for number, title in enumerate(pages):
+            self.tabs.set_title(number, title)  # ipywidgets 7, too
         self.one_step = None
         super().__init__([head, *chooser, curves, steps, self.values, self.tabs])
         self.add_class("r1nb-inspector")
@@ -166,7 +170,7 @@ class Inspector(widgets.VBox):
             self.step.value = self.step.max
 
     def _on_follow(self) -> None:
-        self.clock.playing = self.follow.value
+        setattr(self.clock, PLAYING, self.follow.value)
 
     def _on_step(self) -> None:
         self.latest.value = self.step.value == self.step.max

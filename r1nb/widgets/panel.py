@@ -18,7 +18,7 @@ from r1nb.views.html import escape
 from r1nb.views.plots import png
 from r1nb.views.progress import progress
 from r1nb.views.strip import strip
-from r1nb.widgets.inspector import Inspector, doing
+from r1nb.widgets.inspector import PLAYING, Inspector, doing
 
 WAITING = "Interrupt the kernel to finish this step, save and stop. The cells below wait until it ends."
 BOX = "max-height:420px;overflow:auto"
@@ -54,14 +54,14 @@ class Panel:
         with self.lock:
             if not self.live:
                 clock = self.inspector.clock
-                clock.playing = not clock.playing  # it starts when its view exists
+                setattr(clock, PLAYING, not getattr(clock, PLAYING))  # it starts when its view exists
                 self._draw(run, f"{doing(run)}. {WAITING}")
 
     def close(self) -> None:
         """Leave the final picture and group, which a saved notebook keeps, and no widget."""
         with self.lock:  # a late message changes nothing
             self.live, self.closed = False, True
-        self.inspector.clock.playing = False
+        setattr(self.inspector.clock, PLAYING, False)
         self.place.update(NOTHING)
         run = Run(self.inspector.only.folder)
         self._draw(run, f"{progress(run)[1]}. Notebook 04 shows all its steps.")

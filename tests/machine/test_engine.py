@@ -197,12 +197,17 @@ def test_the_dtype_depends_on_the_card_or_the_processor(monkeypatch, capability,
     assert (config.bf16, config.fp16) == (bf16, dtype == "float16")
 
 
+class TritonError(Exception):
+    """Like Triton's own, which is no RuntimeError."""
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
         (OSError("You are trying to access a gated repo. 401 Client Error"), "is gated: accept its licence"),
         (OSError("is not a valid model identifier"), "neither a local folder nor available"),
         (RuntimeError("FlashInfer needs compute capability 8.0\nmore"), r"vLLM could not start \(FlashInfer"),
+        (TritonError("out of resource: shared memory"), r"vLLM could not start \(out of resource: shared"),
         (ValueError("No available memory for the cache blocks."), "take recipe 'llama31-8b-24gb'"),
         (torch.OutOfMemoryError("CUDA out of memory."), "take recipe 'llama31-8b-24gb'"),
     ],

@@ -29,8 +29,8 @@ def test_each_card_has_a_recipe_that_fits_and_a_time(card):
 def test_a_card_is_found_by_the_name_that_cuda_gives_it():
     for machine in (*REAL.values(), *map(machine_with, CARDS)):
         assert speed_of(machine) is not None
-    assert speed_of(Machine(8, 64, "NVIDIA A100 80GB PCIe", 85.1)) == CARDS["a100-80"][2:]
-    assert speed_of(Machine(8, 64, "NVIDIA A100-PCIE-40GB", 42.3)) == CARDS["a100-40"][2:]
+    assert speed_of(Machine(8, 64, "NVIDIA A100 80GB PCIe", 85.1)) == CARDS["a100-80"][3:]
+    assert speed_of(Machine(8, 64, "NVIDIA A100-PCIE-40GB", 42.3)) == CARDS["a100-40"][3:]
     assert speed_of(machine_with("48")) is None
 
 

@@ -47,11 +47,6 @@ def test_the_next_smaller_recipe_is_for_the_next_smaller_card():
     assert smaller_recipe("tiny-cpu") is None
 
 
-def test_for_a_card_that_pytorch_cannot_use_the_driver_is_named(monkeypatch):
-    monkeypatch.setattr("os.path.exists", lambda path: path == "/dev/nvidia0")
-    assert "wants driver 580 or newer" in suggest_recipe(Machine(2, 13))[1]
-
-
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """Pretend that the machine has no GPU; return the folder of the runs."""

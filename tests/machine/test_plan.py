@@ -1,6 +1,8 @@
 """The plan: its peak agrees with a real step of TRL on a CPU; what it refuses, and the fix that it names."""
 
 import contextlib
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaC
 from r1nb.errors import UserError
 from r1nb.machine import plan
 from r1nb.machine.configs import check_configs
+from r1nb.machine.engine import fall_back
 from r1nb.machine.hardware import LADDER, Machine, choose_recipe
 from r1nb.paths import DATA
 from r1nb.policy.loading import attach_lora, load_policy
@@ -99,6 +102,18 @@ def test_every_recipe_fits_its_card(name):
     assert made.step_seconds[0] < made.step_seconds[1]
 
 
+@pytest.mark.parametrize("name", ["llama32-1b-16gb", "llama31-8b-16gb"])
+def test_on_a_t4_recipes_have_no_standby_and_fit_without_vllm_too(monkeypatch, name):
+    recipe = load_recipe(name)
+    assert recipe.model.unsloth_vllm_standby is recipe.grpo["vllm_enable_sleep_mode"] is False
+    assert recipe.model.dtype is None  # float16 on this card: engine.compute_dtype
+    monkeypatch.setitem(sys.modules, "unsloth", types.ModuleType("unsloth"))
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    plain = fall_back(recipe, print)
+    assert (plain.model.engine, plain.model.fast_inference) == ("unsloth", False)
+    assert plan.plan_run(plain, CARDS[name], config_of(name)).fits
+
+
 def test_recipes_for_larger_cards_need_more_memory():
     peaks = [estimate(load_recipe(name), CARDS[name], config_of(name)).peak_gb for name in LADDER]
     assert peaks == sorted(peaks)
@@ -108,7 +123,7 @@ def test_recipes_for_larger_cards_need_more_memory():
     ("name", "changes", "card", "remedy"),
     [
         ("llama31-8b-80gb", LONG, "llama31-8b-24gb", r"set per_device_train_batch_size=\d+ gradient_acc"),
-        ("llama31-8b-40gb", {"load_in_4bit": False}, "llama31-8b-16gb", "choose a smaller model"),
+        ("llama31-8b-40gb", {"load_in_4bit": False}, "llama31-8b-16gb", "set load_in_4bit=true"),
         ("llama31-8b-seed", {"gpu_memory_utilization": 0.95}, "llama31-8b-40gb", "set gpu_memory_util"),
         ("llama31-8b-40gb", {"gpu_memory_utilization": 1.0}, "llama31-8b-40gb", "set gpu_memory_util"),
     ],
@@ -177,9 +192,12 @@ def test_a_recipe_changed_as_advised_is_accepted(name, changes):
 
 def test_the_advice_names_only_settings_that_help():
     recipe = load_recipe("llama31-8b-40gb", load_in_4bit=False, gpu_memory_utilization=0.6)
-    with pytest.raises(UserError, match=r"choose a smaller model\.$"):
+    with pytest.raises(UserError, match=r"take recipe=tiny-cpu\.$"):
         plan.plan_run(recipe, Machine(2, 13, "a small card", 4.0), LLAMA_8B)
-    with pytest.raises(UserError, match=r"choose a smaller model, or set load_in_4bit=true\.$"):
+    with pytest.raises(UserError, match=r"take recipe=llama32-1b-16gb\.$"):
+        plan.plan_run(load_recipe("llama31-8b-141gb", load_in_4bit=True, dtype="float32"),
+                      Machine(2, 13, "Tesla T4", 15.8), LLAMA_8B)  # fmt: skip
+    with pytest.raises(UserError, match=r"set load_in_4bit=true\.$"):
         plan.plan_run(recipe, Machine(2, 13, "a larger card", 15.8), LLAMA_8B)
     with pytest.raises(UserError, match=r"choose a smaller model\.$"):  # no 4-bit on a CPU
         plan.plan_run(load_recipe(), Machine(2, 0.5))

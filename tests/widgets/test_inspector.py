@@ -296,7 +296,7 @@ def test_with_a_policy_a_grpo_step_is_taken_on_the_question_that_is_shown(runs_d
     policy = load_policy(settings)
     attach_lora(policy, settings)
     inspector = Inspector(runs_dir, policy=policy)
-    assert inspector.tabs.titles[-1] == "One GRPO step"
+    assert inspector.tabs.get_title(len(inspector.tabs.children) - 1) == "One GRPO step"
     sampler = inspector.one_step.sampler
     assert (sampler.question.value, sampler.gold.value) == ("How much is 4 times 6? (3)", "24")
     inspector.step.value = 2
