@@ -81,5 +81,5 @@ def _older_cuda() -> str:
     import torch
 
     version = torch.__version__.split("+")[0]
-    install = f"pip install torch=={version}+cu126 --index-url https://download.pytorch.org/whl/cu126"
-    return f"run {install} and set engine=transformers fast_inference=false use_vllm=false load_in_4bit=false"
+    install = f"install PyTorch {version} for CUDA 12.6 (pytorch.org says how)"
+    return f"{install} and set engine=transformers fast_inference=false use_vllm=false load_in_4bit=false"
