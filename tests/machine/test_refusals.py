@@ -16,7 +16,7 @@ T4 = Machine(2, 13, "Tesla T4", 15.8, (7, 5))
 A100 = Machine(12, 89, "NVIDIA A100-SXM4-40GB", 42.4, (8, 0))
 P100 = Machine(2, 13, "Tesla P100-PCIE-16GB", 17.1, (6, 0))
 PLAIN = {"engine": "transformers", "fast_inference": False, "use_vllm": False, "load_in_4bit": False}
-INDEX = "for CUDA 12.6 (pytorch.org says how)"
+INDEX = r"for CUDA 12.6 \(pytorch.org says how\)"
 
 
 @pytest.fixture
