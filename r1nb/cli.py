@@ -71,11 +71,11 @@ def plan(
 
     Next: r1nb train with the same recipe and settings, on a machine with that card.
     """
-    from r1nb.machine import cards, hardware
+    from r1nb.machine import cards, fitting, hardware
     from r1nb.machine.plan import plan_run
 
     machine = cards.machine_with(card) if card else hardware.this_machine()
-    planned = hardware.recipe_for(recipe, machine, **read_overrides(settings or [], "The command line"))
+    planned = fitting.recipe_for(recipe, machine, **read_overrides(settings or [], "The command line"))
     if card and planned.grpo.get("use_cpu"):
         why = "" if recipe != "auto" else f" ({hardware.suggest_recipe(machine)[1]})"
         raise UserError(

@@ -108,14 +108,14 @@ def train_and_show(name: str, settings: list[str]) -> None:
     if not sys.stderr.isatty():  # no progress bars in a log file
         os.environ |= {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
                        "TQDM_DISABLE": "1"}  # fmt: skip
-    from r1nb.machine import hardware, plan
+    from r1nb.machine import fitting, plan
     from r1nb.views.console import show_result
 
     if is_main():
         sys.stdout.reconfigure(line_buffering=True, errors="replace")  # at once in log files, too
     else:
         sys.stdout = io.StringIO()  # only the main process prints
-    recipe = hardware.choose_recipe(name, **overrides)
+    recipe = fitting.choose_recipe(name, **overrides)
     print(plan.plan_run(recipe))
     run, proof = train(recipe)
     leave()

@@ -9,8 +9,8 @@ from shapes import CARDS as REAL
 from r1nb.errors import UserError
 from r1nb.machine.cards import CARDS, machine_with, speed_of
 from r1nb.machine.hardware import LADDER, Machine, suggest_recipe
+from r1nb.machine.known_models import published_config
 from r1nb.machine.memory import empty_model
-from r1nb.machine.model_files import published_config
 from r1nb.machine.plan import plan_run
 from r1nb.paths import CHECKOUT, NOTEBOOKS
 from r1nb.recipes.loading import load_recipe, recipe_names
