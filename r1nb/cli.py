@@ -63,6 +63,7 @@ def plan(
 
       r1nb plan llama31-8b-40gb --card a100-40
       r1nb plan auto --card 4090            the recipe for that card
+      r1nb plan auto --card 4090 model_name=unsloth/Qwen3-1.7B      fitted to that model
       r1nb plan llama31-8b-24gb max_completion_length=1024 --card 16
       r1nb plan tiny-cpu                    on this machine
 

@@ -9,6 +9,7 @@ setting key=value replaces the value of that key in the recipe:
   r1nb train tiny-cpu                       about two minutes on two cores
   r1nb train tiny-cpu max_steps=20 seed=2 name="first try"
   r1nb train tiny-cpu rewards='{correctness_reward_func: 1.0}' loss_type=dr_grpo
+  r1nb train auto model_name=unsloth/Qwen3-1.7B     a recipe fitted to this model and machine
   r1nb train auto dataset=my_folder test_splits=test runs_dir=/data/runs
 
 The same command resumes a run that was interrupted; resume=false begins a new run instead. A name names the

@@ -39,7 +39,7 @@ def choose_recipe(name: str = "auto", /, **overrides):
     recipe = recipe_for(name, machine, **overrides)
     require(recipe, machine)
     print(f"This machine: {machine}.")
-    fitted = "\n" in recipe.about
+    fitted = "\n" in recipe.about  # fit gives its reasons there
     why = f" ({reason})" if wanted == suggested and not fitted else ""
     named = "" if fitted or recipe.name in (wanted, Path(wanted).stem) else f", runs named {recipe.name}"
     print(f"Recipe {wanted if named else recipe.name}{named}: {recipe.about}{why}")
@@ -77,13 +77,12 @@ def fit(machine: Machine, given: dict, overrides: dict):
     if "fast_inference" in fixed:
         recipe = without_vllm(recipe)
     empty = load_empty(_changed(recipe, fixed, given))  # with the adapter's modules
-    for whole_step, tried in _tries(recipe, machine, empty, base):
+    for tried in _tries(recipe, machine, empty, base):
         decided = fixed | _without(tried, given)
         decided |= _thinking(_changed(recipe, decided, given), given)
         made = _changed(recipe, decided, given)
         plan = estimate(made, machine, empty)
-        enough = made.batch_size if whole_step else made.group_size
-        if plan.peak_gb <= SPARE * plan.card_gb and plan.completions >= enough:
+        if plan.peak_gb <= SPARE * plan.card_gb and plan.completions >= made.batch_size:
             if share := decided.get("gpu_memory_utilization"):
                 why = f"vLLM's cache then holds {plan.completions} completions; a step has {made.batch_size}"
                 decided["gpu_memory_utilization"] = share[0], why
@@ -123,7 +122,7 @@ def _for_model(recipe, machine: Machine, empty, given: dict) -> dict:
     found["per_device_train_batch_size"] = group, f"one problem x {group} completions at a time"
     if _parameters(empty) < SMALL:
         found["learning_rate"] = 3e-5, "the rate of qwen25-0.5b-cpu, chosen on validation rows"
-    no_vllm = {"smollm3": "Unsloth cannot share this model's weights with vLLM"}
+    no_vllm = {"smollm3": "Unsloth's vLLM is untested with this model (fast_inference=true tries it)"}
     if re.search(BEFORE_AMPERE, machine.gpu):
         no_vllm["gemma3_text"] = "vLLM refuses this model in float16, and this card has no bfloat16"
     if why := no_vllm.get(text.model_type):
@@ -134,18 +133,13 @@ def _for_model(recipe, machine: Machine, empty, given: dict) -> dict:
 
 
 def _tries(recipe, machine: Machine, empty, base: str):
-    """(whether the cache must hold a whole step, {key: (value, reason)} that memory decides), best first."""
+    """{key: (value, reason)} for what memory decides, best first."""
     if not machine.gpu:
-        for problems, steps in ((2, 4), (1, 8)):
-            rows = f"{problems} problem{'s' * (problems > 1)} x 8 completions at a time"
-            step = "8 problems x 8 completions a step"
-            yield (
-                True,
-                {
-                    "per_device_train_batch_size": (8 * problems, rows),
-                    "gradient_accumulation_steps": (steps, step),
-                },
-            )
+        for rows, why in ((16, "2 problems"), (8, "one problem")):
+            yield {
+                "per_device_train_batch_size": (rows, f"{why} x 8 completions at a time"),
+                "gradient_accumulation_steps": (64 // rows, "8 problems x 8 completions a step"),
+            }
         return
     model, length, gb = recipe.model, recipe.grpo["max_completion_length"], weight_bytes(empty, False, 2) / GB
     takes = f"{gb:.1f} of {machine.gpu_memory_gb:.1f} GB"
@@ -161,9 +155,8 @@ def _tries(recipe, machine: Machine, empty, base: str):
     if model.fast_inference:  # the reason follows when the size of the cache is known
         steps = [round(model.gpu_memory_utilization - step / 20, 5) for step in range(12)]
         shares = [{"gpu_memory_utilization": (share, "")} for share in steps if share > 0.2]
-    for whole_step in (True, False):
-        for in_4bit, limit, share in itertools.product(bits, lengths, shares):
-            yield whole_step, {"load_in_4bit": in_4bit, "max_completion_length": limit} | share
+    for in_4bit, limit, share in itertools.product(bits, lengths, shares):
+        yield {"load_in_4bit": in_4bit, "max_completion_length": limit} | share
 
 
 def _thinking(recipe, given: dict) -> dict:
@@ -172,15 +165,13 @@ def _thinking(recipe, given: dict) -> dict:
     if {"layout", "chat_template_kwargs"} & given.keys() or not thinks(model):
         return {}
     if room >= ROOM:
-        return {
-            "layout": ("think", f"the tags of the model's own thinking, for which {room} tokens have room")
-        }
+        return {"layout": ("think", f"{room} tokens have room for the model's own thinking, in its own tags")}
     why = f"the model's own thoughts are often longer than {room} tokens; layout=think turns them on"
     return {"chat_template_kwargs": ({"enable_thinking": False}, why)}
 
 
 def _described(recipe, decided: dict, base: str, machine: Machine, given: dict):
-    """The recipe with its name and the reasons of what was decided; reasons of changed values are dropped."""
+    """The recipe with a name of its own, and with the reasons of what was decided."""
     short, reasons = _short(recipe), {key: reason for key, (_, reason) in decided.items()}
     lines = [f"{key} = {value!r}: {reason}" for key, (value, reason) in decided.items()]
     steps = {"max_steps": f"as in {base}"} if "max_steps" not in given else {}
