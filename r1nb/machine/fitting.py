@@ -77,12 +77,13 @@ def fit(machine: Machine, given: dict, overrides: dict):
     if "fast_inference" in fixed:
         recipe = without_vllm(recipe)
     empty = load_empty(_changed(recipe, fixed, given))  # with the adapter's modules
-    for tried in _tries(recipe, machine, empty, base):
+    # The cache should hold all completions of a step at once; if that is impossible, at least a group.
+    for least, tried in itertools.product(("batch_size", "group_size"), _tries(recipe, machine, empty, base)):
         decided = fixed | _without(tried, given)
         decided |= _thinking(_changed(recipe, decided, given), given)
         made = _changed(recipe, decided, given)
         plan = estimate(made, machine, empty)
-        if plan.peak_gb <= SPARE * plan.card_gb and plan.completions >= made.batch_size:
+        if plan.peak_gb <= SPARE * plan.card_gb and plan.completions >= getattr(made, least):
             if share := decided.get("gpu_memory_utilization"):
                 why = f"vLLM's cache then holds {plan.completions} completions; a step has {made.batch_size}"
                 decided["gpu_memory_utilization"] = share[0], why
