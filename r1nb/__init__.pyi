@@ -8,7 +8,7 @@ from .evaluation.proof import prove as prove
 from .machine.configs import grpo_arguments as grpo_arguments
 from .machine.configs import grpo_config as grpo_config
 from .machine.configs import sft_config as sft_config
-from .machine.hardware import choose_recipe as choose_recipe
+from .machine.fitting import choose_recipe as choose_recipe
 from .machine.plan import plan_run as plan_run
 from .paths import __version__ as __version__
 from .policy.loading import (

@@ -64,6 +64,7 @@ def plan(
 
       r1nb plan llama31-8b-40gb --card a100-40
       r1nb plan auto --card 4090            the recipe for that card
+      r1nb plan auto --card 4090 model_name=unsloth/Qwen3-1.7B      fitted to that model
       r1nb plan llama31-8b-24gb max_completion_length=1024 --card 16
       r1nb plan tiny-cpu                    on this machine
 
@@ -72,11 +73,11 @@ def plan(
 
     Next: r1nb train with the same recipe and settings, on a machine with that card.
     """
-    from r1nb.machine import cards, hardware
+    from r1nb.machine import cards, fitting, hardware
     from r1nb.machine.plan import plan_run
 
     machine = cards.machine_with(card) if card else hardware.this_machine()
-    planned = hardware.recipe_for(recipe, machine, **read_overrides(settings or [], "The command line"))
+    planned = fitting.recipe_for(recipe, machine, **read_overrides(settings or [], "The command line"))
     if card and planned.grpo.get("use_cpu"):
         why = "" if recipe != "auto" else f" ({hardware.suggest_recipe(machine)[1]})"
         raise UserError(

@@ -9,6 +9,7 @@ setting key=value replaces the value of that key in the recipe:
   r1nb train tiny-cpu                       about two minutes on two cores
   r1nb train tiny-cpu max_steps=20 seed=2 name="first try"
   r1nb train tiny-cpu rewards='{correctness_reward_func: 1.0}' loss_type=dr_grpo
+  r1nb train auto model_name=unsloth/Qwen3-1.7B     a recipe fitted to this model and machine
   r1nb train auto dataset=my_folder test_splits=test runs_dir=/data/runs
 
 The same command resumes a run that was interrupted; resume=false begins a new run instead. A name names the
@@ -109,14 +110,14 @@ def train_and_show(name: str, settings: list[str]) -> None:
     if not sys.stderr.isatty():  # no progress bars in a log file
         os.environ |= {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
                        "TQDM_DISABLE": "1"}  # fmt: skip
-    from r1nb.machine import hardware, plan
+    from r1nb.machine import fitting, plan
     from r1nb.views.console import show_result
 
     if is_main():
         sys.stdout.reconfigure(line_buffering=True, errors="replace")  # at once in log files, too
     else:
         sys.stdout = io.StringIO()  # only the main process prints
-    recipe = hardware.choose_recipe(name, **overrides)
+    recipe = fitting.choose_recipe(name, **overrides)
     print(plan.plan_run(recipe))
     run, proof = train(recipe)
     leave()

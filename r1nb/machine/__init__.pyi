@@ -2,8 +2,8 @@ from .configs import check_configs as check_configs
 from .configs import grpo_arguments as grpo_arguments
 from .configs import grpo_config as grpo_config
 from .configs import sft_config as sft_config
+from .fitting import choose_recipe as choose_recipe
 from .hardware import Machine as Machine
-from .hardware import choose_recipe as choose_recipe
 from .hardware import this_machine as this_machine
 from .hosted import prepare_notebook as prepare_notebook
 from .model_files import locate as locate

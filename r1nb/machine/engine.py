@@ -87,7 +87,7 @@ def fall_back(recipe, say=print):
             "instead. That costs memory (logits are not split, activations stay on the card) and time "
             "(no vLLM, no fused kernels); the plan includes it. `make gpu` installs Unsloth."
         )
-        plain = _without_vllm(recipe, engine="transformers", max_lora_rank=None)
+        plain = without_vllm(recipe, engine="transformers", max_lora_rank=None)
         for section in (plain.grpo, plain.sft):
             if needs_bitsandbytes(section) and not bitsandbytes:
                 section["optim"] = "adamw_torch"
@@ -99,7 +99,7 @@ def fall_back(recipe, say=print):
             f"vLLM cannot be used ({reason}): Unsloth samples without it, which makes a step several times "
             "as long; `make gpu` installs vLLM."
         )
-        return _without_vllm(recipe)
+        return without_vllm(recipe)
     return recipe
 
 
@@ -126,7 +126,8 @@ def needs_bitsandbytes(section: dict) -> bool:
     return any(part in str(section.get("optim")) for part in BITSANDBYTES)
 
 
-def _without_vllm(recipe, **changes):
+def without_vllm(recipe, **changes):
+    """The recipe without vLLM, and with other values in its section `model`."""
     changes |= {"fast_inference": False, "gpu_memory_utilization": None, "unsloth_vllm_standby": False}
     grpo = {key: value for key, value in recipe.grpo.items() if not key.startswith("vllm_")}
     changed = {"model": recipe.model.model_copy(update=changes), "grpo": grpo | {"use_vllm": False}}

@@ -4,22 +4,12 @@ import os
 import platform
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 
 from r1nb.errors import UserError
-from r1nb.machine.configs import check_configs
-from r1nb.machine.engine import (
-    fall_back,
-    needs_bitsandbytes,
-    prepare_unsloth,
-    require_unsloth,
-    use_one_gpu,
-    without_standby,
-)
+from r1nb.machine.engine import needs_bitsandbytes, prepare_unsloth, require_unsloth
 from r1nb.machine.refusals import check_card, check_download, why_no_cuda
 from r1nb.paths import CHECKOUT, LAUNCH
 from r1nb.processes import processes
-from r1nb.recipes.loading import environment_overrides, load_recipe
 
 GB = 1e9
 # A run records the versions of these packages.
@@ -82,40 +72,6 @@ def smaller_recipe(name: str) -> str | None:
     """The next smaller recipe in LADDER; None for the smallest, and for recipes that are not in LADDER."""
     names = list(LADDER)
     return names[names.index(name) - 1] if name in names[1:] else None
-
-
-def recipe_for(name: str, machine: Machine, /, **overrides):
-    """The recipe called `name`, or the one that R1NB_SET names; "auto" means the one for the machine."""
-    return without_standby(load_recipe(_wanted(overrides.pop("recipe", name), machine), **overrides), machine)
-
-
-def _wanted(name: str, machine: Machine | None = None) -> str:
-    """The name of the recipe that `name` or R1NB_SET asks for; "auto" is that for the machine, if given."""
-    wanted = str(environment_overrides().get("recipe", name))
-    return suggest_recipe(machine)[0] if machine and wanted == "auto" else wanted
-
-
-def choose_recipe(name: str = "auto", /, **overrides):
-    """The recipe called `name`, or for "auto" the one for this machine; prints which one and why.
-
-    Libraries that are not installed are replaced, and a printed line says so (engine.fall_back). Raises
-    UserError if the recipe cannot run here or TRL refuses it.
-    """
-    if _wanted(overrides.get("recipe", name)) != "auto":
-        load_recipe(name, **overrides)  # names a mistake before torch is imported
-    use_one_gpu()
-    machine = this_machine()
-    suggested, reason = suggest_recipe(machine)
-    wanted = _wanted(overrides.get("recipe", name), machine)
-    recipe = recipe_for(name, machine, **overrides)
-    require(recipe, machine)
-    print(f"This machine: {machine}.")
-    why = f" ({reason})" if wanted == suggested else ""
-    named = "" if recipe.name in (wanted, Path(wanted).stem) else f", runs named {recipe.name}"
-    print(f"Recipe {wanted if named else recipe.name}{named}: {recipe.about}{why}")
-    recipe = fall_back(recipe)
-    check_configs(recipe)
-    return recipe
 
 
 def require(recipe, machine: Machine) -> None:

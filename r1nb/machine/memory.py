@@ -2,7 +2,7 @@
 
 L: number of layers; h: hidden size; f: size of the MLP; k: number of key-value heads; d: size of a head;
 V: size of the vocabulary; S: tokens of prompt and completion; T: per_device_train_batch_size x S. `width` is
-the number of bytes of a number. `config` is the transformers config of a text model.
+the number of bytes of a number. `config` is the transformers config of a text model (of empty_model: of any).
 """
 
 import os
@@ -11,6 +11,7 @@ import warnings
 from r1nb.errors import UserError, first_line
 from r1nb.processes import processes
 
+_LAST = {}  # {arguments: the model} of the last call of empty_model: a plan asks for the same model again
 NF4_BITS = 4.127  # bits of a weight with its share of the doubly quantised scales (2305.14314, section 3)
 
 
@@ -24,7 +25,9 @@ def empty_model(config, lora=None):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    config = config.get_text_config()
+    key = config.to_json_string(), lora and (lora.r, str(lora.target_modules))
+    if key in _LAST:
+        return _LAST[key]
     with torch.device("meta"), warnings.catch_warnings(action="ignore"):
         try:
             model = AutoModelForCausalLM.from_config(config)
@@ -32,6 +35,8 @@ def empty_model(config, lora=None):
                 model = get_peft_model(model, LoraConfig(r=lora.r, target_modules=lora.target_modules))
         except ValueError as error:
             raise UserError(f"No plan for a {config.model_type} model: {first_line(error)}") from None
+    _LAST.clear()
+    _LAST[key] = model
     return model
 
 

@@ -29,27 +29,12 @@ LICENCES = {
     "tiny-countdown": "mit",
     "llama-3.1": "llama3.1",
     "llama-3.2": "llama3.2",
-}
-
-
-# Shapes of the models that the recipes name, from their config.json on the Hub: a plan needs no network.
-_LLAMA_8B = {
-    "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
-    "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256,
-}  # fmt: skip
-_LLAMA_1B = _LLAMA_8B | {
-    "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "tie_word_embeddings": True,
-}  # fmt: skip
-_QWEN_HALF_B = {
-    "model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
-    "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
-}  # fmt: skip
-SHAPES = {
-    "unsloth/Llama-3.1-8B-Instruct-unsloth-bnb-4bit": _LLAMA_8B,
-    "unsloth/Llama-3.1-8B-Instruct": _LLAMA_8B,
-    "meta-llama/Llama-3.1-8B-Instruct": _LLAMA_8B,
-    "unsloth/Llama-3.2-1B-Instruct": _LLAMA_1B,
-    "Qwen/Qwen2.5-0.5B-Instruct": _QWEN_HALF_B,
+    "qwen2.5-3b": "other",
+    "qwen2.5-": "apache-2.0",
+    "qwen3-": "apache-2.0",
+    "gemma-3-": "gemma",
+    "smollm3-": "apache-2.0",
+    "phi-4-mini": "mit",
 }
 
 
@@ -72,16 +57,9 @@ def load_config(name: str):
 
     path, options = locate(name)
     try:
-        return AutoConfig.from_pretrained(path, **options).get_text_config()
+        return AutoConfig.from_pretrained(path, **options)
     except Exception as error:  # the files may contain anything
         raise UserError(cannot_load(name, error)) from error
-
-
-def published_config(name: str):
-    """The transformers config of a model in SHAPES, as far as it decides the size; None for other models."""
-    from transformers import AutoConfig
-
-    return AutoConfig.for_model(**SHAPES[name]) if name in SHAPES else None
 
 
 def read_tensors(file: Path) -> dict:

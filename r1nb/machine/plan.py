@@ -13,7 +13,8 @@ from r1nb.machine.cards import speed_of
 from r1nb.machine.configs import check_configs
 from r1nb.machine.engine import compute_dtype, prepare_unsloth
 from r1nb.machine.hardware import GB, Machine, smaller_recipe, suggest_recipe, this_machine
-from r1nb.machine.model_files import load_config, published_config
+from r1nb.machine.known_models import published_config
+from r1nb.machine.model_files import load_config
 from r1nb.processes import processes
 from r1nb.recipes.recipe import build_recipe
 
@@ -122,7 +123,8 @@ def estimate(recipe, machine: Machine, empty) -> Plan:
     width = 4 if (model.dtype or ("" if machine.gpu else compute_dtype(model))) == "float32" else 2
     unsloth, optimizer = model.engine == "unsloth", grpo.get("optim", "")
     length = recipe.data.max_prompt_length + grpo["max_completion_length"]
-    weights, config = memory.weight_bytes(empty, model.load_in_4bit, width), empty.config
+    weights = memory.weight_bytes(empty, model.load_in_4bit, width)
+    config = empty.config.get_text_config()
 
     held = {"weights" + (" in 4-bit" if model.load_in_4bit else ""): weights}
     if lora:  # TRL casts an adapter on 4-bit weights to bfloat16
@@ -181,7 +183,7 @@ def step_seconds(recipe, empty, machine, weights, length, completions) -> tuple[
     tflops, bandwidth = speed
     size, limit = recipe.batch_size, recipe.grpo["max_completion_length"]
     wave = max(1, min(size, completions))  # completions that are sampled at once
-    cached = wave * length / 2 * memory.kv_bytes(empty.config, 2)
+    cached = wave * length / 2 * memory.kv_bytes(empty.config.get_text_config(), 2)
     reading = -(-size // wave) * limit * (weights + cached) / (bandwidth * 1e9)
     parameters = memory.weight_bytes(empty, False, 1)
     computing = size * length * 6 * parameters / (tflops * 1e12)
@@ -234,13 +236,20 @@ def _remedy(recipe, machine: Machine, empty) -> str:
 
 def _suffice(recipe, changes: dict, machine: Machine, empty) -> bool:
     """Whether the recipe with these changes fits, is valid, and keeps its batch size."""
-    raw = recipe.model_dump()
-    for key, value in changes.items():
-        section = next((name for name in ("model", "evaluation") if key in raw[name]), "grpo")
-        raw[section][key] = value
     with contextlib.suppress(UserError):
-        changed = build_recipe(raw)
-        if changed.batch_size == recipe.batch_size and estimate(changed, machine, empty).fits:
-            check_configs(changed)
+        other = changed(recipe, changes)
+        if other.batch_size == recipe.batch_size and estimate(other, machine, empty).fits:
+            check_configs(other)
             return True
     return False
+
+
+def changed(recipe, changes: dict):
+    """The recipe with other values of these keys, checked again."""
+    raw = recipe.model_dump()
+    for key, value in changes.items():
+        section = next(
+            (name for name in ("model", "lora", "data", "evaluation") if key in (raw[name] or ())), "grpo"
+        )
+        raw[section][key] = value
+    return build_recipe(raw)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from r1nb.errors import UserError
 from r1nb.machine.engine import AMPERE
+from r1nb.machine.known_models import published_config
 from r1nb.machine.memory import empty_model, weight_bytes
-from r1nb.machine.model_files import GATED, gated, published_config
+from r1nb.machine.model_files import GATED, gated
 
 TURING = (7, 5)  # vLLM 0.32 and PyTorch for CUDA 13 hold no kernels for older cards
 DRIVERS = {"12": "525", "13": "580"}  # the least driver for each CUDA, from NVIDIA's release notes

@@ -204,7 +204,8 @@ def _load_unsloth(recipe) -> tuple:
         raise UserError(f"Recipe {recipe.name} {why}; install r1nb[gpu] on a CUDA machine.") from None
     path, _ = locate(base.model_name)
     try:
-        return FastLanguageModel.from_pretrained(path, **loading_arguments(recipe))
+        model, tokenizer = FastLanguageModel.from_pretrained(path, **loading_arguments(recipe))
+        return model, getattr(tokenizer, "tokenizer", tokenizer)  # of a model that also reads images
     except Exception as error:  # Triton's errors have types of their own
         if not base.fast_inference or isinstance(error, OSError) or is_out_of_memory(error):
             raise

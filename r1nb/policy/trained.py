@@ -102,7 +102,8 @@ def _recipe_of(trained: Path, is_adapter: bool):
         dtype = "float32" if own.endswith("float32") and not torch.cuda.is_available() else None
         changes |= {"model_name": str(trained), "load_in_4bit": False, "dtype": dtype}
         if not in_run and not card:
-            changes["max_seq_length"] = min(LONGEST, load_config(str(trained)).max_position_embeddings)
+            longest = load_config(str(trained)).get_text_config().max_position_embeddings
+            changes["max_seq_length"] = min(LONGEST, longest)
     changed = {"model": recipe.model.model_copy(update=changes)}
     if card:
         changed["data"] = recipe.data.model_copy(update={"layout": card.layout})

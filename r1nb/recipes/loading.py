@@ -43,7 +43,7 @@ def load_recipe(name="tiny-cpu", /, **overrides) -> Recipe:
     if of_run.is_file():
         return build_recipe(_replace(_parse(of_run), overrides))
     name, from_outside = overrides.pop("recipe", name), environment_overrides()
-    other = from_outside.pop("recipe", "auto")  # auto: see machine.hardware.choose_recipe
+    other = from_outside.pop("recipe", "auto")  # auto: see machine.fitting.choose_recipe
     name = os.fspath(name) if other == "auto" else str(other)
     raw = _replace(_read(name), overrides | from_outside)
     recipe = build_recipe(raw)

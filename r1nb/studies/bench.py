@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, P
 from trl import GRPOConfig, GRPOTrainer
 
 from r1nb.errors import UserError
-from r1nb.machine.model_files import published_config
+from r1nb.machine.known_models import published_config
 from r1nb.paths import CHECKOUT, DATA
 from r1nb.tasks.rows import load_rows
 from r1nb.text.prompts import REASONING

@@ -23,10 +23,11 @@ from pathlib import Path
 
 from r1nb.errors import Interrupted, UserError, first_line
 from r1nb.evaluation.comparison import compare
-from r1nb.machine import hardware
+from r1nb.machine import fitting, hardware
 from r1nb.machine.engine import why_missing
+from r1nb.machine.known_models import published_config
 from r1nb.machine.memory import empty_model
-from r1nb.machine.model_files import load_config, published_config
+from r1nb.machine.model_files import load_config
 from r1nb.machine.plan import estimate, load_empty
 from r1nb.paths import DATA, read_json, write_json
 from r1nb.recipes.loading import load_recipe
@@ -186,7 +187,7 @@ def train(folder: str, recipe: str, changes: dict, minutes: float, stop_after: f
 def choose(recipe: str, changes: dict) -> tuple:
     """(the recipe as it runs on this machine, what was printed about it, such as what replaces Unsloth)."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        chosen = hardware.choose_recipe(recipe, **changes)
+        chosen = fitting.choose_recipe(recipe, **changes)
     print(printed.getvalue())
     return chosen, printed.getvalue().splitlines()
 

@@ -3,7 +3,7 @@
 from transformers import LlamaConfig, Qwen2Config
 
 from r1nb.machine.hardware import Machine
-from r1nb.machine.model_files import published_config
+from r1nb.machine.known_models import published_config
 
 # The model cards of Mistral-7B-v0.3 and Qwen2.5-3B.
 LLAMA_8B = published_config("unsloth/Llama-3.1-8B-Instruct")

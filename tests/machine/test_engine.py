@@ -47,9 +47,9 @@ def run(code: str, folder) -> str:
 
 # Pretend that there is a GPU. TRL's check of the recipe is skipped, since it would use the GPU.
 ON_A_GPU = (
-    "import torch; torch.cuda.is_available = lambda: True; from r1nb.machine import hardware; "
-    "hardware.this_machine = lambda: hardware.Machine(2, 13, 'Tesla T4', 15.8); "
-    "hardware.check_configs = lambda recipe: None; "
+    "import torch; torch.cuda.is_available = lambda: True; from r1nb.machine import fitting, plan; "
+    "fitting.this_machine = plan.this_machine = lambda: fitting.Machine(2, 13, 'Tesla T4', 15.8); "
+    "fitting.check_configs = lambda recipe: None; "
 )
 PLAN = "from r1nb.machine.plan import plan_run; from r1nb.recipes.loading import load_recipe"
 PLAIN = "engine='transformers', fast_inference=False, use_vllm=False, optim='adamw_torch'"
@@ -57,7 +57,7 @@ PLAIN = "engine='transformers', fast_inference=False, use_vllm=False, optim='ada
 
 @pytest.mark.parametrize(("name", "standby"), [("llama31-8b-40gb", "1"), ("llama31-8b-seed", "None")])
 def test_on_a_gpu_unsloth_is_imported_before_the_libraries_that_it_patches(tmp_path, name, standby):
-    code = f"{ON_A_GPU} hardware.choose_recipe({name!r}); "
+    code = f"{ON_A_GPU} fitting.choose_recipe({name!r}); "
     assert f"[] {standby}" in run(code + "import unsloth; print(unsloth.EARLY, unsloth.STANDBY)", tmp_path)
 
 
@@ -68,7 +68,7 @@ def test_after_a_plan_unsloth_can_still_be_imported_first(tmp_path):
 
 
 def test_with_engine_transformers_unsloth_is_not_imported(tmp_path):
-    code = f"{ON_A_GPU} hardware.choose_recipe('llama31-8b-seed', {PLAIN}); "
+    code = f"{ON_A_GPU} fitting.choose_recipe('llama31-8b-seed', {PLAIN}); "
     assert run(code + "print('unsloth' in sys.modules)", tmp_path).strip().endswith("False")
 
 

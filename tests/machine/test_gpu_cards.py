@@ -9,8 +9,8 @@ from shapes import CARDS as REAL
 from r1nb.errors import UserError
 from r1nb.machine.cards import CARDS, machine_with, speed_of
 from r1nb.machine.hardware import LADDER, Machine, suggest_recipe
+from r1nb.machine.known_models import SHAPES, known_as, published_config
 from r1nb.machine.memory import empty_model
-from r1nb.machine.model_files import published_config
 from r1nb.machine.plan import plan_run
 from r1nb.paths import CHECKOUT, NOTEBOOKS
 from r1nb.recipes.loading import load_recipe, recipe_names
@@ -45,16 +45,44 @@ def test_other_texts_are_no_card(text):
         machine_with(text)
 
 
+PARAMETERS = {
+    "meta-llama/Llama-3.1-8B-Instruct": 8_030_261_248,
+    "unsloth/Llama-3.2-1B-Instruct": 1_235_814_400,
+    "unsloth/Llama-3.2-3B-Instruct": 3_212_749_824,
+    "Qwen/Qwen2.5-0.5B-Instruct": 494_032_768,
+    "Qwen/Qwen2.5-1.5B-Instruct": 1_543_714_304,
+    "Qwen/Qwen2.5-3B-Instruct": 3_085_938_688,
+    "Qwen/Qwen2.5-7B-Instruct": 7_615_616_512,
+    "unsloth/Qwen3-0.6B": 596_049_920,
+    "unsloth/Qwen3-1.7B-unsloth-bnb-4bit": 1_720_574_976,
+    "unsloth/Qwen3-4B-bnb-4bit": 4_022_468_096,
+    "google/gemma-3-1b-it": 999_885_952,
+    "google/gemma-3-4b-it": 4_300_079_472,
+    "HuggingFaceTB/SmolLM3-3B": 3_075_098_624,
+    "microsoft/Phi-4-mini-instruct": 3_836_021_760,
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_shapes_give_the_published_numbers_of_parameters(name):
+    assert empty_model(published_config(name)).num_parameters() == PARAMETERS[name]
+
+
+def test_each_shape_is_compared_with_a_published_number():
+    assert {known_as(name) for name in PARAMETERS} == set(SHAPES)
+
+
 @pytest.mark.parametrize(
-    ("name", "parameters"),
-    [
-        ("meta-llama/Llama-3.1-8B-Instruct", 8_030_261_248),
-        ("unsloth/Llama-3.2-1B-Instruct", 1_235_814_400),
-        ("Qwen/Qwen2.5-0.5B-Instruct", 494_032_768),
-    ],
+    "name", ["someone/Qwen3-4B", "Qwen3-4B", "unsloth/Qwen3-4B-Base", "/models/Qwen3-4B"]
 )
-def test_the_shapes_give_the_published_numbers_of_parameters(name, parameters):
-    assert empty_model(published_config(name)).num_parameters() == parameters
+def test_a_model_of_another_name_is_not_taken_for_a_known_one(name):
+    assert published_config(name) is None
+
+
+def test_a_local_folder_is_not_taken_for_a_known_model(monkeypatch, tmp_path):
+    (tmp_path / "unsloth/Qwen3-4B").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert known_as("unsloth/Qwen3-4B") == ""
 
 
 def test_no_plan_of_a_recipe_that_ships_needs_a_network():

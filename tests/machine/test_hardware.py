@@ -6,12 +6,12 @@ import sys
 import pytest
 
 from r1nb.errors import UserError
-from r1nb.machine import hardware
+from r1nb.machine import fitting, hardware
 from r1nb.machine.configs import check_configs
+from r1nb.machine.fitting import choose_recipe
 from r1nb.machine.hardware import (
     LADDER,
     Machine,
-    choose_recipe,
     environment,
     require,
     smaller_recipe,
@@ -50,7 +50,7 @@ def test_the_next_smaller_recipe_is_for_the_next_smaller_card():
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """Pretend that the machine has no GPU; return the folder of the runs."""
-    monkeypatch.setattr(hardware, "this_machine", lambda: Machine(2, 13))
+    monkeypatch.setattr(fitting, "this_machine", lambda: Machine(2, 13))
     monkeypatch.setenv("R1NB_SET", f"runs_dir={tmp_path}")
     return tmp_path
 
@@ -80,9 +80,9 @@ def test_auto_can_be_an_override_and_r1nb_set_overrides_it(small, monkeypatch):
 
 
 def test_auto_gives_another_recipe_on_another_machine(small, monkeypatch):
-    monkeypatch.setattr(hardware, "this_machine", lambda: Machine(2, 13, "Tesla T4", 15.8))
-    monkeypatch.setattr(hardware, "require", lambda recipe, machine: None)
-    monkeypatch.setattr(hardware, "fall_back", lambda recipe: recipe)
+    monkeypatch.setattr(fitting, "this_machine", lambda: Machine(2, 13, "Tesla T4", 15.8))
+    monkeypatch.setattr(fitting, "require", lambda recipe, machine: None)
+    monkeypatch.setattr(fitting, "fall_back", lambda recipe: recipe)
     monkeypatch.setenv("R1NB_SET", f"runs_dir={small} recipe=auto")
     assert choose_recipe("tiny-cpu").name == "llama32-1b-16gb"
 
@@ -94,10 +94,10 @@ def test_a_machine_without_a_working_unsloth_still_gets_its_recipe(tmp_path, bui
         (tmp_path / "unsloth" / "__init__.py").write_text(build)
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); "
-        "import torch; torch.cuda.is_available = lambda: True; from r1nb.machine import hardware; "
-        "hardware.check_configs = lambda recipe: None; "
-        "card = hardware.Machine(2, 13, 'Tesla T4', 15.8); "
-        "hardware.this_machine = lambda: card; print(hardware.choose_recipe().model.engine)"
+        "import torch; torch.cuda.is_available = lambda: True; from r1nb.machine import fitting; "
+        "fitting.check_configs = lambda recipe: None; "
+        "card = fitting.Machine(2, 13, 'Tesla T4', 15.8); "
+        "fitting.this_machine = lambda: card; print(fitting.choose_recipe().model.engine)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     said = done.stdout + done.stderr

@@ -7,7 +7,9 @@ from shapes import LLAMA_1B, LLAMA_8B, QWEN_3B
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, T5Config
 
 from r1nb.errors import UserError
+from r1nb.machine.fitting import NOT_VISION
 from r1nb.machine.hardware import Machine
+from r1nb.machine.known_models import published_config
 from r1nb.machine.memory import activation_bytes, adapter_bytes, empty_model, kv_bytes, weight_bytes
 from r1nb.machine.plan import plan_run
 from r1nb.policy.loading import attach_lora, load_policy
@@ -85,10 +87,15 @@ def test_the_plan_is_right_for_models_of_many_kinds(kind, settings, targets):
     assert 1.0 < plan.peak_gb < 3.0
 
 
-def test_of_a_multimodal_model_only_the_text_part_is_counted():
-    text = GROUPED | {"head_dim": 32}
-    config = transformers.Gemma3Config(text_config=text)
-    assert empty_model(config).config == transformers.Gemma3TextConfig(**text)
+def test_of_a_model_that_reads_images_all_weights_are_counted_and_only_the_text_part_learns():
+    config = published_config("google/gemma-3-4b-it")
+    lora = load_recipe("tiny-cpu", target_modules=NOT_VISION).lora
+    empty = empty_model(config, lora)
+    assert weight_bytes(empty, load_in_4bit=False, width=1) == 4_300_079_472
+    learns = [name for name, weight in empty.named_parameters() if weight.requires_grad]
+    assert len(learns) == 34 * 7 * 2
+    assert all("language_model" in name for name in learns)
+    assert kv_bytes(config.get_text_config(), 2) == 2 * 34 * 4 * 256 * 2
 
 
 def test_a_model_without_attention_has_no_cache():

@@ -15,7 +15,8 @@ from r1nb.errors import UserError
 from r1nb.machine import plan
 from r1nb.machine.configs import check_configs
 from r1nb.machine.engine import fall_back
-from r1nb.machine.hardware import LADDER, Machine, choose_recipe
+from r1nb.machine.fitting import choose_recipe
+from r1nb.machine.hardware import LADDER, Machine
 from r1nb.paths import DATA
 from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.recipes.loading import load_recipe, read_overrides

@@ -8,7 +8,8 @@ import torch
 
 from r1nb.errors import UserError
 from r1nb.machine import hardware
-from r1nb.machine.hardware import Machine, choose_recipe, recipe_for, require, suggest_recipe
+from r1nb.machine.fitting import choose_recipe, recipe_for
+from r1nb.machine.hardware import Machine, require, suggest_recipe
 from r1nb.machine.refusals import check_card, check_download, why_no_cuda
 from r1nb.recipes.loading import load_recipe
 
@@ -37,7 +38,7 @@ def test_a_driver_that_is_too_old_is_named_with_both_ways_out(card, monkeypatch,
     card("13.0", driver=12040)
     why = f"CUDA 13 wants driver 580 or newer, and the driver here is for CUDA 12.4: update it, or .*{INDEX}"
     assert suggest_recipe(Machine(2, 13))[0] == "tiny-cpu"
-    monkeypatch.setattr(hardware, "this_machine", lambda: Machine(2, 13))
+    monkeypatch.setattr(fitting, "this_machine", lambda: Machine(2, 13))
     monkeypatch.setenv("R1NB_SET", f"runs_dir={tmp_path}")
     with pytest.raises(UserError, match=f"Recipe llama32-1b-16gb needs a CUDA GPU: PyTorch's {why}"):
         choose_recipe("llama32-1b-16gb")

@@ -264,10 +264,10 @@ def test_unsloth_is_imported_before_what_it_patches(tmp_path, function):
     name = {"steps": "speed-r1nb", "answer": "accuracy-before", "train": "accuracy-train"}[function]
     arguments = list_parts(tmp_path, [], "llama32-1b-16gb", SMALL, 4, 1)[name][1]
     code = (
-        "import json, sys; from r1nb.machine import hardware; from r1nb.studies import gpu_parts\n"
+        "import json, sys; from r1nb.machine import fitting; from r1nb.studies import gpu_parts\n"
         "def choose(*names, **changes):\n"
         "    sys.exit(str([name for name in engine.PATCHED if name in sys.modules]))\n"
-        "from r1nb.machine import engine; hardware.choose_recipe = choose\n"
+        "from r1nb.machine import engine; fitting.choose_recipe = choose\n"
         f"gpu_parts.{function}(**json.loads(sys.argv[1]))"
     )
     done = subprocess.run(

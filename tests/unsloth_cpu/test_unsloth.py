@@ -13,6 +13,7 @@ import pytest
 import torch
 import unsloth
 from bitsandbytes.functional import has_avx512bf16
+from families import FAMILIES, odd_reward, recipe_of, write_copy
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, TrainerCallback
 from trl import GRPOConfig
 
@@ -27,6 +28,7 @@ from r1nb.policy.trained import load_trained
 from r1nb.recipes.loading import load_recipe
 from r1nb.recipes.settings import Sampling
 from r1nb.tasks.rows import load_rows, load_splits
+from r1nb.text.prompts import REASONING
 from r1nb.training.callbacks import Recorder, Validation
 from r1nb.training.resume import begin_run, new_run, resumable
 from r1nb.training.stages import grpo_trainer
@@ -234,3 +236,27 @@ def test_a_gpu_recipe_sets_every_value_that_unsloth_would_replace(name):
     assert "learning_rate" in replaced
     left = replaced - set(load_recipe(name).grpo) - set_by_r1nb - of_no_effect
     assert not left
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_todays_models_train_and_load_their_adapter(name, tmp_path):
+    write_copy(name, tmp_path / "model")
+    recipe = recipe_of(
+        FAMILIES[name], tmp_path / "model", tmp_path / "runs", engine="unsloth", dtype="bfloat16",
+        gradient_checkpointing=True, use_gradient_checkpointing="unsloth",
+    )  # fmt: skip
+    policy = load_policy(recipe)
+    attach_lora(policy, recipe)
+    start = adapter(policy)
+    assert not any("vision" in part for part in start)
+    rows = load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0]
+    trainer = grpo_trainer(policy, rows.select(range(8)), recipe, tmp_path / "run")
+    trainer.reward_funcs = [odd_reward] * len(trainer.reward_funcs)
+    trainer.train()
+    assert not any(weight.equal(start[part]) for part, weight in adapter(policy).items())
+    prompts = [REASONING.build_messages("How much is 7 plus 5?")]
+    trained = policy.generate(prompts, Sampling(6))
+    policy.save_adapter(tmp_path / "adapter")
+    again = load_policy(recipe)
+    again.load_adapter(tmp_path / "adapter", REASONING)
+    assert again.generate(prompts, Sampling(6)) == trained
