@@ -153,8 +153,9 @@ def _tries(recipe, machine: Machine, empty, base: str):
         lengths.insert(0, (2 * length, f"twice that of {base}: a small model needs less memory and time"))
     shares = [{}]
     if model.fast_inference:  # the reason follows when the size of the cache is known
-        steps = [round(model.gpu_memory_utilization - step / 20, 5) for step in range(12)]
-        shares = [{"gpu_memory_utilization": (share, "")} for share in steps if share > 0.2]
+        own = model.gpu_memory_utilization
+        steps = [round(own - step / 20, 5) for step in (*range(12), *range(-1, -7, -1))]
+        shares = [{"gpu_memory_utilization": (share, "")} for share in steps if 0.2 < share <= max(own, 0.8)]
     for in_4bit, limit, share in itertools.product(bits, lengths, shares):
         yield {"load_in_4bit": in_4bit, "max_completion_length": limit} | share
 

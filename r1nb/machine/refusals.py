@@ -60,8 +60,14 @@ def check_download(name: str) -> None:
     What is in the Hub's cache already is not downloaded again.
     """
     from huggingface_hub import constants, get_token
+    from huggingface_hub.errors import HFValidationError
     from huggingface_hub.file_download import repo_folder_name
+    from huggingface_hub.utils import validate_repo_id
 
+    try:
+        validate_repo_id(name)
+    except HFValidationError:  # a path, perhaps with a mistake, which load_config names
+        return
     if Path(name).expanduser().exists():
         return
     cache = Path(constants.HF_HUB_CACHE)

@@ -71,11 +71,11 @@ def test_what_is_decided_for_a_model_on_a_card_and_why(model, card, expected):
 def test_without_room_for_the_training_the_memory_share_is_lowered():
     """Without standby, vLLM keeps its cache on the card during training."""
     shares = []
-    for length in (448, 1500, 4000):
+    for length in (448, 4000):
         recipe = fitted("Qwen3-1.7B", "t4", unsloth_vllm_standby=False, max_completion_length=length)
         assert plan_run(recipe, machine_with("t4")).fits
         shares.append(recipe.model.gpu_memory_utilization)
-    assert shares[0] > shares[1] > shares[2]
+    assert shares[0] > shares[1]
 
 
 def test_what_the_user_sets_stays():

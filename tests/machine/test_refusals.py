@@ -1,5 +1,6 @@
 """What is refused before a download, each in one sentence that names the way out."""
 
+import os
 import shutil
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from r1nb.errors import UserError
-from r1nb.machine import hardware
+from r1nb.machine import fitting
 from r1nb.machine.fitting import choose_recipe, recipe_for
 from r1nb.machine.hardware import Machine, require, suggest_recipe
 from r1nb.machine.refusals import check_card, check_download, why_no_cuda
@@ -25,7 +26,7 @@ def card(monkeypatch):
     """Pretend that this machine has an NVIDIA card, and PyTorch a build for this CUDA and its kernels."""
 
     def build(cuda: str | None, driver: int = 0, kernels=()):
-        exists = hardware.os.path.exists
+        exists = os.path.exists
         monkeypatch.setattr("os.path.exists", lambda path: path == "/dev/nvidia0" or exists(path))
         monkeypatch.setattr(torch.version, "cuda", cuda)
         monkeypatch.setattr(torch._C, "_cuda_getDriverVersion", lambda: driver, raising=False)

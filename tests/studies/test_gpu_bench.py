@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from r1nb.errors import UserError
-from r1nb.machine import model_files
+from r1nb.machine import known_models
 from r1nb.machine.cards import CARDS, machine_with
 from r1nb.machine.configs import check_configs
 from r1nb.machine.hardware import LADDER, Machine
@@ -231,25 +231,21 @@ def test_a_small_card_is_refused_and_a_cpu_rehearses(tmp_path, capsys):
 def test_a_random_model_has_the_shape_and_a_tokenizer_of_its_size(tmp_path, monkeypatch, tied):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    shape = {
-        "model_type": "llama", "hidden_size": 64, "intermediate_size": 96,
-        "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1000,
-        "tie_word_embeddings": tied,
-    }  # fmt: skip
-    monkeypatch.setitem(model_files.SHAPES, "someone/a-model", shape)
+    shape = ("llama", 64, 96, 3, 4, 2, 16, 1000, tied)
+    monkeypatch.setitem(known_models.SHAPES, "a-model", shape)
     path = tmp_path / "models" / "a-model"
-    random_model("someone/a-model", path)
+    random_model("unsloth/a-model", path)
     model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
-    assert all(getattr(model.config, key) == value for key, value in shape.items())
+    assert [getattr(model.config, key) for key in known_models.COLUMNS] == list(shape)
     tokenizer = AutoTokenizer.from_pretrained(path)
     assert len(tokenizer) == 1000
     assert tokenizer.decode([999]) != ""
     ids = tokenizer("3 + 4", return_tensors="pt").input_ids
     assert model.generate(input_ids=ids, max_new_tokens=3, do_sample=False).shape == (1, ids.shape[1] + 3)
     written = (path / "config.json").stat().st_mtime_ns
-    random_model("someone/a-model", path)
+    random_model("unsloth/a-model", path)
     assert (path / "config.json").stat().st_mtime_ns == written
 
 
