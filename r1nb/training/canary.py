@@ -1,8 +1,8 @@
 """During training: are the completions sampled from the adapter, or from the base model?
 
-A release of Unsloth with a newer TRL sampled all completions from the base model, with finite losses. At some
-steps the canary takes a few completions of the batch and compares the log-probabilities of their tokens: those
-of the adapter, those of the base model, and the sampler's own.
+A release of Unsloth with a newer TRL sampled all completions from the base model, with finite losses. So at
+some steps the canary takes a few completions and compares the log-probabilities of their tokens: those of the
+adapter, those of the base model, and the sampler's own.
 
 - vLLM, and r1nb's own decoding, return the sampler's. The model that they are much nearer to is the sampler.
 - Other samplers return none. Then the tokens decide, by Wald's sequential test (1945): the log-probability by
@@ -24,8 +24,8 @@ from r1nb.errors import UserError
 ROWS = 8  # completions of a check, of one group
 EVERY = 8  # steps between two checks, after the first few
 FIGURE = "sampling/sampling_logp_difference"  # TRL's name for the difference between sampler and trainer
-# How many times nearer to one of the models the sampler must be. An adapter merged in 16 bits can lose most of
-# a small change to rounding; the sampler is then between the two models.
+# How many times nearer to one of the models the sampler must be. Merging an adapter in 16 bits can lose most
+# of a small change to rounding, and the sampler is then between the two models.
 FOR_ADAPTER, FOR_BASE = 3, 10
 IN_A_ROW = 2  # checks that must find the base, if the sampler's log-probabilities decide
 NATS = 30.0  # the sum at which the sequential test decides
@@ -92,8 +92,8 @@ class Canary:
         if self.verdict or not self.checks:
             return ""
         return (
-            f"{self.checks} checks could not tell whether the adapter or the base model writes the completions: "
-            "that takes an adapter that differs more, or a sampler that returns log-probabilities."
+            f"{self.checks} checks could not tell whether the adapter or the base model writes the "
+            "completions: it takes an adapter that differs more, or a sampler that returns log-probabilities."
         )
 
 
