@@ -1,7 +1,7 @@
 """During training: are the completions sampled from the adapter, or from the base model?
 
-A release of Unsloth with a newer TRL sampled all completions from the base model, with finite losses. So at
-some steps the canary takes a few completions and compares the log-probabilities of their tokens: those of the
+A release of Unsloth with a newer TRL sampled all completions from the base model, with finite losses. So now
+and then the canary takes a few completions and compares the log-probabilities of their tokens: those of the
 adapter, those of the base model, and the sampler's own.
 
 - vLLM, and r1nb's own decoding, return the sampler's. The model that they are much nearer to is the sampler.
@@ -22,7 +22,7 @@ import torch
 from r1nb.errors import UserError
 
 ROWS = 8  # completions of a check, of one group
-EVERY = 8  # steps between two checks, after the first few
+EVERY = 8  # batches of completions between two checks, after the first few
 FIGURE = "sampling/sampling_logp_difference"  # TRL's name for the difference between sampler and trainer
 # How many times nearer to one of the models the sampler must be. Merging an adapter in 16 bits can lose most
 # of a small change to rounding, and the sampler is then between the two models.
@@ -58,8 +58,11 @@ class Canary:
         `sampled` are the sampler's log-probabilities (completions, tokens), or None. Raises UserError if the
         completions come from the base model. Without an adapter the difference is only logged.
         """
-        step = trainer.state.global_step
-        due = step in (1, 2, 4) or (step and step % EVERY == 0)
+        args, step = trainer.args, trainer.state.global_step
+        number = step * args.gradient_accumulation_steps // (args.steps_per_generation * args.num_iterations)
+        due = number in (1, 2, 4) or (
+            number and number % EVERY == 0
+        )  # in batch 0 a new adapter has no effect
         if not due or trainer.rollout_func or trainer.tools or trainer._is_vlm:
             return
         begin = time.perf_counter()
@@ -68,7 +71,7 @@ class Canary:
             metrics[f"{FIGURE}/mean"].append(found.to_adapter)
             metrics[f"{FIGURE}/max"].append(found.most)
         if getattr(trainer.model, "peft_config", None) and found.tokens:
-            self.hear(found, whole_distribution(trainer.args))
+            self.hear(found, whole_distribution(args))
         self.seconds += time.perf_counter() - begin
         if self.verdict == BASE:
             raise UserError(f"Step {step}: {sentence()}")
@@ -98,13 +101,13 @@ class Canary:
 
 
 def sentence() -> str:
-    """What to do if the base model was sampled, with the versions of the libraries that sample."""
+    """That the base model was sampled, and what to do; with the versions of the libraries that sample."""
     names = [name for name in ("trl", "unsloth", "vllm", "transformers") if name in sys.modules]
     versions = ", ".join(f"{name} {sys.modules[name].__version__}" for name in names)
     return (
-        "the completions are sampled from the base model and not from the adapter, so training has no use; "
-        f"here are {versions}: install the versions that `make gpu` names, or set engine=transformers and "
-        "use_vllm=False."
+        "the completions are sampled from the base model and not from the adapter, so training is of no use; "
+        f"installed are {versions}: take the versions that `make gpu` installs, or set engine=transformers "
+        "and use_vllm=False."
     )
 
 
