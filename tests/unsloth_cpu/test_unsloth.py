@@ -100,14 +100,14 @@ def test_a_run_trains_and_its_adapter_answers_the_same_in_a_fresh_process(recipe
 
 @pytest.mark.parametrize("adapter", [True, False], ids=["adapter", "base"])
 def test_the_canary_tells_whether_the_adapter_or_the_base_is_sampled(recipe, adapter, capsys):
-    recipe.grpo.update(max_steps=41, per_device_train_batch_size=16, learning_rate=1e-4)
+    recipe.grpo.update(max_steps=5, per_device_train_batch_size=16, learning_rate=1e-4)
     policy, rows = load_policy(recipe), load_rows("bundled", "train")
     attach_lora(policy, recipe)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, weight in policy.model.named_parameters():
             if "lora_B" in name:
-                weight.copy_(0.1 * torch.randn(weight.shape, generator=generator))
+                weight.copy_(0.4 * torch.randn(weight.shape, generator=generator))
     trainer = grpo_trainer(policy, rows, recipe, new_run(recipe).folder)
     sample = trainer._generate_single_turn
 
