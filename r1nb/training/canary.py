@@ -60,9 +60,8 @@ class Canary:
         """
         args, step = trainer.args, trainer.state.global_step
         number = step * args.gradient_accumulation_steps // (args.steps_per_generation * args.num_iterations)
-        due = number in (1, 2, 4) or (
-            number and number % EVERY == 0
-        )  # in batch 0 a new adapter has no effect
+        # Not batch 0, in which a new adapter has no effect.
+        due = number in (1, 2, 4) or (number and number % EVERY == 0)
         if not due or trainer.rollout_func or trainer.tools or trainer._is_vlm:
             return
         begin = time.perf_counter()
@@ -146,9 +145,8 @@ def compare(trainer, batch: dict, sampled) -> Found:
     scored = real & ~sampled.isnan()  # vLLM gives NaN for some tokens
     far = (sampled - by_adapter).abs()[scored]
     sums = [real.sum(), (by_adapter - by_base).abs()[real].sum(), (by_adapter - by_base)[real].sum(),
-            scored.sum(), far.sum(), (sampled - by_base).abs()[scored].sum(), far.sum() * 0]  # fmt: skip
-    if len(far):
-        sums[-1] = far.max()
+            scored.sum(), far.sum(), (sampled - by_base).abs()[scored].sum(),
+            far.max() if len(far) else far.sum()]  # fmt: skip
     every = trainer.accelerator.gather(torch.stack([value.float() for value in sums])[None])
     n, apart, gain, m, to_adapter, to_base, _ = every.sum(0).tolist()
     n, m, most = int(n), int(m), every[:, -1].max().item()

@@ -188,11 +188,15 @@ def _still(steps, n):
 
 
 def _unlike_sampler(steps, args):
-    """The sampler rounds otherwise than the trainer; uncertain tokens are changed most, hence the entropy."""
+    # Rounding changes uncertain tokens most, so the difference is measured in parts of the entropy. On the
+    # tiny policy it is at most 0.03 in bfloat16, 0.04 to 0.06 if the sampler has weights in float8, and at
+    # least 0.08 if its temperature is wrong by 0.3.
     lines = [line for line in steps if line.get(f"{FIGURE}/mean") is not None and line.get("entropy")][-5:]
-    far, entropy = (_mean(lines, key, 5) for key in (f"{FIGURE}/mean", "entropy"))
-    if len(lines) == 5 and whole_distribution(args) and far > 0.05 * entropy:
-        yield _alarm("unlike_sampler", far=far, most=max(line[f"{FIGURE}/max"] for line in lines))
+    if len(lines) < 5 or not whole_distribution(args):
+        return
+    if median(line[f"{FIGURE}/mean"] / line["entropy"] for line in lines) > 0.06:
+        most = max(line[f"{FIGURE}/max"] for line in lines)
+        yield _alarm("unlike_sampler", far=_mean(lines, f"{FIGURE}/mean", 5), most=most)
 
 
 def _collapsed(steps, n, few, judge):
