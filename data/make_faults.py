@@ -92,6 +92,18 @@ def in_half(policy) -> None:
     policy.model.half()
 
 
+def hotter(policy) -> None:
+    """While it trains, the policy samples with another temperature than the trainer computes with."""
+    generate = policy.model.generate
+
+    def wrong(*args, generation_config=None, **kwargs):
+        if generation_config:
+            generation_config.temperature = 1.3
+        return generate(*args, generation_config=generation_config, **kwargs)
+
+    policy.model.generate = wrong
+
+
 def another_model(policy):
     """Another copy of the base model: the trainer trains this copy instead of the adapter."""
     return load_policy(load_recipe()).model
@@ -152,6 +164,7 @@ FAULTS = {
         rows=with_commas,
     ),
     "fp16": Fault("weights and optimizer in fp16", ["not_finite"], policy=in_half),
+    "temperature": Fault("the sampler has temperature 1.3, the trainer 1", ["unlike_sampler"], policy=hotter),
     "KL": Fault(
         "learning_rate x 20, with a KL term of next to no weight",
         ["far_from_base", "exploded"],

@@ -47,7 +47,7 @@ def main() -> None:
         with following(run) as panel:
             seconds = trainer.train().metrics["train_runtime"]
     table = Table("callback", f"share of {STEPS} steps of {recipe.batch_size} completions")
-    for callback in observers:
+    for callback in [*observers, trainer.canary]:
         table.add_row(type(callback).__name__, f"{callback.seconds / seconds:.2%}")
     table.add_row("the live panel of a notebook, in its own thread", f"{sum(panel) / seconds:.2%}")
     console.print(table)

@@ -57,12 +57,16 @@ def distinct(ids, mask):
 
 
 @contextmanager
-def faster(model):
-    """Inside the block model.generate runs `decode` on merged and packed weights, where that is possible."""
+def faster(model, logps: list | None = None):
+    """Inside the block model.generate runs `decode` on merged and packed weights, where that is possible.
+
+    `decode` appends to `logps` the log-probabilities of the tokens it samples.
+    """
     alone = processes() == 1 and "unsloth" not in sys.modules  # else the weights or generate are not plain
     ready = alone and mergeable(model) and shareable(model)
     with ExitStack() as stack:
-        for context in (merged(model), packed(model), generating_by(model, decode)) if ready else ():
+        loop = partial(decode, logps=logps)
+        for context in (merged(model), packed(model), generating_by(model, loop)) if ready else ():
             stack.enter_context(context)
         yield
 
@@ -170,11 +174,13 @@ class RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
 
-def decode(model, input_ids, logits_processor, stopping_criteria, generation_config, **inputs):
+def decode(model, input_ids, logits_processor, stopping_criteria, generation_config, logps=None, **inputs):
     """Decode as transformers does, with the same draws from torch's generator; returns (rows, tokens).
 
-    `input_ids` (rows, tokens) are left-padded prompts; completions are appended to them. transformers' own
-    loop runs for other modes, for example beam search, and for processors that need the whole batch.
+    `input_ids` (rows, tokens) are left-padded prompts; completions are appended to them. The list `logps`
+    gets the log-probabilities (rows, new tokens) of sampled tokens, in the distribution that they were drawn
+    from; 0 where padded. transformers' own loop runs for other modes, for example beam search, and for
+    processors that need the whole batch.
     """
     mode = generation_config.get_generation_mode()
     plain = mode in (GenerationMode.SAMPLE, GenerationMode.GREEDY_SEARCH)
@@ -195,17 +201,17 @@ def decode(model, input_ids, logits_processor, stopping_criteria, generation_con
         past_key_values=cache, logits_to_keep=1,
     ).logits[inverse]  # fmt: skip
     cache.layers = [RoomyLayer(layer, inverse, end - width) for layer in cache.layers]
+    found = logits.new_zeros(count, end - width, dtype=torch.float32)
+    if generation_config.do_sample and logps is not None:
+        logps.append(found)
     for length in range(width, end):
         scores = logits_processor(sequences[rows, :length], logits[:, -1].float())
         if not generation_config.do_sample:
             tokens = scores.argmax(-1, keepdim=True)
-        elif exact:
-            # Finished rows get weights too, since transformers draws a token for each row.
-            chances = scores.new_ones(count, scores.size(1))
-            chances[rows] = scores.softmax(-1)
-            tokens = torch.multinomial(chances, 1)[rows]
         else:
-            tokens = draw(scores.softmax(-1))
+            chances = scores.softmax(-1)
+            tokens = _draw_like_transformers(chances, rows, count) if exact else draw(chances)
+            found[rows, length - width] = chances.gather(1, tokens)[:, 0].log()
         sequences[rows, length] = tokens[:, 0]
         live = (~stopping_criteria(sequences[rows, : length + 1], scores)).nonzero()[:, 0]
         if not len(live):
@@ -219,6 +225,13 @@ def decode(model, input_ids, logits_processor, stopping_criteria, generation_con
         ).logits  # fmt: skip
         places = places + 1
     return sequences
+
+
+def _draw_like_transformers(chances, rows, count: int):
+    """A token for each row of `chances`, as (rows, 1); `rows` are those of `count` that are not finished."""
+    every = chances.new_ones(count, chances.size(1))  # transformers draws a token for finished rows, too
+    every[rows] = chances
+    return torch.multinomial(every, 1)[rows]
 
 
 def draw(chances, block: int = 128):

@@ -15,6 +15,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import selective_log_softmax_and_entropy
 
 from r1nb.policy.generation import distinct, faster, mergeable, shareable
+from r1nb.training.canary import Canary
 from r1nb.training.head import HeadLogps, plain_head, without
 
 # Losses for which it does not matter in which micro-batch of a step a row is.
@@ -35,6 +36,8 @@ class SharedPromptTrainer(GRPOTrainer):
     batch of rollouts, and `shared/skipped`, the completions that were not run. `entropy` is the mean over
     those that were run; if all have advantage 0, some are run for the entropy alone. If none of this can be
     done, it prints the reason once and runs GRPOTrainer's own code.
+
+    Its canary checks now and then that the completions come from the adapter; see training.canary.
     """
 
     def __init__(self, *args, **kwargs):
@@ -42,10 +45,17 @@ class SharedPromptTrainer(GRPOTrainer):
         # While a loss is computed: which rows have a gradient, and their old log-probabilities.
         self._teaching = None
         self._said = set()
+        self.canary = Canary()
         self.obstacle = _obstacle(self)
         self.head = None if self._entropy_bonus_enabled else plain_head(self.model)
         if self.obstacle:
             self._say("obstacle", f"TRL's own code samples and trains, since {self.obstacle}.")
+
+    def train(self, *args, **kwargs):
+        output = super().train(*args, **kwargs)
+        if doubt := self.canary.doubt:
+            self._say("doubt", doubt)
+        return output
 
     def _say(self, what: str, sentence: str) -> None:
         if what not in self._said and self.accelerator.is_main_process:
@@ -62,11 +72,20 @@ class SharedPromptTrainer(GRPOTrainer):
         self._say("shared", f"The policy reads {prompts} prompts once each for {completions} completions.")
         self._count("prompts", prompts)
         self._count("completions", completions)
-        with faster(self.accelerator.unwrap_model(self.model_wrapped)):
-            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        logps = []
+        with faster(self.accelerator.unwrap_model(self.model_wrapped), logps):
+            ids, sampled = super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        if logps:
+            sampled = [row[: len(one)] for one, row in zip(ids, logps[0].tolist(), strict=True)]
+        return ids, sampled
 
     def _generate_and_score_completions(self, inputs):
         output = super()._generate_and_score_completions(inputs)
+        sampled = output.get("sampling_per_token_logps")
+        if not (self.use_vllm or self.rollout_func):  # else TRL's loss may use them
+            output.pop("sampling_per_token_logps", None)
+        if self.model.training:
+            self.canary.check(self, output, sampled)
         summed = self.multi_objective_aggregation == "sum_then_normalize"
         if summed and self.model.training and not self.obstacle:
             # A group of equal rewards teaches nothing: rounding may have made its advantages 1e-7, not 0.

@@ -70,6 +70,7 @@ def validations(**rates):
 
 
 SILENT = {f"rewards__{name}_reward_func__mean": 0.0 for name in FIVE}
+UNLIKE = {"sampling__sampling_logp_difference__mean": 0.05, "sampling__sampling_logp_difference__max": 1.0}
 FAULTS = {
     "not_finite": with_fault(last=1, adapter__norm=float("nan")),
     "unjudged": with_fault(last=3, reward=None),
@@ -85,6 +86,7 @@ FAULTS = {
     "still": with_fault(adapter__norm=0.0),
     "collapsed": with_fault(entropy=0.001),
     "fallen": with_fault(60, reward=0.2),
+    "unlike_sampler": with_fault(**UNLIKE),
     "hacked": [*validations(s10=0.6), *healthy(30), *validations(s30=0.2)],
 }
 
@@ -101,6 +103,13 @@ def test_kl_raises_an_alarm_only_with_a_kl_term():
     lines = with_fault(kl=9.0)
     assert kinds(lines) == set()
     assert kinds(lines, beta=0.04) == {"far_from_base"}
+
+
+def test_a_sampler_that_leaves_out_tokens_or_rounds_to_16_bits_raises_no_alarm():
+    lines = with_fault(**UNLIKE)
+    assert kinds(lines, top_p=0.9) == set()
+    assert kinds([line | {"entropy": 2.0} for line in lines]) == set()  # 0.05 of 2 nats is rounding
+    assert kinds(with_fault(last=4, **UNLIKE)) == set()
 
 
 def test_a_slightly_lower_validation_rate_may_be_chance():

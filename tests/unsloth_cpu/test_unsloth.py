@@ -100,6 +100,33 @@ def test_a_run_trains_and_its_adapter_answers_the_same_in_a_fresh_process(recipe
     assert [a.ids for a in evaluate(again, rows, recipe)] == [a.ids for a in trained]
 
 
+@pytest.mark.parametrize("adapter", [True, False], ids=["adapter", "base"])
+def test_the_canary_tells_whether_the_adapter_or_the_base_is_sampled(recipe, adapter, capsys):
+    recipe.grpo.update(max_steps=5, per_device_train_batch_size=16, learning_rate=1e-4)
+    policy, rows = load_policy(recipe), load_rows("bundled", "train")
+    attach_lora(policy, recipe)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in policy.model.named_parameters():
+            if "lora_B" in name:
+                weight.copy_(0.4 * torch.randn(weight.shape, generator=generator))
+    trainer = grpo_trainer(policy, rows, recipe, new_run(recipe).folder)
+    sample = trainer._generate_single_turn
+
+    def without_adapter(*args, **kwargs):
+        with trainer.model.disable_adapter():
+            return sample(*args, **kwargs)
+
+    if adapter:
+        trainer.train()
+    else:
+        trainer._generate_single_turn = without_adapter
+        with pytest.raises(UserError, match=r"from the base model .* trl [\d.]+, unsloth [\d.]+, transf"):
+            trainer.train()
+    assert trainer.canary.verdict == ("adapter" if adapter else "base")
+    assert "checks could not tell" not in capsys.readouterr().out
+
+
 class InterruptAt(TrainerCallback):
     def __init__(self, step):
         self.step = step

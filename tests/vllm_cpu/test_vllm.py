@@ -12,6 +12,7 @@ from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from vllm import LLM, SamplingParams
 from vllm.lora.request import LoRARequest
 
+from r1nb.errors import UserError
 from r1nb.paths import DATA
 from r1nb.policy.export import save_merged
 from r1nb.policy.loading import attach_lora, load_policy
@@ -22,6 +23,7 @@ from r1nb.rewards.grading import grade, summarize
 from r1nb.tasks.rows import load_rows
 from r1nb.text.prompts import format_prompt
 from r1nb.training.callbacks import Recorder
+from r1nb.training.canary import FIGURE
 from r1nb.training.resume import new_run
 from r1nb.training.stages import grpo_trainer, sft, solution_examples
 
@@ -271,8 +273,9 @@ def test_a_base_that_is_stored_in_4_bits_can_be_exported_too(trained_in_4bit, pr
     assert answers(engine, policy.tokenizer, prompts) == ours
 
 
-def test_grpo_trains_with_vllm_in_the_same_process(folder, adapter, monkeypatch):
-    """In TRL's colocate mode, the weights are copied to vLLM before each step, and vLLM samples with them."""
+@pytest.fixture
+def colocated(folder, adapter, monkeypatch):
+    """Return a trained policy, and a recipe with which vLLM samples in the same process as it trains."""
 
     def keep_weights(layer, remove_weight):
         layer.cpu_linear = torch.nn.functional.linear
@@ -283,6 +286,12 @@ def test_grpo_trains_with_vllm_in_the_same_process(folder, adapter, monkeypatch)
     policy = load_policy(recipe)
     attach_lora(policy, recipe)
     set_peft_model_state_dict(policy.model, load_peft_weights(str(adapter)))
+    return policy, recipe
+
+
+def test_grpo_trains_with_vllm_in_the_same_process(colocated, capsys):
+    """In TRL's colocate mode, the weights are copied to vLLM before each step, and vLLM samples with them."""
+    policy, recipe = colocated
     start = {n: w.detach().clone() for n, w in policy.model.named_parameters() if "lora_" in n}
     run = train(policy, recipe)
     steps = [1, 2, 3]
@@ -294,4 +303,17 @@ def test_grpo_trains_with_vllm_in_the_same_process(folder, adapter, monkeypatch)
         assert (log["total"] == log[list(recipe.rewards)].sum(axis=1)).all()
     assert all(not torch.equal(w, start[n]) for n, w in policy.model.named_parameters() if n in start)
     # vLLM (in bf16) and the adapter give the samples similar log-probabilities; the base's differ far more.
-    assert max(run.series("sampling/sampling_logp_difference/mean")[1]) < 0.05
+    assert max(run.series(f"{FIGURE}/mean")[1]) < 0.05
+    assert "checks could not tell" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("correction", [True, False])
+def test_vllm_that_keeps_the_weights_of_the_base_stops_the_training(colocated, monkeypatch, correction):
+    policy, recipe = colocated
+    recipe.grpo["vllm_importance_sampling_correction"] = correction
+    monkeypatch.setattr("trl.generation.vllm_generation.VLLMGeneration.sync_weights", lambda self: None)
+    said = (
+        r"Step 2: the completions are sampled from the base model .* trl [\d.]+, vllm [\d.]+\S*, transformers"
+    )
+    with pytest.raises(UserError, match=said):
+        train(policy, recipe)

@@ -1,0 +1,153 @@
+"""During training: are the completions sampled from the adapter, or from the base model?
+
+A release of Unsloth with a newer TRL sampled all completions from the base model, with finite losses. So now
+and then the canary takes a few completions and compares the log-probabilities of their tokens: those of the
+adapter, those of the base model, and the sampler's own.
+
+- vLLM, and r1nb's own decoding, return the sampler's. The model that they are much nearer to is the sampler.
+- Other samplers return none. Then the tokens decide, by Wald's sequential test (1945): the log-probability by
+  the adapter minus that by the base, summed over all tokens, grows if the adapter wrote them and falls if the
+  base did. If the adapter wrote them, the chance that the sum ever falls to -x is at most exp(-x).
+
+The canary draws no random number and changes no weight. With several processes each compares completions of
+its own, the figures are added up, and all decide the same.
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+
+import torch
+
+from r1nb.errors import UserError
+
+ROWS = 8  # completions of a check, of one group
+EVERY = 8  # batches of completions between two checks, after the first few
+FIGURE = "sampling/sampling_logp_difference"  # TRL's name for the difference between sampler and trainer
+# How many times nearer to one of the models the sampler must be. Merging an adapter in 16 bits can lose most
+# of a small change to rounding, and the sampler is then between the two models.
+FOR_ADAPTER, FOR_BASE = 3, 10
+IN_A_ROW = 2  # checks that must find the base, if the sampler's log-probabilities decide
+NATS = 30.0  # the sum at which the sequential test decides
+APART = 0.02  # nats a token; for models nearer to each other rounding in bfloat16 would decide the test
+ADAPTER, BASE, UNDECIDED = "adapter", "base", ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a check found; differences are means of absolute values, in nats a token."""
+
+    tokens: int  # that were compared
+    apart: float  # adapter and base
+    gain: float  # log-probability by the adapter minus that by the base, summed over the tokens
+    scored: int = 0  # tokens whose log-probability the sampler gave
+    to_adapter: float = 0.0  # sampler and adapter
+    to_base: float = 0.0  # sampler and base
+    most: float = 0.0  # sampler and adapter, the largest
+
+
+class Canary:
+    """Checks the batches of a trainer; `seconds` is the time that this took."""
+
+    def __init__(self):
+        self.checks, self.verdict, self.seconds, self._sum, self._bases = 0, UNDECIDED, 0.0, 0.0, 0
+
+    def check(self, trainer, batch: dict, sampled) -> None:
+        """Check a batch as TRL prepares it, if a check is due; log how far the sampler is from the trainer.
+
+        `sampled` are the sampler's log-probabilities (completions, tokens), or None. Raises UserError if the
+        completions come from the base model. Without an adapter the difference is only logged.
+        """
+        args, step = trainer.args, trainer.state.global_step
+        number = step * args.gradient_accumulation_steps // (args.steps_per_generation * args.num_iterations)
+        # Not batch 0, in which a new adapter has no effect.
+        due = number in (1, 2, 4) or (number and number % EVERY == 0)
+        if not due or trainer.rollout_func or trainer.tools or trainer._is_vlm:
+            return
+        begin = time.perf_counter()
+        found, metrics = compare(trainer, batch, sampled), trainer._metrics["train"]
+        if found.scored and not metrics.get(f"{FIGURE}/mean"):  # with vLLM TRL logs it itself
+            metrics[f"{FIGURE}/mean"].append(found.to_adapter)
+            metrics[f"{FIGURE}/max"].append(found.most)
+        if getattr(trainer.model, "peft_config", None) and found.tokens:
+            self.hear(found, whole_distribution(args))
+        self.seconds += time.perf_counter() - begin
+        if self.verdict == BASE:
+            raise UserError(f"Step {step}: {sentence()}")
+
+    def hear(self, found: Found, whole: bool = True) -> None:
+        """Add a check to the verdict; `whole` says whether the sampler draws from the whole distribution."""
+        self.checks += 1
+        if found.scored:
+            self._bases = self._bases + 1 if found.to_base < found.to_adapter / FOR_BASE else 0
+            adapter, base = found.to_adapter < found.to_base / FOR_ADAPTER, self._bases >= IN_A_ROW
+        else:
+            if whole and found.apart > APART:
+                self._sum = min(self._sum + found.gain, NATS)  # so that a later fault is found as soon
+            adapter, base = self._sum >= NATS, self._sum <= -NATS
+        if adapter or base:
+            self.verdict = BASE if base else ADAPTER
+
+    @property
+    def doubt(self) -> str:
+        """A sentence if no check could decide; "" if one did, or if there was no check."""
+        if self.verdict or not self.checks:
+            return ""
+        return (
+            f"{self.checks} checks could not tell whether the adapter or the base model writes the "
+            "completions: it takes an adapter that differs more, or a sampler that returns log-probabilities."
+        )
+
+
+def sentence() -> str:
+    """That the base model was sampled, and what to do; with the versions of the libraries that sample."""
+    names = [name for name in ("trl", "unsloth", "vllm", "transformers") if name in sys.modules]
+    versions = ", ".join(f"{name} {sys.modules[name].__version__}" for name in names)
+    return (
+        "the completions are sampled from the base model and not from the adapter, so training is of no use; "
+        f"installed are {versions}: take the versions that `make gpu` installs, or set engine=transformers "
+        "and use_vllm=False."
+    )
+
+
+def whole_distribution(args) -> bool:
+    """Whether a GRPOConfig samples from all tokens with the model's own probabilities."""
+    cut = args.top_p < 1 or args.top_k or args.min_p or args.repetition_penalty != 1
+    return not (cut or args.generation_kwargs)
+
+
+@torch.no_grad()
+def compare(trainer, batch: dict, sampled) -> Found:
+    """Compare the log-probabilities of the tokens of a few completions, in eval mode (no dropout)."""
+    model, training = trainer.model, trainer.model.training
+    count = min(ROWS, trainer.num_generations)  # of one prompt, which then needs no padding
+    prompts, prompt_mask, tokens, mask = (
+        batch[f"{part}_{kind}"][:count] for part in ("prompt", "completion") for kind in ("ids", "mask")
+    )
+    start = int(prompt_mask.sum(1).max())
+    ids, seen = torch.cat([prompts[:, -start:], tokens], 1), torch.cat([prompt_mask[:, -start:], mask], 1)
+
+    def score():
+        size = trainer.args.per_device_train_batch_size
+        found = trainer._get_per_token_logps_and_entropies(model, ids, seen, mask.size(1), batch_size=size)
+        return found[0].float()
+
+    model.eval()
+    try:
+        by_adapter = by_base = score()
+        if getattr(model, "peft_config", None):
+            with model.disable_adapter():
+                by_base = score()
+    finally:
+        model.train(training)
+    real = mask.bool()
+    sampled = torch.full_like(by_base, torch.nan) if sampled is None else sampled[:count]
+    scored = real & ~sampled.isnan()  # vLLM gives NaN for some tokens
+    far = (sampled - by_adapter).abs()[scored]
+    sums = [real.sum(), (by_adapter - by_base).abs()[real].sum(), (by_adapter - by_base)[real].sum(),
+            scored.sum(), far.sum(), (sampled - by_base).abs()[scored].sum(),
+            far.max() if len(far) else far.sum()]  # fmt: skip
+    every = trainer.accelerator.gather(torch.stack([value.float() for value in sums])[None])
+    n, apart, gain, m, to_adapter, to_base, _ = every.sum(0).tolist()
+    n, m, most = int(n), int(m), every[:, -1].max().item()
+    return Found(n, apart / max(n, 1), gain, m, to_adapter / max(m, 1), to_base / max(m, 1), most)
