@@ -9,10 +9,11 @@ from r1nb.paths import shown
 from r1nb.text.prompts import Layout
 
 NO_MATH = 'class="tex2jax_ignore mathjax_ignore"'  # else Jupyter typesets what is between dollar signs
-# Okabe and Ito's blue, green and vermilion, translucent so that they suit light and dark themes.
+# Okabe and Ito's blue, green and vermilion, translucent so that they suit light and dark themes. As the colour
+# of a text, the blue is lighter, which can be read in both.
 TAG, ANSWER, OUTSIDE = "rgba(0,114,178,.30)", "rgba(0,158,115,.30)", "rgba(213,94,0,.30)"
 BLOCKS = (OUTSIDE, TAG, "", TAG, OUTSIDE, TAG, ANSWER, TAG, OUTSIDE)  # of a completion split at its tags
-BETTER, EVEN, WORSE = "rgb(0,114,178)", "rgb(128,128,128)", "rgb(213,94,0)"
+BETTER, EVEN, WORSE = "rgb(0,125,195)", "rgb(128,128,128)", "rgb(213,94,0)"
 BOX = "border:1px solid rgba(128,128,128,.5);padding:6px;white-space:pre-wrap;line-height:1.4"
 TEXT = "line-height:1.35"  # that of a widget is larger
 TEXTS = (".html", ".json", ".jsonl", ".md", ".png", ".yaml")  # what JupyterLab shows of a folder of files

@@ -27,6 +27,7 @@ def test_in_a_terminal_the_live_view_prints_a_line(tiny_recipe, capsys, steps):
 
 def test_a_log_of_many_steps_stays_short(tiny_recipe, capsys, monkeypatch):
     monkeypatch.setattr("r1nb.widgets.live.png", lambda figure: b"picture")
+    monkeypatch.setattr("r1nb.widgets.live.training_curves", lambda run: None)
     run = new_run(tiny_recipe)
     view, view.SHARE = LiveView(run), 1e9
     for step in range(1, 201):
