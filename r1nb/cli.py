@@ -79,9 +79,12 @@ def plan(
     machine = cards.machine_with(card) if card else hardware.this_machine()
     planned = fitting.recipe_for(recipe, machine, **read_overrides(settings or [], "The command line"))
     if card and planned.grpo.get("use_cpu"):
-        why = "" if recipe != "auto" else f" ({hardware.suggest_recipe(machine)[1]})"
+        if recipe != "auto":
+            why = f"Recipe {planned.name} trains on the CPU, whatever the card"
+            raise UserError(f"{why}: leave out --card {card}.")
         raise UserError(
-            f"Recipe {planned.name}{why} trains on the CPU, whatever the card: leave out --card {card}."
+            f"No recipe for --card {card}: {hardware.suggest_recipe(machine)[1]}. Name a recipe to see if it "
+            "fits, or a small model: model_name=unsloth/Qwen3-0.6B."
         )
     if not card:
         hardware.require(planned, machine)

@@ -76,7 +76,7 @@ def test_help_names_every_recipe_and_every_card(r1nb):
         (["train", "tiny-cp"], 1, "did you mean 'tiny-cpu'"),
         (["train", "tiny-cpu", "max_steps"], 1, "The command line holds 'max_steps'; write key=value"),
         (["plan", "auto", "--card", "a10"], 1, "Unknown card 'a10'; did you mean 'a10g'? Cards: t4, l4"),
-        (["plan", "auto", "--card", "8"], 1, "made for 16 GB; the card has less) trains on the CPU"),
+        (["plan", "auto", "--card", "8"], 1, "the card has less. Name a recipe to see if it fits, or"),
         (["plan", "tiny-cpu", "--card", "t4"], 1, "on the CPU, whatever the card: leave out --card t4"),
         (["plan", "llama31-8b-40gb"], 1, "(r1nb plan llama31-8b-40gb --card a100-40)"),
         (["plan", "llama31-8b-80gb", *LONG], 1, "and NVIDIA L4 has 23.6 GB: set per_device_train_batch_"),

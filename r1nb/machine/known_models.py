@@ -7,7 +7,7 @@ OWNERS = ("unsloth", "Qwen", "google", "meta-llama", "HuggingFaceTB", "microsoft
 PACKED = re.compile(r"(-unsloth)?-bnb-4bit$")  # Unsloth's copies in 4 bits have the same shape
 COLUMNS = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
            "num_key_value_heads", "head_dim", "vocab_size", "tie_word_embeddings")  # fmt: skip
-# From each model's config.json on the Hub. A test compares the numbers of parameters with the published ones.
+# As in each model's config.json; a test compares the numbers of parameters with the published ones.
 SHAPES = {
     "Llama-3.1-8B-Instruct": ("llama", 4096, 14336, 32, 32, 8, 128, 128256, False),
     "Llama-3.2-1B-Instruct": ("llama", 2048, 8192, 16, 32, 8, 64, 128256, True),

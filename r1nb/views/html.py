@@ -9,8 +9,8 @@ from r1nb.paths import shown
 from r1nb.text.prompts import Layout
 
 NO_MATH = 'class="tex2jax_ignore mathjax_ignore"'  # else Jupyter typesets what is between dollar signs
-# Okabe and Ito's blue, green and vermilion, translucent so that they suit light and dark themes. As the colour
-# of a text, the blue is lighter, which can be read in both.
+# Okabe and Ito's blue, green and vermilion, translucent so that they suit light and dark themes. As the
+# colour of a text, the blue is lighter, which can be read in both.
 TAG, ANSWER, OUTSIDE = "rgba(0,114,178,.30)", "rgba(0,158,115,.30)", "rgba(213,94,0,.30)"
 BLOCKS = (OUTSIDE, TAG, "", TAG, OUTSIDE, TAG, ANSWER, TAG, OUTSIDE)  # of a completion split at its tags
 BETTER, EVEN, WORSE = "rgb(0,125,195)", "rgb(128,128,128)", "rgb(213,94,0)"
