@@ -104,7 +104,7 @@ def test_recipes_and_readme_state_the_times_of_the_plan():
         recipe = load_recipe(name)
         cards = stated(" ".join([recipe.about, *recipe.why.values()]), recipe)
         assert bool(cards) == (name in LADDER), name
-    assert stated((CHECKOUT / "README.md").read_text()) == ["4090", "A100-40"]
+    assert stated((CHECKOUT / "README.md").read_text()) == ["A100-40"]
 
 
 def test_no_page_states_a_time_on_a_card_in_other_words():
