@@ -98,6 +98,7 @@ def test_a_group_is_sampled_at_another_temperature(pressed, theme):
     box.get_by_text("1.20").wait_for()
     box.get_by_role("button", name="Sample a group").click()
     box.get_by_text("of 8 right").wait_for()
+    box.get_by_role("button", name="Sample a group").wait_for()  # no longer "Sampling ..."
     first = box.inner_text()
     assert len(re.findall("[✓✗] (right|wrong)", first)) == 8
     assert "distinct answers" in first
