@@ -26,6 +26,7 @@ from r1nb.errors import UserError, run_main
 from r1nb.machine.hardware import GB, LADDER, Machine, environment, suggest_recipe, this_machine
 from r1nb.paths import read_json, runs_folder, shown, write_json
 from r1nb.recipes.loading import check_writable, environment_overrides, load_recipe
+from r1nb.runs.disk import is_full
 from r1nb.studies.gpu_bundle import pack
 from r1nb.studies.gpu_parts import SIZES, WAYS, weights_folder
 from r1nb.studies.random_model import is_complete
@@ -44,17 +45,17 @@ def begin(folder: Path, machine: Machine, given: dict) -> None:
     """
     facts = {"gpu": machine.gpu, "set": given, **environment()}
     if kept := read_json(folder / "environment.json", {}):
-        differ = []
-        if kept.get("gpu") != machine.gpu:
-            differ.append(f"{kept.get('gpu') or 'no GPU'}, now {machine.gpu or 'no GPU'}")
-        for key in ("set", "versions"):
-            old, new = kept.get(key, {}), facts[key]
-            names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
-            differ += [f"{name} {old.get(name)}, now {new.get(name)}" for name in names]
-        if differ:
+        old, new = (
+            {"GPU": f.get("gpu") or "none"} | f.get("set", {}) | f.get("versions", {}) for f in (kept, facts)
+        )
+        names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+        if names:
+            differ = "; ".join(
+                f"{name}: {old.get(name, 'none')}, now {new.get(name, 'none')}" for name in names
+            )
             raise UserError(
-                f"{shown(folder)} was begun with another set-up ({'; '.join(differ)}): delete it, or name "
-                "another folder (python -m r1nb.studies.gpu_bench FOLDER)."
+                f"{shown(folder)} was begun with another set-up ({differ}): delete it, or name another "
+                "folder (python -m r1nb.studies.gpu_bench FOLDER)."
             )
         return
     import torch
@@ -198,6 +199,10 @@ def main(where: str = "runs/gpu-bench") -> None:
     print(f"This machine: {machine}. Each part is kept in {shown(folder)} as it ends.")
     try:
         failed = run_parts(folder, parts)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        raise UserError(f"The disk of {shown(folder)} is full: free some of it, then start again.") from None
     finally:
         shutil.rmtree(folder / "models", ignore_errors=True)
     bundle = shown(pack(folder, parts))

@@ -32,7 +32,8 @@ ADDRESS = re.compile(
 )
 # NVIDIA's libraries have versions that look like an address.
 IPV4 = re.compile(
-    r"(?P<version>(?:==|\b(?:cu[a-z]+|nccl|version)\W{1,2}))?(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?!\d|\.\d)",
+    r"(?P<version>(?:==|\b(?:cu(?:da|dnn|blas|fft|rand|solver|sparse)|nccl|version)\W{1,2}))?"
+    r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?!\d|\.\d)",
     re.IGNORECASE,
 )
 

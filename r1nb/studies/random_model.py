@@ -4,12 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
-from r1nb.errors import UserError
+from r1nb.errors import UserError, first_line
 from r1nb.machine.hardware import GB
 from r1nb.machine.known_models import published_config
 from r1nb.machine.memory import empty_model
 from r1nb.machine.model_files import load_config
 from r1nb.paths import DATA, write_json
+from r1nb.runs.disk import is_full
 
 INDEX = "model.safetensors.index.json"
 
@@ -37,9 +38,11 @@ def random_model(name: str, path: Path) -> None:
         config.architectures = [type(empty).__name__]
         config.save_pretrained(path)
         _write_weights(path, files)
-    except OSError as error:  # the disk is full
+    except Exception as error:
+        if not is_full(error):
+            raise
         shutil.rmtree(path, ignore_errors=True)
-        raise UserError(f"{path} cannot be written ({error}): free some of its disk.") from None
+        raise UserError(f"The disk of {path} is full ({first_line(error)}): free some of it.") from None
     where = {weight: file for file, shapes in files.items() for weight in shapes}
     write_json(path / INDEX, {"metadata": {}, "weight_map": where})  # last: now the folder is complete
 
@@ -70,7 +73,6 @@ def _write_tokenizer(path: Path, size: int) -> None:
 def _write_weights(path: Path, files: dict[str, dict]) -> None:
     """Write random weights, {file: {name: shape}}; a file that is there is not written again."""
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     largest = max(shape.numel() for shapes in files.values() for shape in shapes.values())
@@ -80,8 +82,5 @@ def _write_weights(path: Path, files: dict[str, dict]) -> None:
             continue
         weights = {name: noise[: shape.numel()].view(shape).clone() for name, shape in shapes.items()}
         weights |= {name: torch.ones_like(w) for name, w in weights.items() if w.dim() == 1}  # of norms
-        try:
-            save_file(weights, partial, {"format": "pt"})
-        except SafetensorError as error:  # what it makes of an OSError
-            raise OSError(error) from None
+        save_file(weights, partial, {"format": "pt"})
         partial.replace(path / file)

@@ -190,12 +190,12 @@ def test_a_folder_with_another_set_up_is_refused(tmp_path, monkeypatch):
     begin(tmp_path, l4, {})
     kept = (tmp_path / "environment.json").read_text()
     begin(tmp_path, l4, {})
-    with pytest.raises(UserError, match=r"another set-up \(NVIDIA L4, now no GPU\): delete it, or name"):
+    with pytest.raises(UserError, match=r"another set-up \(GPU: NVIDIA L4, now none\): delete it, or"):
         begin(tmp_path, Machine(2, 13), {})
-    with pytest.raises(UserError, match=r"another set-up \(dataset None, now mine\): "):
+    with pytest.raises(UserError, match=r"another set-up \(dataset: none, now mine\): "):
         begin(tmp_path, l4, {"dataset": "mine"})
     facts["versions"] = {"trl": "1.1"}
-    with pytest.raises(UserError, match=r"another set-up \(trl 1.0, now 1.1\): "):
+    with pytest.raises(UserError, match=r"another set-up \(trl: 1.0, now 1.1\): "):
         begin(tmp_path, l4, {})
     assert (tmp_path / "environment.json").read_text() == kept
 

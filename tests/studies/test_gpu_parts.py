@@ -1,6 +1,7 @@
 """The parts of the GPU bench: their settings fit each card, their weights, and what a part refuses."""
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -50,9 +51,12 @@ def test_each_card_gets_valid_settings_and_steps_that_fit_into_the_time(
             fixed = WAYS[arguments["way"]] | FIXED if function == "steps" else {}
             recipe = load_recipe(arguments["recipe"], **fixed | arguments["changes"])
             check_configs(recipe)
-            check_configs(load_recipe(arguments["recipe"], **fixed | arguments["changes"] | NO_VLLM))
-            plan = estimate(recipe, machine, empty_models[known_as(recipe.model.model_name)])
+            empty = empty_models[known_as(recipe.model.model_name)]
+            plan = estimate(recipe, machine, empty)
             assert plan.fits
+            slow = load_recipe(arguments["recipe"], **fixed | arguments["changes"] | NO_VLLM)
+            check_configs(slow)
+            assert estimate(slow, machine, empty).fits
             assert plan.step_seconds[1] * arguments.get("count", 1) < LIMIT / 2
             assert (recipe.grpo["max_completion_length"] == 256) == name.startswith("speed")
     assert parts["accuracy-after"][1]["changes"]["test_problems"] == 1319
@@ -119,13 +123,13 @@ def test_a_disk_that_is_too_small_is_named_and_not_filled(tmp_path, monkeypatch)
         random_model.random_model("unsloth/Llama-3.2-1B-Instruct", tmp_path / "models" / "x")
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     monkeypatch.setitem(known_models.SHAPES, "a-model", ("llama", 64, 96, 3, 4, 2, 16, 1000, True))
-
-    def full(*given):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("safetensors.torch.save_file", full)
-    with pytest.raises(UserError, match="No space left on device"):
-        random_model.random_model("unsloth/a-model", tmp_path / "models" / "a-model")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))  # as if the disk became full
+    try:
+        with pytest.raises(UserError, match=r"The disk of .* is full \(.*File too large"):
+            random_model.random_model("unsloth/a-model", tmp_path / "models" / "a-model")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list((tmp_path / "models").glob("a-model")) == []
 
 
