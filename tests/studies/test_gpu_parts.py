@@ -139,21 +139,22 @@ def test_the_notebooks_settings_are_not_measured_without_unsloth(tmp_path, monke
         gpu_parts.steps(str(tmp_path), "llama32-1b-16gb", "unsloth", {}, 3, 9)
 
 
-@pytest.mark.parametrize("function", ["steps", "answer", "train"])
-def test_unsloth_is_imported_before_what_it_patches(tmp_path, function):
-    name = {"steps": "speed-r1nb", "answer": "accuracy-before", "train": "accuracy-train"}[function]
-    arguments = list_parts(tmp_path, [], "llama32-1b-16gb", {}, {}, 1)[name][1]
+def test_unsloth_is_imported_before_what_it_patches(tmp_path):
+    parts = list_parts(tmp_path, [], "llama32-1b-16gb", {}, {}, 1)
+    chosen = [part for part in parts.values() if part[0] in ("steps", "download", "answer", "train")]
     code = (
-        "import json, sys; from r1nb.machine import fitting; from r1nb.studies import gpu_parts\n"
+        "import json, sys; from r1nb.machine import engine, fitting; from r1nb.studies import gpu_parts\n"
         "def choose(*names, **changes):\n"
-        "    sys.exit(str([name for name in engine.PATCHED if name in sys.modules]))\n"
-        "from r1nb.machine import engine; fitting.choose_recipe = choose\n"
-        f"gpu_parts.{function}(**json.loads(sys.argv[1]))"
+        "    raise RuntimeError([name for name in engine.PATCHED if name in sys.modules])\n"
+        "fitting.choose_recipe = choose\n"
+        "for function, given in json.loads(sys.argv[1]):\n"
+        "    print(function, gpu_parts.attempt(getattr(gpu_parts, function), given)['failed'])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(arguments)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, json.dumps(chosen)], capture_output=True, text=True, check=False
     )
-    assert done.stderr.strip() == "[]"
+    assert done.stdout.splitlines() == [f"{function} RuntimeError: []" for function, _ in chosen]
+    assert len(chosen) == 7
 
 
 def test_after_training_the_answers_before_it_must_be_there(tmp_path):
