@@ -92,7 +92,7 @@ bench: .venv/installed ## compare a step with plain TRL's; measure scoring and c
 	@$(BIN)/python tests/bench.py
 
 gpu-bench: .venv/installed ## measure memory, speed and accuracy on this GPU, in parts of at most eight minutes
-	@[ ! -e /dev/nvidia0 ] || $(MAKE) .venv/gpu || echo 'Measuring what runs without the GPU set.'
+	@! command -v nvidia-smi >/dev/null || $(MAKE) .venv/gpu || echo 'Measuring what runs without the GPU set.'
 	@$(BIN)/python -m r1nb.studies.gpu_bench
 
 speedrun: .venv/installed ## measure completions and CPU seconds until 80 %, and plain TRL's (about 25 minutes)
