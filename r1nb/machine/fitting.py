@@ -21,7 +21,8 @@ MOST = 0.6  # of the card's memory for weights in 16 bits: with more, the cache 
 TINY, ON_CPU, SMALL = 1e8, 1.05e9, 2e9  # parameters
 AT_ONCE = "as many completions at once as a step samples"
 ROOM = 2048  # tokens that a thinking model needs for most thoughts about a problem of GSM8K
-MEMORY = (*LOWERED, "num_generations", "load_in_4bit", "fast_inference", "lora")  # keys that decide it
+MEMORY = (*LOWERED, "gradient_accumulation_steps", "num_generations", "load_in_4bit", "fast_inference",
+          "lora")  # fmt: skip
 # Modules of the language model that get an adapter, where their names differ from the recipes'.
 FUSED = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
 NOT_VISION = r"(?!.*vision_tower).*\.(q|k|v|o|gate|up|down)_proj"
@@ -56,8 +57,7 @@ def recipe_for(name: str, machine: Machine, /, **overrides):
     """The recipe called `name`, or the one that R1NB_SET names; "auto" means the one for the machine."""
     wanted, given = overrides.pop("recipe", name), overrides | environment_overrides()
     given = {key.rpartition(".")[2]: value for key, value in given.items() if not key.startswith("sft.")}
-    if isinstance(adapter := given.get("lora"), dict):
-        given = adapter | given
+    given = (given["lora"] if isinstance(given.get("lora"), dict) else {}) | given
     if _wanted(wanted) == "auto" and given.get("model_name"):
         return fit(machine, given, overrides)
     return without_standby(load_recipe(_wanted(wanted, machine), **overrides), machine)
@@ -78,12 +78,12 @@ def fit(machine: Machine, given: dict, overrides: dict):
     if (base := _base(machine, str(given["model_name"]))) == "tiny-cpu":
         return load_recipe(base, **overrides)
     group = given.get("num_generations", 16 if machine.gpu_memory_gb >= LADDER["llama31-8b-80gb"] else 8)
-    start = {"max_seq_length": 2**20, "num_generations": group, "per_device_train_batch_size": group}
-    whole = {} if machine.gpu else {"gradient_accumulation_steps": group}  # until _tries chooses
+    rows = max(1, group) if isinstance(group, int) else 8  # load_recipe refuses another group
+    start = {"max_seq_length": 2**20, "num_generations": group, "per_device_train_batch_size": rows}
+    whole = {} if machine.gpu else {"gradient_accumulation_steps": rows}  # until _tries chooses
     recipe = without_standby(load_recipe(base, **start | whole | overrides), machine)
     check_card(recipe, machine)  # before Unsloth is imported
-    empty = load_empty(recipe)
-    fixed = _without(_for_model(recipe, machine, empty, given), given)
+    fixed = _without(_for_model(recipe, machine, load_empty(recipe), given), given)
     if "fast_inference" in fixed:
         recipe = without_vllm(recipe)
     empty = load_empty(_changed(recipe, fixed, given))  # with the adapter's modules
@@ -100,8 +100,9 @@ def fit(machine: Machine, given: dict, overrides: dict):
                 decided["gpu_memory_utilization"] = share[0], why
             return _described(made, decided, base, machine, given)
     keys = ", ".join(key for key in MEMORY if given.get(key, True) is not True)
-    fits = f"{short_name(recipe.model.model_name)} does not fit {machine.gpu or 'this machine'}"
-    raise UserError(f"{fits}: {f'leave out {keys}, or ' if keys else ''}choose a smaller model.")
+    remedy = f"leave out {keys}, or choose a smaller model" if keys else "choose a smaller model"
+    name, where = short_name(recipe.model.model_name), machine.gpu or "this machine"
+    raise UserError(f"{name} does not fit {where}: {remedy}.")
 
 
 def _base(machine: Machine, model: str) -> str:
@@ -149,8 +150,8 @@ def _tries(recipe, machine: Machine, empty, base: str, given: dict):
     """{key: (value, reason)} for what memory decides, best first."""
     if not machine.gpu:
         group, own = recipe.group_size, {key: recipe.grpo[key] for key in given.keys() & recipe.grpo.keys()}
-        own_rows = own.get("per_device_train_batch_size")
-        for rows in [own_rows] if own_rows else (16, 8, 4, 2):
+        for size in (16, 8, 4, 2, group):  # only group may suit the gradient_accumulation_steps of the user
+            rows = own.get("per_device_train_batch_size", size)
             whole = math.lcm(rows, group)  # completions; a step has about 64
             steps = own.get("gradient_accumulation_steps", max(1, 64 // whole) * whole // rows)
             if (together := rows * steps) % group == 0:
@@ -198,12 +199,12 @@ def _described(recipe, decided: dict, base: str, machine: Machine, given: dict):
     )
     lines = [f"{key} = {value!r}: {reason}" for key, (value, reason) in decided.items()]
     steps = {"max_steps": f"as in {base}"} if "max_steps" not in given else {}
+    own = f"{short}-{base.rpartition('-')[2]}".lower()
     raw = recipe.model_dump() | {
+        "name": own if given.get("name") is None else recipe.name,
         "about": "\n  ".join([f"{short} on {machine.gpu or 'a processor'}, like {base}, but", *lines]),
         "why": recipe.why | steps | reasons,
     }
-    if given.get("name") is None:
-        raw["name"] = f"{short}-{base.rpartition('-')[2]}".lower()
     return build_recipe(raw)
 
 

@@ -43,9 +43,10 @@ def known_as(name: str) -> str:
 def short_name(name: str) -> str:
     """A model's name without its owner; Kaggle's folders end in a version, those of the Hub's cache too."""
     path = Path(PACKED.sub("", name))
-    if path.parent.name == "snapshots":
-        return path.parts[-3].rpartition("--")[2]
-    return f"{path.parent.name}-{path.name}" if path.name.isdigit() else path.name
+    above = path.parent.name
+    if above == "snapshots":
+        return path.parent.parent.name.rpartition("--")[2] or path.name
+    return f"{above}-{path.name}" if above and path.name.isdigit() else path.name
 
 
 def thinks(name: str) -> bool:

@@ -134,6 +134,7 @@ def test_another_recipe_than_auto_only_gets_the_model():
         ("Qwen3-4B", "4", {"load_in_4bit": True}, "Qwen3-4B does not fit the card: choose a smaller model"),
         ("Qwen2.5-7B-Instruct", "t4", {"load_in_4bit": False},
          "does not fit Tesla T4: leave out load_in_4bit, or choose a smaller model"),
+        ("Qwen3-4B", "t4", {"num_generations": "many"}, "num_generations = 'many': must be a valid integer"),
         ("Qwen3-4B", "t4", {"max_completion_length": 60000, "eval_batch_size": 9},
          "leave out eval_batch_size, max_completion_length, or choose a smaller model"),
     ],
@@ -199,6 +200,8 @@ def test_a_folder_can_think_if_its_chat_template_can(tmp_path, file, template):
         ("/kaggle/input/qwen-3/transformers/1.7b/1", "1.7b-1"),
         (f"/hub/models--Qwen--Qwen3-1.7B/snapshots/{40 * 'a'}", "Qwen3-1.7B"),
         ("/models/Qwen3-1.7B/", "Qwen3-1.7B"),
+        ("snapshots/1", "1"),
+        ("1", "1"),
     ],
 )
 def test_a_model_has_a_short_name(name, short):
@@ -225,6 +228,7 @@ def test_on_a_processor_a_small_model_gets_the_recipe_for_one(monkeypatch, tmp_p
         (24, {"per_device_train_batch_size": 1}, {"gradient_accumulation_steps": 64}),
         (24, {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}, {"eval_batch_size": 8}),
         (24, {"num_generations": 6}, {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 6}),
+        (24, {"num_generations": 6, "gradient_accumulation_steps": 1}, {"per_device_train_batch_size": 6}),
         (13, {}, {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 16,
                   "eval_batch_size": 64}),
         (14, {"dtype": "float32"}, {"per_device_train_batch_size": 4, "eval_batch_size": 64}),
