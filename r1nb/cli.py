@@ -73,7 +73,7 @@ def plan(
 
     Next: r1nb train with the same recipe and settings, on a machine with that card.
     """
-    from r1nb.machine import cards, fitting, hardware
+    from r1nb.machine import cards, engine, fitting, hardware, refusals
     from r1nb.machine.plan import plan_run
 
     machine = cards.machine_with(card) if card else hardware.this_machine()
@@ -86,9 +86,12 @@ def plan(
             f"No recipe for --card {card}: {hardware.suggest_recipe(machine)[1]}. Name a recipe to see if it "
             "fits, or a small model: model_name=unsloth/Qwen3-0.6B."
         )
-    if not card:
+    if card:
+        refusals.check_card(planned, machine)
+    else:
         hardware.require(planned, machine)
         print(f"This machine: {machine}.")
+        planned = engine.fall_back(planned)
     print(f"Recipe {planned.name}: {planned.about}")
     print(plan_run(planned, machine))
 

@@ -11,7 +11,9 @@ from written_run import write_run
 
 from r1nb import cli, train
 from r1nb.evaluation.proof import Proof
+from r1nb.machine import engine, hardware
 from r1nb.machine.cards import CARDS
+from r1nb.machine.hardware import Machine
 from r1nb.policy.export import save_merged
 from r1nb.policy.loading import attach_lora, load_policy
 from r1nb.recipes.loading import load_recipe, recipe_names
@@ -77,6 +79,11 @@ def test_help_names_every_recipe_and_every_card(r1nb):
         (["train", "tiny-cpu", "max_steps"], 1, "The command line holds 'max_steps'; write key=value"),
         (["plan", "auto", "--card", "a10"], 1, "Unknown card 'a10'; did you mean 'a10g'? Cards: t4, l4"),
         (["plan", "auto", "--card", "8"], 1, "the card has less. Name a recipe to see if it fits, or"),
+        (
+            ["plan", "auto", "--card", "t4", "dtype=bfloat16"],
+            1,
+            "and Tesla T4 has compute capability 7.5: set",
+        ),
         (["plan", "tiny-cpu", "--card", "t4"], 1, "on the CPU, whatever the card: leave out --card t4"),
         (["plan", "llama31-8b-40gb"], 1, "(r1nb plan llama31-8b-40gb --card a100-40)"),
         (["plan", "llama31-8b-80gb", *LONG], 1, "and NVIDIA L4 has 23.6 GB: set per_device_train_batch_"),
@@ -138,6 +145,18 @@ def test_without_a_card_the_plan_is_for_this_machine(r1nb, monkeypatch, tmp_path
     assert said.startswith("This machine: ")
     assert "\nRecipe tiny-cpu: " in said
     assert "; this machine has " in said
+
+
+def test_the_plan_for_this_machine_includes_what_is_not_installed(r1nb, monkeypatch, tmp_path):
+    monkeypatch.setenv("R1NB_SET", f"runs_dir={tmp_path}")
+    monkeypatch.setattr(hardware, "this_machine", lambda: Machine(2, 13, "Tesla T4", 15.8, (7, 5)))
+    monkeypatch.setitem(sys.modules, "unsloth", None)
+    monkeypatch.setattr(engine, "_FAILED", {})
+    code, said, _ = r1nb("plan", "auto")
+    assert code == 0
+    assert "plain TRL, PEFT and transformers train the same adapter" in said
+    assert "\nRecipe llama32-1b-16gb: " in said
+    assert "vLLM's CUDA graphs" not in said
 
 
 @pytest.fixture(scope="module")

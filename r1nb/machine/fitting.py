@@ -1,22 +1,28 @@
 """Choose the recipe for a machine, and fit it to the model that the user names."""
 
 import itertools
+import math
 from pathlib import Path
 
 from r1nb.errors import UserError
 from r1nb.machine.configs import check_configs
 from r1nb.machine.engine import AMPERE, fall_back, use_one_gpu, without_standby, without_vllm
 from r1nb.machine.hardware import GB, LADDER, Machine, require, suggest_recipe, this_machine
-from r1nb.machine.known_models import PACKED, known_as, thinks
-from r1nb.machine.memory import weight_bytes
-from r1nb.machine.plan import changed, estimate, load_empty
+from r1nb.machine.known_models import PACKED, published_config, short_name, thinks
+from r1nb.machine.memory import empty_model, weight_bytes
+from r1nb.machine.model_files import load_config
+from r1nb.machine.plan import LOWERED, changed, estimate, load_empty
+from r1nb.machine.refusals import check_card
 from r1nb.recipes.loading import environment_overrides, load_recipe
 from r1nb.recipes.recipe import build_recipe
 
 SPARE = 0.95  # of the card's memory: the plan's formulas are not exact
 MOST = 0.6  # of the card's memory for weights in 16 bits: with more, the cache is small and sampling slow
 TINY, ON_CPU, SMALL = 1e8, 1.05e9, 2e9  # parameters
+AT_ONCE = "as many completions at once as a step samples"
 ROOM = 2048  # tokens that a thinking model needs for most thoughts about a problem of GSM8K
+MEMORY = (*LOWERED, "gradient_accumulation_steps", "num_generations", "load_in_4bit", "fast_inference",
+          "lora")  # fmt: skip
 # Modules of the language model that get an adapter, where their names differ from the recipes'.
 FUSED = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
 NOT_VISION = r"(?!.*vision_tower).*\.(q|k|v|o|gate|up|down)_proj"
@@ -50,9 +56,10 @@ def choose_recipe(name: str = "auto", /, **overrides):
 def recipe_for(name: str, machine: Machine, /, **overrides):
     """The recipe called `name`, or the one that R1NB_SET names; "auto" means the one for the machine."""
     wanted, given = overrides.pop("recipe", name), overrides | environment_overrides()
-    given = {key.rpartition(".")[2]: value for key, value in given.items()}
+    given = {key.rpartition(".")[2]: value for key, value in given.items() if not key.startswith("sft.")}
+    given = (given["lora"] if isinstance(given.get("lora"), dict) else {}) | given
     if _wanted(wanted) == "auto" and given.get("model_name"):
-        return without_standby(fit(machine, given, overrides), machine)
+        return fit(machine, given, overrides)
     return without_standby(load_recipe(_wanted(wanted, machine), **overrides), machine)
 
 
@@ -68,16 +75,21 @@ def fit(machine: Machine, given: dict, overrides: dict):
     It begins with the recipe for a card of this size, and takes the first of _tries whose plan fits. Keys
     that the user has `given` are not changed. Raises UserError if no plan fits.
     """
-    if (base := _base(machine, overrides)) == "tiny-cpu":
+    if (base := _base(machine, str(given["model_name"]))) == "tiny-cpu":
         return load_recipe(base, **overrides)
-    recipe = load_recipe(base, **{"max_seq_length": 2**20} | overrides)
-    empty = load_empty(recipe)
-    fixed = _without(_for_model(recipe, machine, empty, given), given)
+    group = given.get("num_generations", 16 if machine.gpu_memory_gb >= LADDER["llama31-8b-80gb"] else 8)
+    rows = max(1, group) if isinstance(group, int) else 8  # load_recipe refuses another group
+    start = {"max_seq_length": 2**20, "num_generations": group, "per_device_train_batch_size": rows}
+    whole = {} if machine.gpu else {"gradient_accumulation_steps": rows}  # until _tries chooses
+    recipe = without_standby(load_recipe(base, **start | whole | overrides), machine)
+    check_card(recipe, machine)  # before Unsloth is imported
+    fixed = _without(_for_model(recipe, machine, load_empty(recipe), given), given)
     if "fast_inference" in fixed:
         recipe = without_vllm(recipe)
     empty = load_empty(_changed(recipe, fixed, given))  # with the adapter's modules
     # The cache should hold all completions of a step at once; if that is impossible, at least a group.
-    for least, tried in itertools.product(("batch_size", "group_size"), _tries(recipe, machine, empty, base)):
+    tries = _tries(recipe, machine, empty, base, given)
+    for least, tried in itertools.product(("batch_size", "group_size"), tries):
         decided = fixed | _without(tried, given)
         decided |= _thinking(_changed(recipe, decided, given), given)
         made = _changed(recipe, decided, given)
@@ -87,10 +99,13 @@ def fit(machine: Machine, given: dict, overrides: dict):
                 why = f"vLLM's cache then holds {plan.completions} completions; a step has {made.batch_size}"
                 decided["gpu_memory_utilization"] = share[0], why
             return _described(made, decided, base, machine, given)
-    raise UserError(f"{_short(recipe)} does not fit {machine.gpu or 'this machine'}: choose a smaller model.")
+    keys = ", ".join(key for key in MEMORY if given.get(key, True) is not True)
+    remedy = f"leave out {keys}, or choose a smaller model" if keys else "choose a smaller model"
+    name, where = short_name(recipe.model.model_name), machine.gpu or "this machine"
+    raise UserError(f"{name} does not fit {where}: {remedy}.")
 
 
-def _base(machine: Machine, overrides: dict) -> str:
+def _base(machine: Machine, model: str) -> str:
     """The recipe to begin with: of LADDER for the card's size, or for a processor by the model's.
 
     Raises UserError if the model is too large for a processor.
@@ -98,12 +113,11 @@ def _base(machine: Machine, overrides: dict) -> str:
     if machine.gpu:
         room = max(machine.gpu_memory_gb, min(LADDER.values()))
         return [name for name, gb in LADDER.items() if gb <= room][-1]
-    recipe = load_recipe("tiny-cpu", **{"lora": None} | overrides)
-    if (size := _parameters(load_empty(recipe))) > ON_CPU:
+    if (size := empty_model(published_config(model) or load_config(model)).num_parameters()) > ON_CPU:
         raise UserError(
-            f"{_short(recipe)} has {size / 1e9:.1f} billion parameters, too many to train on a processor: "
+            f"{short_name(model)} has {size / 1e9:.1f} billion parameters, too many to train on a processor: "
             "choose a model of up to 1 billion, such as unsloth/Qwen3-0.6B, or see what a card needs "
-            f"(r1nb plan auto --card 4090 model_name={recipe.model.model_name})."
+            f"(r1nb plan auto --card 4090 model_name={model})."
         )
     return "tiny-cpu" if size < TINY else "qwen25-0.5b-cpu"
 
@@ -117,29 +131,35 @@ def _for_model(recipe, machine: Machine, empty, given: dict) -> dict:
         found["target_modules"] = NOT_VISION, "only the language model learns, not the part that reads images"
     if not machine.gpu:
         return found
-    group = recipe.group_size if "num_generations" in given else max(8, recipe.group_size)
-    found["num_generations"] = group, f"few groups of {group} have no variance"
+    group, same = recipe.group_size, "few questions get the same reward for all, which would teach nothing"
+    found["num_generations"] = group, f"with {group} answers, {same}"
     found["per_device_train_batch_size"] = group, f"one problem x {group} completions at a time"
-    if _parameters(empty) < SMALL:
+    if empty.num_parameters() < SMALL:
         found["learning_rate"] = 3e-5, "the rate of qwen25-0.5b-cpu, chosen on validation rows"
     no_vllm = {"smollm3": "Unsloth's vLLM is untested with this model (fast_inference=true tries it)"}
     if machine.capability and machine.capability < AMPERE:
         no_vllm["gemma3_text"] = "vLLM refuses this model in float16, and this card has no bfloat16"
     if why := no_vllm.get(text.model_type):
         found["fast_inference"] = False, f"{why}; a step takes several times as long as planned"
-        together = group * recipe.grpo["gradient_accumulation_steps"]
-        found["eval_batch_size"] = together, "as many completions at once as a step samples"
+    if why or not recipe.model.fast_inference:
+        found["eval_batch_size"] = recipe.batch_size, AT_ONCE
     return found
 
 
-def _tries(recipe, machine: Machine, empty, base: str):
+def _tries(recipe, machine: Machine, empty, base: str, given: dict):
     """{key: (value, reason)} for what memory decides, best first."""
     if not machine.gpu:
-        for rows, why in ((16, "2 problems"), (8, "one problem")):
-            yield {
-                "per_device_train_batch_size": (rows, f"{why} x 8 completions at a time"),
-                "gradient_accumulation_steps": (64 // rows, "8 problems x 8 completions a step"),
-            }
+        group, own = recipe.group_size, {key: recipe.grpo[key] for key in given.keys() & recipe.grpo.keys()}
+        for size in (16, 8, 4, 2, group):  # only group may suit the gradient_accumulation_steps of the user
+            rows = own.get("per_device_train_batch_size", size)
+            whole = math.lcm(rows, group)  # completions; a step has about 64
+            steps = own.get("gradient_accumulation_steps", max(1, 64 // whole) * whole // rows)
+            if (together := rows * steps) % group == 0:
+                yield {
+                    "per_device_train_batch_size": (rows, f"{rows} completions at a time"),
+                    "gradient_accumulation_steps": (steps, f"{together // group} problems x {group} a step"),
+                    "eval_batch_size": (together, AT_ONCE),
+                }
         return
     model, length, gb = recipe.model, recipe.grpo["max_completion_length"], weight_bytes(empty, False, 2) / GB
     takes = f"{gb:.1f} of {machine.gpu_memory_gb:.1f} GB"
@@ -149,7 +169,7 @@ def _tries(recipe, machine: Machine, empty, base: str):
     if PACKED.search(model.model_name):
         bits = [(True, "the model's files have 4 bits")]
     lengths = [(length, f"that of {base}")]
-    if _parameters(empty) < SMALL:
+    if empty.num_parameters() < SMALL:
         lengths.insert(0, (2 * length, f"twice that of {base}: a small model needs less memory and time"))
     shares = [{}]
     if model.fast_inference:  # the reason follows when the size of the cache is known
@@ -173,15 +193,18 @@ def _thinking(recipe, given: dict) -> dict:
 
 def _described(recipe, decided: dict, base: str, machine: Machine, given: dict):
     """The recipe with a name of its own, and with the reasons of what was decided."""
-    short, reasons = _short(recipe), {key: reason for key, (_, reason) in decided.items()}
+    short, reasons = (
+        short_name(recipe.model.model_name),
+        {key: reason for key, (_, reason) in decided.items()},
+    )
     lines = [f"{key} = {value!r}: {reason}" for key, (value, reason) in decided.items()]
     steps = {"max_steps": f"as in {base}"} if "max_steps" not in given else {}
+    own = f"{short}-{base.rpartition('-')[2]}".lower()
     raw = recipe.model_dump() | {
+        "name": own if given.get("name") is None else recipe.name,
         "about": "\n  ".join([f"{short} on {machine.gpu or 'a processor'}, like {base}, but", *lines]),
         "why": recipe.why | steps | reasons,
     }
-    if given.get("name") is None:
-        raw["name"] = f"{short}-{base.rpartition('-')[2]}".lower()
     return build_recipe(raw)
 
 
@@ -194,12 +217,3 @@ def _changed(recipe, decided: dict, given: dict):
 
 def _without(decided: dict, given: dict) -> dict:
     return {key: each for key, each in decided.items() if key not in given}
-
-
-def _parameters(empty) -> float:
-    return weight_bytes(empty, load_in_4bit=False, width=1)
-
-
-def _short(recipe) -> str:
-    name = recipe.model.model_name
-    return known_as(name) or PACKED.sub("", Path(name).name)

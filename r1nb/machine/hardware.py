@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from r1nb.errors import UserError
 from r1nb.machine.engine import needs_bitsandbytes, prepare_unsloth, require_unsloth
-from r1nb.machine.refusals import check_card, check_download, why_no_cuda
+from r1nb.machine.refusals import check_card, check_download, check_login, why_no_cuda
 from r1nb.paths import CHECKOUT, LAUNCH
 from r1nb.processes import processes
 
@@ -80,6 +80,7 @@ def require(recipe, machine: Machine) -> None:
     Called before anything is downloaded.
     """
     started, wanted, unsloth = processes(), recipe.model.processes, recipe.model.engine == "unsloth"
+    name, plain = recipe.model.model_name, "engine=transformers fast_inference=false use_vllm=false"
     if wanted and wanted != started:
         server = ", each on a GPU, with vLLM on one more" if recipe.grpo.get("vllm_mode") == "server" else ""
         file = "data_parallel" if recipe.lora else "zero3"
@@ -91,8 +92,7 @@ def require(recipe, machine: Machine) -> None:
     if started > 1 and recipe.sft:
         raise UserError(f"sft is for one process and {started} are running: take it out of the recipe.")
     if started > 1 and unsloth:
-        instead = "engine=transformers fast_inference=false use_vllm=false"
-        raise UserError(f"engine=unsloth is for one process and {started} are running: set {instead}.")
+        raise UserError(f"engine=unsloth is for one process and {started} are running: set {plain}.")
     if unsloth and not machine.gpu:
         if why := why_no_cuda():
             raise UserError(f"Recipe {recipe.name} needs a CUDA GPU: {why}.")
@@ -100,7 +100,10 @@ def require(recipe, machine: Machine) -> None:
             f"Recipe {recipe.name} needs a CUDA GPU, and there is none: use recipe=tiny-cpu here, or plan it "
             f"for a card that is elsewhere (r1nb plan {recipe.name} --card a100-40)."
         )
+    if unsloth and name.endswith(".gguf"):
+        raise UserError(f"model_name = {name!r}: a GGUF file needs {plain} load_in_4bit=false.")
     check_card(recipe, machine)
+    check_login(name)
     if unsloth:
         prepare_unsloth(recipe.model)
         require_unsloth(recipe.model)
@@ -109,7 +112,7 @@ def require(recipe, machine: Machine) -> None:
     for key, section in (("optim", recipe.grpo), ("sft.optim", recipe.sft)):
         if not unsloth and needs_bitsandbytes(section) and find_spec("bitsandbytes") is None:
             raise UserError(f"{key} = {section['optim']!r} needs bitsandbytes: set {key}=adamw_torch.")
-    check_download(recipe.model.model_name)
+    check_download(name)
 
 
 def environment() -> dict:

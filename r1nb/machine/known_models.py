@@ -40,9 +40,25 @@ def known_as(name: str) -> str:
     return short if owner in OWNERS and short in SHAPES and not Path(name).exists() else ""
 
 
+def short_name(name: str) -> str:
+    """A model's name without its owner; Kaggle's folders end in a version, those of the Hub's cache too."""
+    path = Path(PACKED.sub("", name))
+    above = path.parent.name
+    if above == "snapshots":
+        return path.parent.parent.name.rpartition("--")[2] or path.name
+    return f"{above}-{path.name}" if above and path.name.isdigit() else path.name
+
+
 def thinks(name: str) -> bool:
-    """Whether a model in SHAPES can think before it answers: its chat template reads enable_thinking."""
-    return known_as(name).startswith(("Qwen3-", "SmolLM3-"))
+    """Whether a model can think before it answers: the chat template of its folder reads enable_thinking.
+
+    On the Hub it is known by the model's name: of Qwen3, the -Instruct-2507 do not think.
+    """
+    if (folder := Path(name).expanduser()).is_dir():
+        files = (folder / "chat_template.jinja", folder / "tokenizer_config.json")
+        return any(b"enable_thinking" in file.read_bytes() for file in files if file.is_file())
+    owner, _, short = PACKED.sub("", name).rpartition("/")
+    return owner in OWNERS and bool(re.fullmatch(r"Qwen3-[\d.]+B|SmolLM3-3B", short))
 
 
 def published_config(name: str):

@@ -5,7 +5,8 @@ import os
 import re
 from pathlib import Path
 
-from r1nb.errors import UserError, first_line
+from r1nb.errors import UserError, did_you_mean, first_line
+from r1nb.machine.known_models import OWNERS, SHAPES
 from r1nb.paths import DATA
 
 
@@ -52,11 +53,13 @@ def licence(name: str) -> str:
 
 
 def load_config(name: str):
-    """The transformers config of a model, by name or folder."""
+    """The transformers config of a model, by name or folder; what is in the Hub's cache needs no network."""
     from transformers import AutoConfig
 
     path, options = locate(name)
     try:
+        with contextlib.suppress(OSError):
+            return AutoConfig.from_pretrained(path, local_files_only=True, **options)
         return AutoConfig.from_pretrained(path, **options)
     except Exception as error:  # the files may contain anything
         raise UserError(cannot_load(name, error)) from error
@@ -98,7 +101,9 @@ def cannot_load(name: str, error: Exception) -> str:
     why = f"{name} cannot be loaded ({first_line(error)})"
     if not isinstance(error, OSError) or Path(locate(name)[0]).is_dir():
         return f"{why}: correct the model's files, download them again, or choose another model."
+    owner, _, short = name.rpartition("/")
     return (
-        f"{why}: it is neither a local folder nor available from the Hub; check the name and the network, or "
-        "set model_name to a local folder to work offline."
+        f"{why}: it is neither a local folder nor available from the Hub"
+        f"{did_you_mean(short, SHAPES if owner in OWNERS else ())} Check the name and the network; to work "
+        "offline, set HF_HUB_OFFLINE=1, and model_name to a local folder or to a model in the Hub's cache."
     )

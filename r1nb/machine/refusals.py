@@ -33,7 +33,10 @@ def why_no_cuda() -> str:
 
 
 def check_card(recipe, machine) -> None:
-    """Raise UserError if a library has no kernels for the card, or the recipe's bfloat16 is missing there."""
+    """Raise UserError if a library has no kernels for the card, or the recipe's bfloat16 is missing there.
+
+    For a card that is elsewhere (cards.machine_with), the libraries of this machine do not matter.
+    """
     import torch
 
     capability = machine.capability
@@ -43,7 +46,7 @@ def check_card(recipe, machine) -> None:
     built = re.findall(r"sm_(\d+)", " ".join(torch.cuda.get_arch_list()))
     kernels = [divmod(int(number), 10) for number in built]
     least = max([TURING] * (recipe.model.engine == "unsloth") + [min(kernels, default=(0, 0))])
-    if capability < least:
+    if capability < least and machine.memory_gb:
         needed = "the installed PyTorch, Unsloth and vLLM need {}.{}".format(*least)
         raise UserError(f"{found}, and {needed}: take another card, or {_older_cuda()}.")
     sections = {"dtype": (recipe.model.dtype, "float16"), "bf16": (recipe.grpo.get("bf16"), "false"),
@@ -53,34 +56,38 @@ def check_card(recipe, machine) -> None:
             raise UserError(f"{key} = {value!r} needs 8.0 or more, and {found}: set {key}={instead}.")
 
 
+def check_login(name: str) -> None:
+    """Raise UserError if a model of the Hub needs a login and there is none."""
+    from huggingface_hub import get_token
+
+    here = Path(name).exists() or _cached_bytes(name)
+    if name.startswith(GATED) and not here and get_token() is None:
+        raise UserError(gated(name, ", and nobody is logged in"))
+
+
 def check_download(name: str) -> None:
-    """Raise UserError if a model of the Hub needs a login and there is none, or more disk than is free.
+    """Raise UserError if a model of the Hub needs more disk than is free.
 
     Its size is known if its shape is: 2 bytes a parameter, in copies with 4 bits as in memory.weight_bytes.
-    What is in the Hub's cache already is not downloaded again.
+    What is in the Hub's cache already is not downloaded again. It imports transformers.
     """
-    from huggingface_hub import constants, get_token
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.file_download import repo_folder_name
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub import constants
 
-    try:
-        validate_repo_id(name)
-    except HFValidationError:  # a path, perhaps with a mistake, which load_config names
-        return
-    if Path(name).expanduser().exists():
-        return
-    cache = Path(constants.HF_HUB_CACHE)
-    blobs = cache / repo_folder_name(repo_id=name, repo_type="model") / "blobs"
-    have = sum(file.stat().st_size for file in blobs.glob("*"))
-    if name.startswith(GATED) and not have and get_token() is None:
-        raise UserError(gated(name, ", and nobody is logged in"))
     if config := published_config(name):
-        size = weight_bytes(empty_model(config), "bnb-4bit" in name, 2) - have
+        cache = Path(constants.HF_HUB_CACHE)
+        size = weight_bytes(empty_model(config), "bnb-4bit" in name, 2) - _cached_bytes(name)
         free = shutil.disk_usage(next(path for path in (cache, *cache.parents) if path.exists())).free
         if size > free:
             why = f"{name} takes {size / 1e9:.1f} GB and {cache} has {free / 1e9:.1f} GB free"
             raise UserError(f"{why}: free some, or set the environment variable HF_HOME to a larger disk.")
+
+
+def _cached_bytes(name: str) -> int:
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    blobs = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"), "blobs")
+    return sum(file.stat().st_size for file in blobs.glob("*"))
 
 
 def _older_cuda() -> str:

@@ -99,6 +99,9 @@ def test_a_model_is_downloaded_once_with_a_progress_bar(hub):
     assert [name for command, name in hub.sent if command == "GET"].count("model.safetensors") == 1
     assert not any("original" in name for _, name in hub.sent)
     hub("load_policy(load_recipe(model_name='org/open'))", HF_HUB_OFFLINE="1")
+    hub.sent.clear()
+    hub("from r1nb.machine.model_files import load_config; load_config('org/open')")
+    assert hub.sent == []  # the plan of a model in the cache needs no network
 
 
 def test_a_gated_model_becomes_one_sentence(hub):
@@ -118,3 +121,6 @@ def test_an_unknown_model_is_not_called_gated(hub):
 def test_the_message_says_why_a_model_cannot_be_loaded():
     said = cannot_load("org/open", OSError(28, "No space left on device"))
     assert said.startswith("org/open cannot be loaded ([Errno 28] No space left on device): it is neither")
+    assert "available from the Hub. Check the name and the network; to work offline, set HF_HUB_OFF" in said
+    said = cannot_load("unsloth/Qwen3-17B", OSError("no network"))
+    assert "available from the Hub; did you mean 'Qwen3-1.7B'? Check the name" in said

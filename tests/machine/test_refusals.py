@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from r1nb.errors import UserError
-from r1nb.machine import fitting
+from r1nb.machine import fitting, hardware
+from r1nb.machine.cards import machine_with
 from r1nb.machine.fitting import choose_recipe, recipe_for
 from r1nb.machine.hardware import Machine, require, suggest_recipe
-from r1nb.machine.refusals import check_card, check_download, why_no_cuda
+from r1nb.machine.refusals import check_card, check_download, check_login, why_no_cuda
 from r1nb.recipes.loading import load_recipe
 
 T4 = Machine(2, 13, "Tesla T4", 15.8, (7, 5))
@@ -89,6 +90,26 @@ def test_a_card_with_kernels_is_accepted(card):
     check_card(load_recipe("tiny-cpu", bf16=True), P100)  # it trains on the processor
 
 
+def test_the_kernels_here_do_not_matter_for_a_card_that_is_elsewhere(card):
+    card("13.0", 13000, ["sm_90"])
+    check_card(load_recipe("llama32-1b-16gb"), machine_with("t4"))
+
+
+def test_a_card_without_kernels_is_refused_before_the_plan_imports_unsloth(card, monkeypatch):
+    card("13.0", 13000, ["sm_75"])
+    monkeypatch.setattr(fitting, "load_empty", lambda recipe: pytest.fail("Unsloth would be imported"))
+    with pytest.raises(UserError, match=r"compute capability 6\.0"):
+        recipe_for("auto", P100, model_name="unsloth/Qwen3-1.7B")
+
+
+def test_unsloth_gets_no_gguf_file(monkeypatch):
+    monkeypatch.setattr(hardware, "prepare_unsloth", lambda model: pytest.fail("too late"))
+    with pytest.raises(
+        UserError, match=r"my\.gguf': a GGUF file needs engine=transformers fast_inf.* load_in"
+    ):
+        require(load_recipe("llama32-1b-16gb", model_name="/models/my.gguf"), T4)
+
+
 @pytest.mark.parametrize(
     ("settings", "remedy"),
     [
@@ -149,27 +170,32 @@ def test_what_is_in_the_cache_is_not_downloaded_again(hub):
 
 def test_a_gated_model_without_a_login_is_refused_with_its_open_copy(hub, monkeypatch):
     hub(1e12)
+    monkeypatch.setattr(hardware, "prepare_unsloth", lambda model: pytest.fail("too late"))
     words = "is gated, and nobody is logged in: .* HF_TOKEN .* model_name=unsloth/gemma-3-1b-it"
     with pytest.raises(UserError, match=words):
-        check_download("google/gemma-3-1b-it")
-    with pytest.raises(UserError, match=r"model_name=unsloth/Llama-3\.1-8B-Instruct"):
-        require(load_recipe("tiny-cpu", model_name="meta-llama/Llama-3.1-8B-Instruct"), Machine(2, 13))
-    check_download("unsloth/gemma-3-1b-it")
+        check_login("google/gemma-3-1b-it")
+    for name, machine in (("tiny-cpu", Machine(2, 13)), ("llama32-1b-16gb", T4)):
+        with pytest.raises(UserError, match=r"model_name=unsloth/Llama-3\.1-8B-Instruct"):
+            require(load_recipe(name, model_name="meta-llama/Llama-3.1-8B-Instruct"), machine)
+    check_login("unsloth/gemma-3-1b-it")
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_secret")
-    check_download("google/gemma-3-1b-it")
+    check_login("google/gemma-3-1b-it")
 
 
 def test_a_gated_model_that_is_in_the_cache_needs_no_login(hub):
     blobs = hub(1e12) / "models--google--gemma-3-1b-it" / "blobs"
     blobs.mkdir(parents=True)
     (blobs / "config").write_text("{}")
-    check_download("google/gemma-3-1b-it")
+    check_login("google/gemma-3-1b-it")
 
 
-def test_a_model_on_this_disk_is_not_checked(hub, tmp_path):
+def test_a_model_on_this_disk_is_not_checked(hub, tmp_path, monkeypatch):
     hub(0)
-    check_download(str(tmp_path))
-    check_download("tiny-policy")
+    (tmp_path / "google/gemma-3-1b-it").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for name in (str(tmp_path), "tiny-policy", "google/gemma-3-1b-it"):
+        check_login(name)
+        check_download(name)
 
 
 def test_standby_is_switched_off_before_ampere_and_said_once(monkeypatch, tmp_path, capsys):
