@@ -164,6 +164,17 @@ def test_steps_that_were_not_judged_are_ignored():
     assert kinds(lines) == set()
 
 
+def test_the_sampler_is_compared_without_a_logged_entropy():
+    """Unsloth logs none on a GPU."""
+    lines = with_fault(**UNLIKE)
+    for line in lines:
+        line["sampling/entropy"] = line.pop("entropy")
+    assert kinds(lines) == {"unlike_sampler"}
+    for line in lines:
+        line["sampling/entropy"] = 1.0
+    assert kinds(lines) == set()
+
+
 def test_one_spike_of_kl_raises_no_alarm():
     lines = with_fault(30, last=30, kl=0.05)
     lines[-1]["kl"] = 60.0
