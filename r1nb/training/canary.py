@@ -36,6 +36,10 @@ APART = 0.1  # nats a token; for models nearer to each other rounding in bfloat1
 ADAPTER, BASE, UNDECIDED = "adapter", "base", ""
 
 
+class SampledBase(UserError):  # noqa: N818  # its message says what to do
+    """The completions come from the base model; the message is sentence()."""
+
+
 @dataclass(frozen=True)
 class Found:
     """What a check found; differences are means of absolute values, in nats a token."""
@@ -60,8 +64,8 @@ class Canary:
     def check(self, trainer, batch: dict, sampled) -> None:
         """Check a batch as TRL prepares it, if a check is due; log how far the sampler is from the trainer.
 
-        `sampled` are the sampler's log-probabilities (completions, tokens), or None. Raises UserError if the
-        completions come from the base model. Without an adapter the difference is only logged.
+        `sampled` are the sampler's log-probabilities (completions, tokens), or None. Raises SampledBase if
+        the completions come from the base model. Without an adapter the difference is only logged.
         """
         args, step = trainer.args, trainer.state.global_step
         before = step * args.gradient_accumulation_steps // (args.steps_per_generation * args.num_iterations)
@@ -74,15 +78,15 @@ class Canary:
         found, metrics = compare(trainer, batch, sampled), trainer._metrics["train"]
         if found.scored:
             metrics[ENTROPY].append(found.entropy)
-        if found.scored and not (trainer.use_vllm and args.vllm_importance_sampling_correction):  # TRL logs it
-            metrics[f"{FIGURE}/mean"].append(found.to_adapter)
-            metrics[f"{FIGURE}/max"].append(found.most)
+            if not (trainer.use_vllm and args.vllm_importance_sampling_correction):  # else TRL logs it
+                metrics[f"{FIGURE}/mean"].append(found.to_adapter)
+                metrics[f"{FIGURE}/max"].append(found.most)
         if getattr(trainer.model, "peft_config", None) and found.tokens:
-            engine = getattr(trainer.model, "vllm_engine", None)  # Unsloth's, which gets the adapter beside it
+            engine = getattr(trainer.model, "vllm_engine", None)  # Unsloth's may have the model's own weights
             self.hear(found, whole_distribution(args), not getattr(engine, "shared_weights", False))
         self.seconds += time.perf_counter() - begin
         if self.verdict == BASE:
-            raise UserError(f"Step {step}: {sentence()}")
+            raise SampledBase(f"After step {step} {sentence(trainer)}")
 
     def hear(self, found: Found, whole: bool = True, merged: bool = True) -> None:
         """Add a check to the verdict.
@@ -112,14 +116,15 @@ class Canary:
         )
 
 
-def sentence() -> str:
+def sentence(trainer) -> str:
     """That the base model was sampled, and what to do; with the versions of the libraries that sample."""
     names = [name for name in ("trl", "unsloth", "vllm", "transformers") if name in sys.modules]
     versions = ", ".join(f"{name} {sys.modules[name].__version__}" for name in names)
+    gpu = trainer.use_vllm or "unsloth" in sys.modules
     return (
         "the completions are sampled from the base model and not from the adapter, so training is of no use; "
-        f"installed are {versions}: take the versions that `make gpu` installs, or set engine=transformers "
-        "and use_vllm=False."
+        f"installed are {versions}: install r1nb{'[gpu]' * gpu} again, which takes versions that fit"
+        + (", or set engine=transformers and use_vllm=False." if gpu else ".")
     )
 
 

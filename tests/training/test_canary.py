@@ -13,7 +13,7 @@ from r1nb.paths import DATA
 from r1nb.training.canary import ADAPTER, BASE, ENTROPY, FIGURE, UNDECIDED, Canary, Found
 
 SHARES = SimpleNamespace(shared_weights=True)  # Unsloth's engine, which needs a GPU
-STOPPED = r"Step \d+: the completions are sampled from the base model .* trl \d.*, transformers \d"
+STOPPED = r"After step \d+ the completions are sampled from the base model .* trl \d.*, transformers \d"
 PATHS = {
     "float32": {},
     "trained further": {"beta": 0.04},  # TRL keeps a copy of the adapter as it was
@@ -45,6 +45,7 @@ def test_completions_of_the_base_model_stop_the_training(tmp_path, settings):
     with pytest.raises(UserError, match=STOPPED) as error:
         trainer.train()
     assert "unsloth" not in str(error.value)
+    assert str(error.value).endswith("install r1nb again, which takes versions that fit.")
     assert trainer.canary.verdict == BASE
 
 
