@@ -17,7 +17,11 @@ STOPPED = r"After step \d+ the completions are sampled from the base model .* tr
 PATHS = {
     "float32": {},
     "trained further": {"beta": 0.04},  # TRL keeps a copy of the adapter as it was
-    "without the sampler's figures": {"gradient_checkpointing": True, "max_steps": 25},
+    "without the sampler's figures": {
+        "gradient_checkpointing": True,
+        "max_steps": 25,
+        "mask_truncated_completions": True,
+    },
 }
 
 
