@@ -24,13 +24,20 @@ from r1nb.errors import UserError
 ROWS = 8  # completions of a check, of one group
 EVERY = 8  # batches of completions between two checks, after the first few
 FIGURE = "sampling/sampling_logp_difference"  # TRL's name for the difference between sampler and trainer
-# How many times nearer to one of the models the sampler must be. Merging an adapter in 16 bits can lose most
-# of a small change to rounding, and the sampler is then between the two models.
-FOR_ADAPTER, FOR_BASE = 3, 10
+ENTROPY = "sampling/entropy"  # estimated as the mean of -log p by the trainer; Unsloth logs none
+TIMES = 3  # how many times nearer to one of the models the sampler must be
+# The same for the base, if the adapter is merged to sample: in 16 bits rounding can then lose most of a small
+# change, and the sampler is between the two models.
+IF_MERGED = 10
+LATE = 6  # checks after which a doubt is printed
 IN_A_ROW = 2  # checks that must find the base, if the sampler's log-probabilities decide
 NATS = 30.0  # the sum at which the sequential test decides
-APART = 0.02  # nats a token; for models nearer to each other rounding in bfloat16 would decide the test
+APART = 0.1  # nats a token; for models nearer to each other rounding in bfloat16 would decide the test
 ADAPTER, BASE, UNDECIDED = "adapter", "base", ""
+
+
+class SampledBase(UserError):  # noqa: N818  # its message says what to do
+    """The completions come from the base model; the message is sentence()."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class Found:
     to_adapter: float = 0.0  # sampler and adapter
     to_base: float = 0.0  # sampler and base
     most: float = 0.0  # sampler and adapter, the largest
+    entropy: float = 0.0  # of the adapter, estimated by these tokens
 
 
 class Canary:
@@ -51,36 +59,45 @@ class Canary:
 
     def __init__(self):
         self.checks, self.verdict, self.seconds, self._sum, self._bases = 0, UNDECIDED, 0.0, 0.0, 0
+        self._batch = None
 
     def check(self, trainer, batch: dict, sampled) -> None:
         """Check a batch as TRL prepares it, if a check is due; log how far the sampler is from the trainer.
 
-        `sampled` are the sampler's log-probabilities (completions, tokens), or None. Raises UserError if the
-        completions come from the base model. Without an adapter the difference is only logged.
+        `sampled` are the sampler's log-probabilities (completions, tokens), or None. Raises SampledBase if
+        the completions come from the base model. Without an adapter the difference is only logged.
         """
         args, step = trainer.args, trainer.state.global_step
-        number = step * args.gradient_accumulation_steps // (args.steps_per_generation * args.num_iterations)
+        before = step * args.gradient_accumulation_steps // (args.steps_per_generation * args.num_iterations)
+        number = self._batch = before if self._batch is None else self._batch + 1  # a run may be resumed
         # Not batch 0, in which a new adapter has no effect.
         due = number in (1, 2, 4) or (number and number % EVERY == 0)
         if not due or trainer.rollout_func or trainer.tools or trainer._is_vlm:
             return
         begin = time.perf_counter()
         found, metrics = compare(trainer, batch, sampled), trainer._metrics["train"]
-        if found.scored and not metrics.get(f"{FIGURE}/mean"):  # with vLLM TRL logs it itself
-            metrics[f"{FIGURE}/mean"].append(found.to_adapter)
-            metrics[f"{FIGURE}/max"].append(found.most)
+        if found.scored:
+            metrics[ENTROPY].append(found.entropy)
+            if not (trainer.use_vllm and args.vllm_importance_sampling_correction):  # else TRL logs it
+                metrics[f"{FIGURE}/mean"].append(found.to_adapter)
+                metrics[f"{FIGURE}/max"].append(found.most)
         if getattr(trainer.model, "peft_config", None) and found.tokens:
-            self.hear(found, whole_distribution(args))
+            engine = getattr(trainer.model, "vllm_engine", None)  # Unsloth's may have the model's own weights
+            self.hear(found, whole_distribution(args), not getattr(engine, "shared_weights", False))
         self.seconds += time.perf_counter() - begin
         if self.verdict == BASE:
-            raise UserError(f"Step {step}: {sentence()}")
+            raise SampledBase(f"After step {step} {sentence(trainer)}")
 
-    def hear(self, found: Found, whole: bool = True) -> None:
-        """Add a check to the verdict; `whole` says whether the sampler draws from the whole distribution."""
+    def hear(self, found: Found, whole: bool = True, merged: bool = True) -> None:
+        """Add a check to the verdict.
+
+        `whole`: the sampler draws from the whole distribution; `merged`: it has the adapter in its weights.
+        """
         self.checks += 1
         if found.scored:
-            self._bases = self._bases + 1 if found.to_base < found.to_adapter / FOR_BASE else 0
-            adapter, base = found.to_adapter < found.to_base / FOR_ADAPTER, self._bases >= IN_A_ROW
+            times = IF_MERGED if merged else TIMES
+            self._bases = self._bases + 1 if found.to_base < found.to_adapter / times else 0
+            adapter, base = found.to_adapter < found.to_base / TIMES, self._bases >= IN_A_ROW
         else:
             if whole and found.apart > APART:
                 self._sum = min(self._sum + found.gain, NATS)  # so that a later fault is found as soon
@@ -99,14 +116,15 @@ class Canary:
         )
 
 
-def sentence() -> str:
+def sentence(trainer) -> str:
     """That the base model was sampled, and what to do; with the versions of the libraries that sample."""
     names = [name for name in ("trl", "unsloth", "vllm", "transformers") if name in sys.modules]
     versions = ", ".join(f"{name} {sys.modules[name].__version__}" for name in names)
+    gpu = trainer.use_vllm or "unsloth" in sys.modules
     return (
         "the completions are sampled from the base model and not from the adapter, so training is of no use; "
-        f"installed are {versions}: take the versions that `make gpu` installs, or set engine=transformers "
-        "and use_vllm=False."
+        f"installed are {versions}: install r1nb{'[gpu]' * gpu} again, which takes versions that fit"
+        + (", or set engine=transformers and use_vllm=False." if gpu else ".")
     )
 
 
@@ -124,6 +142,8 @@ def compare(trainer, batch: dict, sampled) -> Found:
     prompts, prompt_mask, tokens, mask = (
         batch[f"{part}_{kind}"][:count] for part in ("prompt", "completion") for kind in ("ids", "mask")
     )
+    written = (tokens != trainer._tokenizer.pad_token_id).to(mask.dtype)
+    mask = torch.where(mask.any(1, keepdim=True), mask, written)  # TRL masks truncated completions on request
     start = int(prompt_mask.sum(1).max())
     ids, seen = torch.cat([prompts[:, -start:], tokens], 1), torch.cat([prompt_mask[:, -start:], mask], 1)
 
@@ -145,9 +165,11 @@ def compare(trainer, batch: dict, sampled) -> Found:
     scored = real & ~sampled.isnan()  # vLLM gives NaN for some tokens
     far = (sampled - by_adapter).abs()[scored]
     sums = [real.sum(), (by_adapter - by_base).abs()[real].sum(), (by_adapter - by_base)[real].sum(),
-            scored.sum(), far.sum(), (sampled - by_base).abs()[scored].sum(),
+            scored.sum(), far.sum(), (sampled - by_base).abs()[scored].sum(), -by_adapter[scored].sum(),
             far.max() if len(far) else far.sum()]  # fmt: skip
     every = trainer.accelerator.gather(torch.stack([value.float() for value in sums])[None])
-    n, apart, gain, m, to_adapter, to_base, _ = every.sum(0).tolist()
-    n, m, most = int(n), int(m), every[:, -1].max().item()
-    return Found(n, apart / max(n, 1), gain, m, to_adapter / max(m, 1), to_base / max(m, 1), most)
+    n, apart, gain, m, *means, _ = every.sum(0).tolist()
+    to_adapter, to_base, entropy = (total / max(m, 1) for total in means)
+    return Found(
+        int(n), apart / max(n, 1), gain, int(m), to_adapter, to_base, every[:, -1].max().item(), entropy
+    )

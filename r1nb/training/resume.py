@@ -28,12 +28,14 @@ from r1nb.runs.activity import READY, asked_to_stop, clear, say_now
 from r1nb.runs.checkpoints import last_checkpoint
 from r1nb.runs.disk import full_disk_in_words
 from r1nb.runs.run import Run
+from r1nb.training.canary import SampledBase
 from r1nb.training.restore import let_gloo_resume, restore_adapter, restore_order
 
 # Locks of run folders. They are held until this process ends, and released even if it is killed.
 _LOCKS: dict[Path, FileLock] = {}
 PATIENCE = 10  # seconds to wait for the lock: a process that was killed takes some time to end
 STOPPING = "Finishing this step, then saving"
+SAMPLES_BASE = "samples_base"  # the alarm of the canary
 MAY_DIFFER = ("about", "why", "output")  # sections in which runs of the same recipe may differ
 
 
@@ -43,9 +45,9 @@ def begin_run(recipe, rows=None, reuse: bool = False, **facts) -> Run:
     `facts` are written to environment.json, and only a run with the same facts is resumed. The most important
     one is `parent`, the name of the run that this one builds on; its default is the recipe's `start_from`.
     With `reuse` a finished run is returned, too. The run is always new if the recipe says `resume: false`,
-    while another process trains the old run, or if the old run ended with weights that are not finite. An old
-    run is then neither changed nor removed. Raises UserError if TRL refuses a setting of the recipe, or if a
-    judge that the recipe names does not answer.
+    while another process trains the old run, or if the old run ended with weights that are not finite or with
+    completions of the base model. An old run is then neither changed nor removed. Raises UserError if TRL
+    refuses a setting of the recipe, or if a judge that the recipe names does not answer.
     """
     check_configs(recipe)
     if "judge_reward_func" in recipe.rewards:
@@ -108,7 +110,7 @@ def fingerprint(rows) -> dict:
 
 
 def _newest(recipe, facts: dict) -> Run | None:
-    """The newest run of the same recipe and facts; None if there is none, or its weights became NaN.
+    """The newest run of the same recipe and facts; None if there is none, or its weights are of no use.
 
     If the newest run with this recipe's name did not finish and is another one, it says what differs.
     """
@@ -119,7 +121,7 @@ def _newest(recipe, facts: dict) -> Run | None:
             others = [key for key in known if run.environment.get(key) != facts.get(key)]
             differ = _differences(run.recipe, wanted, "data" in facts and "data" not in others) + others
             if not differ:
-                failed = any(line["alarm"] == "not_finite" for line in run.alarms())
+                failed = any(line["alarm"] in ("not_finite", SAMPLES_BASE) for line in run.alarms())
                 return None if failed else run
             if run.recipe["name"] == wanted["name"]:
                 namesakes.append((run, differ))
@@ -227,7 +229,7 @@ def resumable(trainer, run: Run):
     Interrupt in Jupyter, loses nothing and leaves the kernel usable; several processes stop at once and are
     resumed from their last checkpoint. If all steps are trained already, the run is loaded and not trained
     further. Raises UserError if the run is finished, if training ends before the last step, or if the weights
-    are not finite.
+    are not finite. If the canary finds that the base model is sampled, the history gets an alarm.
     """
     check_saves(trainer.args)
     if run.finished:
@@ -250,6 +252,9 @@ def resumable(trainer, run: Run):
         remedy = remedy_for(run.recipe["name"], run.recipe["grpo"])
         with out_of_memory_in_words(remedy, run), full_disk_in_words(run):
             yield str(checkpoint) if checkpoint else None
+    except SampledBase as error:  # in the middle of a step, after which the Watchdog would run
+        run.append({"step": trainer.state.global_step, "alarm": SAMPLES_BASE, "sentence": str(error)})
+        raise
     except AlreadyTrained:
         print(f"All {steps} steps are trained already.")
         trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)

@@ -15,7 +15,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import selective_log_softmax_and_entropy
 
 from r1nb.policy.generation import distinct, faster, mergeable, shareable
-from r1nb.training.canary import Canary
+from r1nb.training.canary import LATE, Canary
 from r1nb.training.head import HeadLogps, plain_head, without
 
 # Losses for which it does not matter in which micro-batch of a step a row is.
@@ -53,9 +53,12 @@ class SharedPromptTrainer(GRPOTrainer):
 
     def train(self, *args, **kwargs):
         output = super().train(*args, **kwargs)
+        self._say_doubt()
+        return output
+
+    def _say_doubt(self) -> None:
         if doubt := self.canary.doubt:
             self._say("doubt", doubt)
-        return output
 
     def _say(self, what: str, sentence: str) -> None:
         if what not in self._said and self.accelerator.is_main_process:
@@ -86,6 +89,8 @@ class SharedPromptTrainer(GRPOTrainer):
             output.pop("sampling_per_token_logps", None)
         if self.model.training:
             self.canary.check(self, output, sampled)
+            if self.canary.checks >= LATE:  # training may not reach its end
+                self._say_doubt()
         summed = self.multi_objective_aggregation == "sum_then_normalize"
         if summed and self.model.training and not self.obstacle:
             # A group of equal rewards teaches nothing: rounding may have made its advantages 1e-7, not 0.

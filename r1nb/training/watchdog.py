@@ -12,7 +12,7 @@ import yaml
 
 from r1nb.rewards.grading import Judge
 from r1nb.text.statistics import wilson
-from r1nb.training.canary import FIGURE, whole_distribution
+from r1nb.training.canary import ENTROPY, FIGURE, whole_distribution
 
 GROUPS = 80  # groups that an alarm is based on: ten steps of tiny-cpu, more steps if they have fewer groups
 SENTENCES = yaml.safe_load(Path(__file__).with_name("alarms.yaml").read_text(encoding="utf-8"))
@@ -188,15 +188,17 @@ def _still(steps, n):
 
 
 def _unlike_sampler(steps, args):
-    # Rounding changes uncertain tokens most, so the difference is measured in parts of the entropy. On the
-    # tiny policy it is at most 0.03 in bfloat16, 0.04 to 0.06 if the sampler has weights in float8, and at
-    # least 0.08 if its temperature is wrong by 0.3.
-    lines = [line for line in steps if line.get(f"{FIGURE}/mean") is not None and line.get("entropy")][-5:]
+    # Rounding changes uncertain tokens most, so the difference is measured in parts of the entropy, too: that
+    # of the same tokens, if the canary logged it. A 0.5B model in bfloat16 and vLLM differ by 0.03 nats
+    # (ServiceNow/Fast-LLM#525); with a temperature wrong by 0.3 the tiny policy differs by 0.06 to 0.08.
+    lines = [line for line in steps if line.get(f"{FIGURE}/mean") is not None]
+    lines = [line for line in lines if line.get(ENTROPY) or line.get("entropy")][-5:]
     if len(lines) < 5 or not whole_distribution(args):
         return
-    if median(line[f"{FIGURE}/mean"] / line["entropy"] for line in lines) > 0.06:
-        most = max(line[f"{FIGURE}/max"] for line in lines)
-        yield _alarm("unlike_sampler", far=_mean(lines, f"{FIGURE}/mean", 5), most=most)
+    far = [line[f"{FIGURE}/mean"] for line in lines]
+    parts = [x / (line.get(ENTROPY) or line["entropy"]) for x, line in zip(far, lines, strict=True)]
+    if median(far) > 0.05 and median(parts) > 0.06:
+        yield _alarm("unlike_sampler", far=fmean(far), most=max(line[f"{FIGURE}/max"] for line in lines))
 
 
 def _collapsed(steps, n, few, judge):

@@ -1,6 +1,7 @@
 """Two processes on a CPU, started by accelerate launch with the files of r1nb (`make test-distributed`)."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -91,6 +92,19 @@ def test_two_processes_compute_the_loss_and_gradient_of_one_process(tmp_path, lo
     assert max(float(gradient.abs().max()) for gradient in one["gradients"].values()) > 0.01
     for name, gradient in one["gradients"].items():
         torch.testing.assert_close(two["gradients"][name], gradient, rtol=0, atol=1e-6)
+
+
+def test_completions_of_the_base_model_stop_all_processes(tmp_path):
+    script = str(Path(__file__).parent / "sampled_by_base.py")
+    command = accelerate("cpu.yaml", script, str(tmp_path))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 1
+    said = re.findall(
+        r"r1nb: (After step \d+ the completions are sampled from the base model .*)", done.stderr
+    )
+    assert len(said) in (1, 2)  # the launcher may stop one process before it prints
+    (run,) = Run.all(str(tmp_path))
+    assert [line["sentence"] for line in run.alarms()] == said[:1]
 
 
 @pytest.mark.parametrize("settings", [[], ["lora=null", "learning_rate=1e-4"]], ids=["lora", "full"])

@@ -1,19 +1,27 @@
 """The canary: broken samplers stop the training, healthy ones do not, and the training stays the same."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
-from test_trainer import build, make
+from test_trainer import GROUP, build, make
 from transformers import AutoModelForCausalLM
 
 from r1nb.errors import UserError
 from r1nb.paths import DATA
-from r1nb.training.canary import ADAPTER, BASE, FIGURE, UNDECIDED, Canary, Found
+from r1nb.training.canary import ADAPTER, BASE, ENTROPY, FIGURE, UNDECIDED, Canary, Found
 
-STOPPED = r"Step \d+: the completions are sampled from the base model .* trl \d.*, transformers \d"
+SHARES = SimpleNamespace(shared_weights=True)  # Unsloth's engine, which needs a GPU
+STOPPED = r"After step \d+ the completions are sampled from the base model .* trl \d.*, transformers \d"
 PATHS = {
     "float32": {},
     "trained further": {"beta": 0.04},  # TRL keeps a copy of the adapter as it was
-    "without the sampler's figures": {"gradient_checkpointing": True, "max_steps": 25},
+    "without the sampler's figures": {
+        "gradient_checkpointing": True,
+        "max_steps": 25,
+        "mask_truncated_completions": True,
+    },
 }
 
 
@@ -41,6 +49,7 @@ def test_completions_of_the_base_model_stop_the_training(tmp_path, settings):
     with pytest.raises(UserError, match=STOPPED) as error:
         trainer.train()
     assert "unsloth" not in str(error.value)
+    assert str(error.value).endswith("install r1nb again, which takes versions that fit.")
     assert trainer.canary.verdict == BASE
 
 
@@ -71,6 +80,39 @@ def test_the_difference_between_sampler_and_trainer_is_logged(tmp_path):
     assert all(0 < mean < most < 1e-4 for _, mean, most in figures)
 
 
+def listen(trainer) -> list[Found]:
+    """Return a list that gets what each check finds."""
+    found, hear = [], trainer.canary.hear
+    trainer.canary.hear = lambda one, *settings: [found.append(one), hear(one, *settings)]
+    return found
+
+
+def test_a_line_for_several_steps_holds_the_mean_over_their_checks(tmp_path):
+    trainer = make(build("tiny"), tmp_path, logging_steps=3)
+    found = listen(trainer)
+    trainer.train()
+    line = trainer.state.log_history[0]
+    assert line[f"{FIGURE}/mean"] == sum(one.to_adapter for one in found) / 2
+    assert line[ENTROPY] == sum(one.entropy for one in found) / 2
+    assert line[ENTROPY] == pytest.approx(line["entropy"], rel=0.3)
+
+
+def test_truncated_completions_are_compared_too(tmp_path):
+    """TRL masks their tokens; without them a policy that writes more than the base would look like it."""
+    settings = {"max_completion_length": 2, "mask_truncated_completions": True, "pad_to_multiple_of": 8}
+    trainer = make(build("tiny"), tmp_path, gradient_checkpointing=True, **settings)
+    found = listen(trainer)
+    trainer.train()
+    assert [one.tokens for one in found] == [2 * GROUP, 2 * GROUP]
+
+
+MANY = {"gradient_accumulation_steps": 8, "steps_per_generation": 1, "per_device_train_batch_size": GROUP}
+
+
+def test_checks_become_rare_if_a_step_has_many_batches(tmp_path):
+    assert train(build("tiny"), tmp_path, **MANY).canary.checks == 4  # of batches 1, 2, 4 and 8 of 15
+
+
 def test_the_training_is_the_same_with_and_without_a_canary(tmp_path, monkeypatch):
     found = []
     for _ in range(2):
@@ -99,6 +141,24 @@ def test_a_doubt_is_printed_once(tmp_path, capsys):
     said = "2 checks could not tell whether the adapter or the base model writes the completions"
     assert capsys.readouterr().out.count(said) == 1
     assert trainer.canary.verdict == UNDECIDED
+
+
+def test_a_doubt_is_printed_before_the_training_ends(tmp_path, capsys):
+    batches = []
+
+    def reward(completion_ids, **columns):
+        batches.append(completion_ids)
+        if len(batches) == 26:
+            raise KeyboardInterrupt
+        return [0.0] * len(completion_ids)
+
+    trainer = make(build("tiny"), tmp_path, reward=reward, max_steps=6, **MANY)
+    for name, weight in trainer.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.zeros_(weight)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert "6 checks could not tell" in capsys.readouterr().out
 
 
 def test_what_another_program_wrote_is_not_checked(tmp_path):
@@ -136,7 +196,7 @@ def tokens(gain, apart=0.2):
         ([tokens(-20.0)] * 2, BASE),
         ([tokens(20.0)] * 2, ADAPTER),
         ([tokens(20.0)] * 99 + [tokens(-20.0)] * 3, BASE),
-        ([tokens(-20.0, apart=0.01)] * 9, UNDECIDED),
+        ([tokens(-20.0, apart=0.05)] * 9, UNDECIDED),
     ],
 )  # fmt: skip
 def test_a_verdict_needs_a_clear_difference(checks, verdict):
@@ -145,6 +205,18 @@ def test_a_verdict_needs_a_clear_difference(checks, verdict):
         canary.hear(found)
     assert canary.verdict == verdict
     assert bool(canary.doubt) == (verdict == UNDECIDED)
+
+
+@pytest.mark.parametrize(("engine", "verdict"), [(None, UNDECIDED), (SHARES, BASE)])
+def test_vllm_that_shares_the_weights_needs_a_smaller_difference(tmp_path, monkeypatch, engine, verdict):
+    trainer = make(build("tiny"), tmp_path)
+    trainer.model.vllm_engine = engine
+    # What vLLM returns in bfloat16: 0.03 nats a token is its noise, and the adapter is 0.25 from the base.
+    found = Found(2400, 0.25, 0.0, 2400, 0.25, 0.03)
+    monkeypatch.setattr("r1nb.training.canary.compare", lambda *given: found)
+    with pytest.raises(UserError, match=STOPPED) if verdict else nullcontext():
+        trainer.train()
+    assert trainer.canary.verdict == verdict
 
 
 def test_tokens_from_a_part_of_the_distribution_decide_nothing():

@@ -28,6 +28,7 @@ from r1nb.training import resume
 from r1nb.training.callbacks import Recorder, Validation
 from r1nb.training.resume import begin_run, fingerprint, new_run, resumable
 from r1nb.training.stages import grpo_trainer
+from r1nb.training.trainer import SharedPromptTrainer
 
 STEPS = 4
 
@@ -254,6 +255,28 @@ def test_a_run_with_a_loss_that_is_not_finite_is_not_resumed(tmp_path, rows):
     recipe = recipe_for(tmp_path)
     begun(recipe, rows).append({"step": 1, "alarm": "not_finite", "sentence": "NaN."})
     assert begin_run(recipe, rows).name == "tiny-cpu-002"
+
+
+def test_a_run_that_the_canary_stopped_says_so_and_is_not_resumed(tmp_path, monkeypatch):
+    recipe = recipe_for(tmp_path)
+    sample = SharedPromptTrainer._generate_single_turn
+
+    def broken(self, *args, **kwargs):
+        for name, weight in self.model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.05)
+        with self.model.disable_adapter():
+            return sample(self, *args, **kwargs)
+
+    monkeypatch.setattr(SharedPromptTrainer, "_generate_single_turn", broken)
+    with pytest.raises(UserError, match="from the base model") as error:
+        train(recipe)
+    (run,) = Run.all(str(tmp_path))
+    (alarm,) = run.alarms()
+    assert (alarm["alarm"], alarm["sentence"]) == ("samples_base", str(error.value))
+    assert f"After step {alarm['step']} the" in str(error.value)
+    assert run.series("loss")[0][-1] == alarm["step"]
+    assert begin_run(recipe, load_splits(recipe.data, recipe.evaluation, recipe.rewards)[0]).name != run.name
 
 
 def test_running_the_training_cell_again_does_not_train_a_finished_run(whole, tmp_path):

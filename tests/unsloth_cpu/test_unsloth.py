@@ -1,6 +1,7 @@
 """The real Unsloth on its CPU backend, with the code that a GPU run uses: `make test-unsloth`.
 
-vLLM, the fused kernels and Unsloth's GRPO loss need a GPU and are not tested here.
+vLLM, the fused kernels and Unsloth's GRPOTrainer (its sampler, its loss) need a GPU and are not tested here:
+on the CPU backend SharedPromptTrainer is a subclass of TRL's own.
 """
 
 import ast

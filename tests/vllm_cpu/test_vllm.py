@@ -313,7 +313,8 @@ def test_vllm_that_keeps_the_weights_of_the_base_stops_the_training(colocated, m
     recipe.grpo["vllm_importance_sampling_correction"] = correction
     monkeypatch.setattr("trl.generation.vllm_generation.VLLMGeneration.sync_weights", lambda self: None)
     said = (
-        r"Step 2: the completions are sampled from the base model .* trl [\d.]+, vllm [\d.]+\S*, transformers"
+        r"After step 2 the completions are sampled from the base model .* trl [\d.]+, vllm [\d.]+\S*, "
+        r"transformers .* install r1nb\[gpu\] again, .* set engine=transformers and use_vllm=False"
     )
     with pytest.raises(UserError, match=said):
         train(policy, recipe)
