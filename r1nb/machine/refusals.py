@@ -60,8 +60,7 @@ def check_login(name: str) -> None:
     """Raise UserError if a model of the Hub needs a login and there is none."""
     from huggingface_hub import get_token
 
-    here = Path(name).exists() or _cached_bytes(name)
-    if name.startswith(GATED) and not here and get_token() is None:
+    if name.startswith(GATED) and not (Path(name).exists() or _cached_bytes(name) or get_token()):
         raise UserError(gated(name, ", and nobody is logged in"))
 
 

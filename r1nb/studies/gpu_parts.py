@@ -221,7 +221,8 @@ def train(folder: str, recipe: str, changes: dict, minutes: float, stop_after: f
     return {
         "recipe": recipe, "model": chosen.model.model_name, "engine": chosen.model.engine, "said": said,
         "minutes": seconds / 60, "steps": taken, "completions": taken * chosen.batch_size,
-        "history": run.history(),
+        "history": run.history(), "trains_with": type(trainer).__mro__[1].__module__,  # or Unsloth
+        "canary_checks": trainer.canary.checks, "canary": trainer.canary.verdict,
     }  # fmt: skip
 
 

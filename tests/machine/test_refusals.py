@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from r1nb.errors import UserError
+from r1nb.errors import UserError, say_once
 from r1nb.machine import fitting, hardware
 from r1nb.machine.cards import machine_with
 from r1nb.machine.fitting import choose_recipe, recipe_for
@@ -201,6 +201,7 @@ def test_a_model_on_this_disk_is_not_checked(hub, tmp_path, monkeypatch):
 def test_standby_is_switched_off_before_ampere_and_said_once(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("R1NB_SET", f"runs_dir={tmp_path}")
     turing = Machine(8, 64, "Quadro RTX 6000", 25.0, (7, 5))
+    say_once.cache_clear()
     for _ in range(2):
         recipe = recipe_for("auto", turing)
         assert recipe.name == "llama31-8b-24gb"

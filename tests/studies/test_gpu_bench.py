@@ -102,6 +102,8 @@ def test_each_part_holds_what_it_measured(resumed):
     assert train["steps"] == 2
     assert 0 < train["minutes"] < 5  # as trained, and not as wished
     assert [line["step"] for line in train["history"] if "loss" in line] == [1, 2]
+    assert train["trains_with"] == "trl.trainer.grpo_trainer"
+    assert train["canary_checks"] == 1  # of batch 1, since batch 0 has a new adapter
     assert "Resuming after step 1 of 2" in (resumed / "accuracy-train.log").read_text()
     before, after = (read_json(resumed / f"accuracy-{moment}.json", {}) for moment in ("before", "after"))
     assert before["n"] == after["n"] == PROBLEMS
