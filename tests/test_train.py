@@ -57,7 +57,7 @@ def test_a_run_interrupted_before_in_and_after_training_resumes_and_proves_its_a
     run = tmp_path / "runs" / "tiny-cpu-001"
     # Do not interrupt the imports: some libraries catch a KeyboardInterrupt.
     for words, sentence in {
-        "test, prefilled: 8 answers": "keeps what was trained: run this again to measure it.",
+        "test, prefilled, sampled: 8 answers": "keeps what was trained: run this again to measure it.",
         "step 1 of 4": "saved in runs/tiny-cpu-001: run again to resume.",
         "in a fresh process": "r1nb: Interrupted: run it again to resume from what is saved.",
     }.items():
