@@ -16,6 +16,7 @@ from r1nb.processes import processes
 PATCHED = ("trl", "transformers", "peft")
 AMPERE = (8, 0)  # from this compute capability on, cards compute in bfloat16
 BITSANDBYTES = ("adamw_8bit", "bnb", "paged", "lion", "ademamix")  # parts of the names of its optimizers
+NO_VLLM = {"fast_inference": False, "gpu_memory_utilization": None, "unsloth_vllm_standby": False}
 _FAILED: dict[str, str] = {}  # why a package could not be imported when it was tried
 
 
@@ -128,7 +129,7 @@ def needs_bitsandbytes(section: dict) -> bool:
 
 def without_vllm(recipe, **changes):
     """The recipe without vLLM, and with other values in its section `model`."""
-    changes |= {"fast_inference": False, "gpu_memory_utilization": None, "unsloth_vllm_standby": False}
+    changes |= NO_VLLM
     grpo = {key: value for key, value in recipe.grpo.items() if not key.startswith("vllm_")}
     changed = {"model": recipe.model.model_copy(update=changes), "grpo": grpo | {"use_vllm": False}}
     return recipe.model_copy(update=changed | {"sft": dict(recipe.sft)})

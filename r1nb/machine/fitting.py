@@ -193,10 +193,8 @@ def _thinking(recipe, given: dict) -> dict:
 
 def _described(recipe, decided: dict, base: str, machine: Machine, given: dict):
     """The recipe with a name of its own, and with the reasons of what was decided."""
-    short, reasons = (
-        short_name(recipe.model.model_name),
-        {key: reason for key, (_, reason) in decided.items()},
-    )
+    short = short_name(recipe.model.model_name)
+    reasons = {key: reason for key, (_, reason) in decided.items()}
     lines = [f"{key} = {value!r}: {reason}" for key, (value, reason) in decided.items()]
     steps = {"max_steps": f"as in {base}"} if "max_steps" not in given else {}
     own = f"{short}-{base.rpartition('-')[2]}".lower()

@@ -23,7 +23,7 @@ from pathlib import Path
 from r1nb.errors import Interrupted, UserError, first_line
 from r1nb.evaluation.comparison import compare
 from r1nb.machine import fitting, hardware
-from r1nb.machine.engine import why_missing
+from r1nb.machine.engine import NO_VLLM, why_missing
 from r1nb.machine.model_files import cannot_load, locate
 from r1nb.machine.plan import estimate, load_empty
 from r1nb.paths import read_json, write_json
@@ -51,10 +51,7 @@ FIXED = {
     "mask_truncated_completions": False, "eval_batch_size": 1, "save_strategy": "no",
 }  # fmt: skip  # the longest prompt has 86 tokens
 WAYS = {"r1nb": {}, "trl": PLAIN, "unsloth": NOTEBOOK}  # the last two train with trl.GRPOTrainer itself
-NO_VLLM = {
-    "fast_inference": False, "use_vllm": False, "gpu_memory_utilization": None, "unsloth_vllm_standby": False,
-    "vllm_enable_sleep_mode": False,
-}  # fmt: skip
+WITHOUT_VLLM = NO_VLLM | {"use_vllm": False, "vllm_enable_sleep_mode": False}
 BEGIN = time.monotonic()
 
 
@@ -249,7 +246,7 @@ def attempt(part, given: dict) -> dict:
     if no_vllm or not why.startswith("vLLM could not start"):
         return {"failed": why}
     why = why.partition(": restart")[0]
-    again = {"changes": given["changes"] | NO_VLLM, "no_vllm": why}
+    again = {"changes": given["changes"] | WITHOUT_VLLM, "no_vllm": why}
     return {"more": f"{why}, so it is done without vLLM", "with": again}
 
 

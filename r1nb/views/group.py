@@ -55,7 +55,7 @@ class _Scoring:
 
 
 def _quick(rewards: dict[str, Reward], columns) -> dict[str, Reward]:
-    """The shipped rewards that give the reason of a score at once, from these columns of a row."""
+    """The shipped rewards that can say at once, from these columns of a row, why a score is what it is."""
     known = {name: rewards[name] for name in shipped_names() if name in rewards}
     quick = {name: reward for name, reward in known.items() if not reward.library and reward.threads == 1}
     return {name: reward for name, reward in quick.items() if set(reward.needs) <= set(columns)}

@@ -25,7 +25,7 @@ from r1nb.rewards.grading import Graded
 from r1nb.studies import gpu_bench, gpu_parts, random_model
 from r1nb.studies.gpu_bench import LIMIT, choose_parts, list_parts
 from r1nb.studies.gpu_meters import step_clock
-from r1nb.studies.gpu_parts import FIXED, NO_VLLM, WAYS
+from r1nb.studies.gpu_parts import FIXED, WAYS, WITHOUT_VLLM
 from r1nb.tasks.rows import load_rows
 from r1nb.text.prompts import format_prompt
 from r1nb.training import canary
@@ -54,7 +54,7 @@ def test_each_card_gets_valid_settings_and_steps_that_fit_into_the_time(
             empty = empty_models[known_as(recipe.model.model_name)]
             plan = estimate(recipe, machine, empty)
             assert plan.fits
-            slow = load_recipe(arguments["recipe"], **fixed | arguments["changes"] | NO_VLLM)
+            slow = load_recipe(arguments["recipe"], **fixed | arguments["changes"] | WITHOUT_VLLM)
             check_configs(slow)
             assert estimate(slow, machine, empty).fits
             assert plan.step_seconds[1] * arguments.get("count", 1) < LIMIT / 2
@@ -183,6 +183,6 @@ def test_a_part_is_done_without_vllm_if_vllm_does_not_start():
     first = gpu_parts.attempt(steps, {"changes": {"r": 8}})
     assert first["more"] == "vLLM could not start (no kernel), so it is done without vLLM"
     again = gpu_parts.attempt(steps, {"changes": {"r": 8}} | first["with"])
-    assert again == {"changes": {"r": 8, **NO_VLLM}, "no_vllm": "vLLM could not start (no kernel)"}
-    failed = gpu_parts.attempt(steps, first["with"] | {"changes": {"r": 16, **NO_VLLM}})
+    assert again == {"changes": {"r": 8, **WITHOUT_VLLM}, "no_vllm": "vLLM could not start (no kernel)"}
+    failed = gpu_parts.attempt(steps, first["with"] | {"changes": {"r": 16, **WITHOUT_VLLM}})
     assert failed == {"failed": "vLLM could not start at all."}

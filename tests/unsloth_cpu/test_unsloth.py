@@ -101,16 +101,21 @@ def test_a_run_trains_and_its_adapter_answers_the_same_in_a_fresh_process(recipe
     assert [a.ids for a in evaluate(again, rows, recipe)] == [a.ids for a in trained]
 
 
+def change_adapter(policy, size: float) -> None:
+    """Give the adapter's B matrices random weights of this size."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in policy.model.named_parameters():
+            if "lora_B" in name:
+                weight.copy_(size * torch.randn(weight.shape, generator=generator))
+
+
 @pytest.mark.parametrize("adapter", [True, False], ids=["adapter", "base"])
 def test_the_canary_tells_whether_the_adapter_or_the_base_is_sampled(recipe, adapter, capsys):
     recipe.grpo.update(max_steps=5, per_device_train_batch_size=16, learning_rate=1e-4)
     policy, rows = load_policy(recipe), load_rows("bundled", "train")
     attach_lora(policy, recipe)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, weight in policy.model.named_parameters():
-            if "lora_B" in name:
-                weight.copy_(0.4 * torch.randn(weight.shape, generator=generator))
+    change_adapter(policy, 0.4)
     trainer = grpo_trainer(policy, rows, recipe, new_run(recipe).folder)
     sample = trainer._generate_single_turn
 
@@ -205,11 +210,7 @@ def test_generating_in_eval_mode_does_not_lose_the_gradient(model_folder, guarde
 def test_merged_weights_answer_like_the_adapter(recipe, tmp_path, loaded):
     policy = load_policy(recipe)
     attach_lora(policy, recipe)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, weight in policy.model.named_parameters():
-            if "lora_B" in name:
-                weight.copy_(0.1 * torch.randn(weight.shape, generator=generator))
+    change_adapter(policy, 0.1)
     if loaded:
         policy, _, _ = load_trained(policy.save_adapter(tmp_path / "adapter"))
     elif recipe.model.load_in_4bit:  # Unsloth can do this on a GPU only
